@@ -1,0 +1,259 @@
+"""Every option there is, once.
+
+The command line, the parameters in `MLproject`, what a run records and a sweep's variants are all
+derived from these classes. An option is a field; its help is the field's description.
+"""
+
+import difflib
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from synthdetect.errors import UserError
+from synthdetect.models.architectures import ARCHITECTURES
+
+# Every class has a method `register` from ABCMeta, which no options need; the parameter's name is
+# the users' interface.
+warnings.filterwarnings("ignore", message='Field name "register" in ')
+
+AS_RECIPE = "recipe"
+"""The value that stands for "what the recipe says"."""
+
+
+def _split_commas(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+"""Several names, separated by commas; nothing means all."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+RecipeName = Literal["baseline", "constrained", "open"]
+ThresholdRule = Literal["balanced_accuracy", "f1", "half"]
+
+
+class Options(BaseModel):
+    """A frozen set of options that refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def resolve(cls, given: Mapping[str, Any]) -> Self:
+        """Build the options from what was given: defaults, then the recipe, then the given values.
+
+        Args:
+            given: values or their text, by field name; the text `recipe` counts as not given.
+
+        Raises:
+            UserError: unknown names and values that do not fit, all of them in one message.
+        """
+        known = cls.model_fields
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise UserError("\n".join(_unknown(name, list(known)) for name in unknown))
+        explicit = {k: v for k, v in given.items() if v != AS_RECIPE}
+        differences: Mapping[str, Any] = {}
+        if "recipe" in known:
+            name = explicit.get("recipe", known["recipe"].default)
+            differences = RECIPES.get(name, {})  # an unknown recipe is reported with the rest
+        try:
+            return cls.model_validate({**differences, **explicit})
+        except ValidationError as error:
+            lines = [
+                f"{option_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
+                f" (got {e['input']!r})"
+                for e in error.errors()
+            ]
+            raise UserError("\n".join(lines)) from None
+
+    @classmethod
+    def sections(cls) -> dict[str, str]:
+        """The section of each field, in the order in which the fields are shown."""
+        result: dict[str, str] = {}
+        for owner in cls.__mro__:
+            for name in getattr(owner, "__annotations__", {}):
+                if name in cls.model_fields:
+                    result.setdefault(name, owner.__dict__.get("section", "run"))
+        return result
+
+    def to_flat(self) -> dict[str, Any]:
+        """The options as `section.name: value`, plain JSON values; lists joined by commas."""
+        values = self.model_dump(mode="json")
+        return {
+            f"{section}.{name}": ",".join(values[name])
+            if isinstance(values[name], list)
+            else values[name]
+            for name, section in self.sections().items()
+        }
+
+
+def option_name(field: str) -> str:
+    """How a field is spelled on the command line."""
+    return "--" + field.replace("_", "-")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    hint = f" Did you mean {option_name(close[0])}?" if close else ""
+    return f"unknown option {option_name(name)}.{hint}"
+
+
+class DataOptions(Options):
+    """Which images."""
+
+    section: ClassVar = "data"
+
+    data: str = Field(
+        "sample", description="'sample', a manifest (CSV, Parquet) or a folder in a known layout"
+    )
+    on_bad_image: Literal["stop", "exclude"] = Field(
+        "stop", description="what to do about unreadable images: stop, or leave out and list them"
+    )
+    val_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.15, description="share of the images that validates, where the data have no val split"
+    )
+    test_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.15, description="share of the images that tests, where the data have no splits"
+    )
+    generators: Names = Field((), description="train on these generators only")
+    categories: Names = Field((), description="train on these categories only")
+    per_category: int = Field(
+        0, ge=0, description="at most this many training images a category, half of them synthetic"
+    )
+    max_images: int = Field(0, ge=0, description="at most this many training images (0: all)")
+    supplement: str = Field("", description="a further manifest or folder, all of it to train on")
+    finetune: float = Field(
+        0.0, ge=0, description="validation images moved to training: a number, or a share below 1"
+    )
+
+
+class ImageOptions(Options):
+    """What the network sees of an image."""
+
+    section: ClassVar = "image"
+
+    image_size: int = Field(224, ge=16, le=4096, description="side of the square in pixels")
+    geometry: Literal["resize", "center_crop", "random_crop", "resize_crop"] = Field(
+        "resize", description="how an image becomes a square"
+    )
+
+
+class AugmentOptions(Options):
+    """Random changes of training images."""
+
+    section: ClassVar = "augment"
+
+    hflip: Share = Field(0.5, description="probability of a horizontal flip")
+    jitter: Share = Field(0.1, description="strength of brightness, contrast, saturation jitter")
+    blur: Share = Field(0.2, description="probability of a Gaussian blur")
+    blur_sigma: float = Field(1.0, gt=0.1, le=10, description="strongest blur in pixels")
+    rotation: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees")
+
+
+class ModelOptions(Options):
+    """Which network, starting from which weights."""
+
+    section: ClassVar = "model"
+
+    arch: str = Field("resnet18", description="architecture; see: synthdetect list architectures")
+    weights: str = Field(
+        "auto", description="auto (ImageNet if to be had), imagenet (required), none, or a file"
+    )
+
+    @field_validator("arch")
+    @classmethod
+    def _known_architecture(cls, arch: str) -> str:
+        if arch not in ARCHITECTURES:
+            raise ValueError(f"unknown architecture; known: {', '.join(ARCHITECTURES)}")
+        return arch
+
+
+class OptimOptions(Options):
+    """How it is trained."""
+
+    section: ClassVar = "optim"
+
+    epochs: int = Field(25, ge=1, description="most epochs; also the period of the cosine")
+    patience: int = Field(7, ge=1, description="epochs without a better validation AUC to stop at")
+    batch_size: int = Field(32, ge=2, description="images a step")
+    lr: float = Field(1e-4, gt=0, description="learning rate at the start (AdamW)")
+    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay (AdamW)")
+    seed: int = Field(42, ge=0, lt=2**31, description="of everything random")
+
+
+class DecisionOptions(Options):
+    """From a score to an answer; chosen on validation."""
+
+    section: ClassVar = "decision"
+
+    threshold: ThresholdRule = Field(
+        "balanced_accuracy", description="what the threshold maximises on validation (half: 0.5)"
+    )
+    calibration: Literal["temperature", "none"] = Field(
+        "temperature", description="how probabilities are calibrated on validation"
+    )
+
+
+class DeviceOptions(Options):
+    """Where and in which numbers it computes."""
+
+    section: ClassVar = "device"
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what computes")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of training steps; evaluation is always fp32"
+    )
+    workers: str = Field("auto", description="processes that read images (auto, or a number)")
+
+    @field_validator("workers")
+    @classmethod
+    def _number_or_auto(cls, workers: str) -> str:
+        if workers != "auto" and not (workers.isdecimal() and int(workers) <= 256):
+            raise ValueError("give auto or a number from 0 to 256")
+        return workers
+
+
+class RunOptions(Options):
+    """How the run is kept."""
+
+    section: ClassVar = "run"
+
+    recipe: RecipeName = Field("baseline", description="named set of differences from the defaults")
+    register: str = Field("", description="name under which the model is registered")  # type: ignore[assignment]
+    resume: str = Field("", description="id of a run to go on with")
+    output: str = Field("runs", description="folder for checkpoints of unfinished runs")
+
+
+class TrainOptions(
+    DataOptions,
+    ImageOptions,
+    AugmentOptions,
+    ModelOptions,
+    OptimOptions,
+    DecisionOptions,
+    DeviceOptions,
+    RunOptions,
+):
+    """`synthdetect train`: one tracked training run."""
+
+
+RECIPES: dict[str, Mapping[str, Any]] = {
+    # The paper's common recipe is what the defaults say.
+    "baseline": {},
+    # Configuration 1: narrow data (700,000 images of 20 categories, balanced), light augmentation.
+    "constrained": {"arch": "resnet18", "per_category": 35_000},
+    # Configuration 2: diverse data, extensive augmentation, and a part of the validation set
+    # (2,000 of its 10,000 images) for fine-tuning.
+    "open": {
+        "arch": "resnet50",
+        "geometry": "resize_crop",
+        "rotation": 10.0,
+        "jitter": 0.2,
+        "finetune": 0.2,
+    },
+}
+assert set(RECIPES) == set(get_args(RecipeName))

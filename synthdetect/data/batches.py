@@ -1,0 +1,168 @@
+"""Batches of images, the same ones in the same order whatever reads them.
+
+Everything random about an image is seeded by (seed, epoch, row), and the order of an epoch by
+(seed, epoch). So neither the number of workers nor a restart can change what the network sees, and
+there is no random state to save.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from synthdetect.data.geometry import CENTRE, Place, Preprocess
+from synthdetect.data.images import BadImage
+from synthdetect.errors import UserError
+
+Pixels = npt.NDArray[np.uint8]
+Key = tuple[int, int]
+"""(epoch, row): what a sampler asks a dataset for."""
+
+
+class Batch(NamedTuple):
+    """Some images.
+
+    Attributes:
+        rows: shape (batch,), int64: their rows in the manifest.
+        images: shape (batch, 3, size, size), uint8, channels last in memory.
+        unreadable: (row, reason) of the images that could not be read and are not in it.
+    """
+
+    rows: Tensor
+    images: Tensor
+    unreadable: list[tuple[int, str]]
+
+
+class ImageFiles(Dataset[tuple[int, Pixels | str]]):
+    """Image files, decoded to squares; (row, reason) instead of pixels where one is unreadable.
+
+    Args:
+        files: the images' paths.
+        preprocess: how each becomes a square.
+        seed: of the crops' places where the geometry is random; None takes the centre.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path | str],
+        preprocess: Preprocess,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        # One Arrow buffer: worker processes share it, where a list would be copied page by page as
+        # its reference counts change.
+        self.files = pa.array([str(file) for file in files], pa.large_string())
+        self.preprocess = preprocess
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, key: Key) -> tuple[int, Pixels | str]:
+        epoch, row = key
+        try:
+            data = Path(self.files[row].as_py()).read_bytes()
+            return row, self.preprocess(data, self._place(epoch, row))
+        except BadImage as error:
+            return row, str(error)
+        except OSError as error:
+            return row, error.strerror or str(error)
+
+    def _place(self, epoch: int, row: int) -> Place:
+        if self.seed is None or not self.preprocess.random:
+            return CENTRE
+        left, top = np.random.default_rng([self.seed, epoch, row]).random(2)
+        return float(left), float(top)
+
+
+class Order(Sampler[list[Key]]):
+    """Which rows make which batch; `epoch` is set by whoever iterates.
+
+    A single image left over joins the batch before it, since batch normalisation of one value is
+    undefined.
+
+    Args:
+        rows: number of rows.
+        batch_size: images a batch.
+        seed: of the order; None keeps the rows' own order.
+    """
+
+    def __init__(self, rows: int, batch_size: int, *, seed: int | None = None) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._starts())
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = np.arange(self.rows)
+        if self.seed is not None:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        for rows in np.split(order, self._starts()[1:]):
+            yield [(self.epoch, row) for row in rows.tolist()]
+
+    def _starts(self) -> list[int]:
+        starts = list(range(0, self.rows, self.batch_size))
+        if len(starts) > 1 and self.seed is not None and self.rows % self.batch_size == 1:
+            starts.pop()
+        return starts
+
+
+class Batches:
+    """Batches of a dataset, epoch after epoch, read by worker processes that stay alive."""
+
+    def __init__(self, dataset: ImageFiles, order: Order, workers: int) -> None:
+        self.dataset, self.order = dataset, order
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=order,
+            num_workers=workers,
+            collate_fn=_collate,
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def images(self) -> int:
+        """Images an epoch."""
+        return self.order.rows
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        self.order.epoch = number
+        yield from self._loader
+
+    def strict_epoch(self, number: int) -> Iterator[Batch]:
+        """The same, refusing unreadable images.
+
+        Raises:
+            UserError: an image cannot be read any more, though it could when the run began.
+        """
+        for batch in self.epoch(number):
+            for row, reason in batch.unreadable:
+                raise UserError(
+                    f"{self.dataset.files[row].as_py()}: was readable when the run began and is "
+                    f"not any more: {reason}. Restore it and resume the run."
+                )
+            yield batch
+
+
+def _collate(items: list[tuple[int, Pixels | str]]) -> Batch:
+    good = [(row, pixels) for row, pixels in items if not isinstance(pixels, str)]
+    size = good[0][1].shape if good else (0, 0, 3)
+    images = torch.from_numpy(
+        np.stack([p for _, p in good]) if good else np.empty((0, *size), "u1")
+    )
+    return Batch(
+        rows=torch.tensor([row for row, _ in good], dtype=torch.int64),
+        images=images.permute(0, 3, 1, 2),
+        unreadable=[(row, reason) for row, reason in items if isinstance(reason, str)],
+    )

@@ -1,0 +1,92 @@
+"""How a picture of any size becomes a square: a choice that decides which traces survive.
+
+Resizing blurs the high frequencies in which generators leave their fingerprints; cropping keeps
+them but sees less of the picture. So it is an option, it is logged, and it travels with the model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from synthdetect.data.images import read_image
+
+Place = tuple[float, float]
+"""Where a crop lies: 0 is left or top, 1 is right or bottom."""
+
+CENTRE: Place = (0.5, 0.5)
+
+
+def _resize(image: Image.Image, size: int, place: Place) -> Image.Image:
+    return image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _crop(image: Image.Image, size: int, place: Place) -> Image.Image:
+    """Crop at native resolution; only a picture smaller than the crop is enlarged."""
+    if min(image.size) < size:
+        image = _short_side(image, size)
+    left = round(place[0] * (image.width - size))
+    top = round(place[1] * (image.height - size))
+    return image.crop((left, top, left + size, top + size))
+
+
+def _resize_crop(image: Image.Image, size: int, place: Place) -> Image.Image:
+    """Short side to 256/224 of the crop, then crop: ImageNet's evaluation protocol."""
+    return _crop(_short_side(image, round(size * 256 / 224)), size, place)
+
+
+def _short_side(image: Image.Image, short: int) -> Image.Image:
+    scale = short / min(image.size)
+    size = (max(short, round(image.width * scale)), max(short, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One way to make a square."""
+
+    make: Callable[[Image.Image, int, Place], Image.Image]
+    random: bool
+    """Whether training places the crop at random (evaluation always takes the centre)."""
+    reduces: bool
+    """Whether large pictures are shrunk anyway, so that a JPEG may be decoded at less scale."""
+    help: str
+
+
+GEOMETRIES: dict[str, Geometry] = {
+    "resize": Geometry(_resize, False, True, "the whole picture, squeezed to a square"),
+    "center_crop": Geometry(_crop, False, False, "the centre at native resolution"),
+    "random_crop": Geometry(_crop, True, False, "a random place (training) at native resolution"),
+    "resize_crop": Geometry(_resize_crop, True, True, "short side to 8/7 of the size, then a crop"),
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From a file's bytes to the square that a network sees, up to its normalisation.
+
+    Attributes:
+        image_size: side of the square in pixels.
+        geometry: a name of `GEOMETRIES`.
+    """
+
+    image_size: int
+    geometry: str
+
+    def __call__(self, data: bytes, place: Place = CENTRE) -> npt.NDArray[np.uint8]:
+        """Return RGB pixels of shape (image_size, image_size, 3), 0 to 255.
+
+        Raises:
+            BadImage: the bytes are no readable image.
+        """
+        geometry = GEOMETRIES[self.geometry]
+        # Twice the size wanted: libjpeg's reduced decoding then stays below what resizing blurs.
+        image = read_image(data, at_least=2 * self.image_size if geometry.reduces else 0)
+        return np.asarray(geometry.make(image, self.image_size, place))
+
+    @property
+    def random(self) -> bool:
+        """Whether training places the crop at random."""
+        return GEOMETRIES[self.geometry].random

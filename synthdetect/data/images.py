@@ -1,0 +1,170 @@
+"""Reading one image: untrusted bytes in, the same RGB picture out everywhere.
+
+Training, inference and serving all call `read_image`, so a readable image gives one tensor.
+"""
+
+import hashlib
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+from PIL import Image, features
+
+Image.MAX_IMAGE_PIXELS = None  # `open_image` has the one limit, and it is an error, not a warning
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused before decoding: a small file can unpack to gigabytes."""
+
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
+    if not (name == "AVIF" and not features.check("avif"))
+)
+"""Decoders that are let near untrusted files (Pillow's EPS reader, say, would run Ghostscript)."""
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_WIDE_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+# Luminance table of the JPEG standard (ITU-T T.81, table K.1), summed after libjpeg's scaling.
+_T81_LUMINANCE = np.array(
+    [16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
+     14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113,
+     92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99]
+)  # fmt: skip
+_SCALES = np.array([5000 // q if q < 50 else 200 - 2 * q for q in range(1, 101)])
+_QUALITY_SUMS = np.clip((_T81_LUMINANCE[None] * _SCALES[:, None] + 50) // 100, 1, 255).sum(axis=1)
+
+
+class BadImage(Exception):
+    """An image that cannot be read; the message is a short reason without the file's name."""
+
+
+def read_image(data: bytes, *, at_least: int = 0) -> Image.Image:
+    """Decode an image to upright RGB.
+
+    EXIF orientation is applied, CMYK and palettes are converted, transparency is laid on white,
+    16-bit grey is scaled to 8 bits, and of an animation the first frame counts.
+
+    Args:
+        data: the file's content.
+        at_least: where positive, a JPEG may be decoded at a reduced scale (by libjpeg, in steps
+            of two) as long as its short side keeps this many pixels.
+
+    Raises:
+        BadImage: no image, a truncated or damaged one, or one of more than `MAX_PIXELS`.
+    """
+    with _pillow_errors():
+        image = open_image(data)
+        if at_least and image.format in ("JPEG", "MPO"):
+            short = min(image.size)
+            scale = at_least / short
+            if scale < 0.5:
+                image.draft(image.mode, tuple(round(side * scale) for side in image.size))  # type: ignore[arg-type]
+        image.load()
+        orientation = _orientation(image)
+        image = _to_rgb(image)
+        if orientation in _TRANSPOSE:
+            image = image.transpose(_TRANSPOSE[orientation])
+        return image
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open an image and check its size, decoding nothing yet.
+
+    Raises:
+        BadImage: as `read_image`, for what its header shows.
+    """
+    if not data:
+        raise BadImage("the file is empty")
+    with _pillow_errors():
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS:,}")
+    return image
+
+
+def probe_image(data: bytes) -> dict[str, Any]:
+    """Describe an image's file: what the manifest records of it.
+
+    Returns:
+        `sha256` of the content, `width` and `height` in pixels as stored, `format` (of the
+        content, whatever the suffix says), `mode` (Pillow's colour mode), `jpeg_quality`
+        (1 to 100, estimated from the quantisation table; 0 for other formats) and `exif`
+        (whether there is any).
+
+    Raises:
+        BadImage: `read_image` cannot read it; the whole image is decoded to find out.
+    """
+    read_image(data)
+    image = open_image(data)
+    return {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "width": image.width,
+        "height": image.height,
+        "format": str(image.format),
+        "mode": image.mode,
+        "jpeg_quality": _jpeg_quality(image),
+        "exif": "exif" in image.info,
+    }
+
+
+class _pillow_errors:
+    """Turn whatever a decoder raises on damaged input into `BadImage`.
+
+    Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and more: the set is open,
+    and for untrusted files every one of them means "not readable".
+    """
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")  # "corrupt EXIF data" and the like, once per file
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._warnings.__exit__(None, None, None)
+        if isinstance(error, Exception) and not isinstance(error, BadImage):
+            text = str(error) or type(error).__name__
+            if isinstance(error, Image.UnidentifiedImageError):
+                text = "not an image of a known format"
+            raise BadImage(text) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged metadata does not make the pixels unreadable
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode in _WIDE_GREY:
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise BadImage("floating-point pixels have no defined white level; store 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _jpeg_quality(image: Image.Image) -> int:
+    tables = getattr(image, "quantization", None)
+    if not tables:
+        return 0
+    total = int(np.sum(tables[min(tables)]))
+    return int(np.abs(_QUALITY_SUMS - total).argmin()) + 1

@@ -1,0 +1,127 @@
+"""Choosing the training images: what "narrow" and "diverse" data mean is configuration.
+
+Everything here changes the train split only. Validation and test stay whole, so that a narrow
+choice is judged on the same images as a broad one.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from synthdetect.data.labels import SYNTHETIC
+from synthdetect.data.manifest import Manifest
+from synthdetect.data.splits import group_codes
+from synthdetect.errors import UserError
+
+
+class Selection(Protocol):
+    """The part of a configuration that this file reads."""
+
+    @property
+    def generators(self) -> tuple[str, ...]: ...
+    @property
+    def categories(self) -> tuple[str, ...]: ...
+    @property
+    def per_category(self) -> int: ...
+    @property
+    def max_images(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def select(manifest: Manifest, selection: Selection) -> Manifest:
+    """Narrow the train split to what the selection asks for.
+
+    Raises:
+        UserError: a generator or category that the train split does not have.
+    """
+    table = manifest.table
+    training = table["split"] == "train"
+    train, rest = table[training], table[~training]
+    if selection.generators:
+        _known(manifest, "generators", selection.generators, train["generator"])
+        chosen = train["generator"].isin(selection.generators) | (train["label"] != SYNTHETIC)
+        train = train[chosen]
+    if selection.categories:
+        _known(manifest, "categories", selection.categories, train["category"])
+        train = train[train["category"].isin(selection.categories)]
+    rng = np.random.default_rng(selection.seed)
+    if selection.per_category:
+        train = _balanced(train, selection.per_category, rng)
+    if selection.max_images and len(train) > selection.max_images:
+        train = _share_per_label(train, selection.max_images, rng)
+    return manifest.with_table(pd.concat([train, rest]).sort_index())
+
+
+def supplement(manifest: Manifest, extra: Manifest) -> Manifest:
+    """Add all images of another manifest to the train split, with absolute paths.
+
+    Their source names are kept apart from the first manifest's by the supplement's name.
+    """
+    added = extra.table.copy()
+    added["path"] = [str(extra.file(path)) for path in added["path"]]
+    named = added["source_id"] != ""
+    added.loc[named, "source_id"] = extra.name + "#" + added.loc[named, "source_id"]
+    added["split"] = "train"
+    table = pd.concat([manifest.table, added], ignore_index=True)
+    for column in table.columns.difference(manifest.table.select_dtypes("number").columns):
+        table[column] = table[column].fillna("")
+    return manifest.with_table(table)
+
+
+def move_to_train(manifest: Manifest, amount: float, *, seed: int) -> Manifest:
+    """Move a random part of val to train, whole sources only; the rest of val evaluates.
+
+    Args:
+        manifest: with train and val splits.
+        amount: 1 or more is a number of images, less is a share of val; the last source that
+            would exceed it stays.
+        seed: of the choice.
+
+    Raises:
+        UserError: val has no more images than would be moved.
+    """
+    table = manifest.table.copy()
+    val = np.flatnonzero(table["split"] == "val")
+    number = int(amount) if amount >= 1 else round(amount * len(val))
+    if number >= len(val):
+        raise UserError(
+            f"finetune: {number} of the {len(val)} validation images of {manifest.name} cannot be "
+            "moved to training; some must stay to validate. Give a smaller number or a share."
+        )
+    groups = group_codes(table.iloc[val])
+    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
+    sizes = np.bincount(groups)[order]
+    moved = order[np.cumsum(sizes) <= number]
+    table.loc[val[np.isin(groups, moved)], "split"] = "train"
+    return manifest.with_table(table)
+
+
+def _balanced(train: pd.DataFrame, per_category: int, rng: np.random.Generator) -> pd.DataFrame:
+    """At most `per_category` images a category, as many real as synthetic."""
+    shuffled = train.iloc[rng.permutation(len(train))]
+    sizes = shuffled.groupby(["category", "label"]).size().unstack(fill_value=0)
+    quota = sizes.min(axis=1).clip(upper=per_category // 2)
+    rank = shuffled.groupby(["category", "label"]).cumcount()
+    return shuffled[rank < shuffled["category"].map(quota)].sort_index()
+
+
+def _share_per_label(train: pd.DataFrame, number: int, rng: np.random.Generator) -> pd.DataFrame:
+    """A random `number` of images with the classes in proportion."""
+    shuffled = train.iloc[rng.permutation(len(train))]
+    rank = shuffled.groupby("label").cumcount() + 0.5
+    relative = rank / shuffled.groupby("label")["label"].transform("size")
+    return shuffled.loc[relative.sort_values(kind="stable").index[:number]].sort_index()
+
+
+def _known(
+    manifest: Manifest, option: str, asked: tuple[str, ...], column: "pd.Series[str]"
+) -> None:
+    present = sorted(set(column) - {""})
+    unknown = sorted(set(asked) - set(present))
+    if unknown:
+        raise UserError(
+            f"{option}: {', '.join(unknown)} not in the train split of {manifest.name}. "
+            f"Found: {', '.join(present) or 'none'}."
+        )

@@ -1,0 +1,52 @@
+"""The networks one can ask for: a table, read without importing torch.
+
+All come from torchvision. Each gets one output, the logit of "synthetic".
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One entry of the registry.
+
+    Attributes:
+        builder: function in `torchvision.models`.
+        weights: torchvision's name of the ImageNet weights.
+        head: dotted path of the last linear layer, which ImageNet weights do not fill.
+        parameters: number of parameters with one output.
+        patch: for transformers built for one image size, the side of a patch; else 0.
+    """
+
+    builder: str
+    weights: str
+    head: str
+    parameters: int
+    patch: int = 0
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet18": Architecture("resnet18", "ResNet18_Weights.IMAGENET1K_V1", "fc", 11_177_025),
+    "resnet34": Architecture("resnet34", "ResNet34_Weights.IMAGENET1K_V1", "fc", 21_285_185),
+    "resnet50": Architecture("resnet50", "ResNet50_Weights.IMAGENET1K_V2", "fc", 23_510_081),
+    "resnet101": Architecture("resnet101", "ResNet101_Weights.IMAGENET1K_V2", "fc", 42_502_209),
+    "efficientnet_b0": Architecture(
+        "efficientnet_b0", "EfficientNet_B0_Weights.IMAGENET1K_V1", "classifier.1", 4_008_829
+    ),
+    "efficientnet_v2_s": Architecture(
+        "efficientnet_v2_s", "EfficientNet_V2_S_Weights.IMAGENET1K_V1", "classifier.1", 20_178_769
+    ),
+    "densenet121": Architecture(
+        "densenet121", "DenseNet121_Weights.IMAGENET1K_V1", "classifier", 6_954_881
+    ),
+    "mobilenet_v3_large": Architecture(
+        "mobilenet_v3_large", "MobileNet_V3_Large_Weights.IMAGENET1K_V2", "classifier.3", 4_203_313
+    ),
+    "convnext_tiny": Architecture(
+        "convnext_tiny", "ConvNeXt_Tiny_Weights.IMAGENET1K_V1", "classifier.2", 27_820_897
+    ),
+    "vit_b_16": Architecture(
+        "vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1", "heads.head", 85_799_425, patch=16
+    ),
+    "swin_t": Architecture("swin_t", "Swin_T_Weights.IMAGENET1K_V1", "head", 27_520_123),
+}

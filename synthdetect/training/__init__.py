@@ -1,0 +1,1 @@
+"""The training core. It knows neither MLflow nor Optuna."""

@@ -1,0 +1,121 @@
+"""The whole state of a training in one safetensors file: nothing in it can execute.
+
+Tensors are stored as such; everything else (the optimizer's groups, the schedule, the progress, the
+configuration) is JSON in the file's header. Random state needs no room: it derives from the seed
+and the epoch (see `synthdetect.data.batches`).
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from synthdetect.errors import UserError
+from synthdetect.files import replace_atomically
+from synthdetect.training.loop import Progress, Training
+
+FORMAT = 1
+"""Raised when the layout of the file changes."""
+
+_TENSOR = "tensor:"
+
+
+def save(path: Path, training: Training, extra: dict[str, Any]) -> None:
+    """Write a checkpoint; a kill at any moment leaves the old one or the new one, whole.
+
+    Args:
+        path: ends in `.safetensors`.
+        training: what is saved.
+        extra: JSON values to keep with it, such as the configuration.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = {
+        "format": FORMAT,
+        "extra": extra,
+        "progress": asdict(training.progress),
+        **{
+            part: _flatten(getattr(training, part).state_dict(), part, tensors)
+            for part in ("network", "optimizer", "schedule", "scaler")
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata={"checkpoint": json.dumps(tree)})
+
+
+def read_extra(path: Path) -> dict[str, Any]:
+    """What `save` was given as `extra`.
+
+    Raises:
+        UserError: not a whole checkpoint of this program's.
+    """
+    extra: dict[str, Any] = _header(path)["extra"]
+    return extra
+
+
+def load(path: Path, training: Training) -> None:
+    """Put a checkpoint's state into a training built from the same configuration.
+
+    Raises:
+        UserError: not a whole checkpoint of this program's, or one of another network.
+    """
+    tree = _header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for part in ("network", "optimizer", "schedule", "scaler"):
+            getattr(training, part).load_state_dict(_unflatten(tree[part], tensors))
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: does not fit this configuration: {error}") from error
+    _match_memory_layout(training.optimizer)
+    training.progress = Progress(**tree["progress"])
+
+
+def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Lay each moment out in memory as its parameter is: fused steps walk both side by side."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tree: dict[str, Any] = json.loads((file.metadata() or {})["checkpoint"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: no checkpoint, or a damaged one: {error}") from error
+    if tree.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: checkpoint format {tree.get('format')}; this version reads {FORMAT}."
+        )
+    return tree
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Replace the tensors in nested dictionaries and lists by their names."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().contiguous()
+        return _TENSOR + name
+    if isinstance(value, dict):  # pairs, since JSON's keys are text and an optimizer's are numbers
+        return {"pairs": [[k, _flatten(v, f"{name}.{k}", tensors)] for k, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_flatten(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, str) and value.startswith(_TENSOR):
+        return tensors[value.removeprefix(_TENSOR)]
+    if isinstance(value, dict):
+        return {k: _unflatten(v, tensors) for k, v in value["pairs"]}
+    if isinstance(value, list):
+        return [_unflatten(v, tensors) for v in value]
+    return value

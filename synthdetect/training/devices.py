@@ -1,0 +1,131 @@
+"""What computes, in which numbers, and what to say about it in the record."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from synthdetect.errors import UserError
+
+_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and the precision of training steps on it.
+
+    Attributes:
+        kind: `cpu`, `cuda` or `mps`.
+        precision: `fp32`, `bf16` or `fp16`; evaluation is always fp32.
+        workers: processes that read images; 0 reads in the training process.
+    """
+
+    kind: str
+    precision: str
+    workers: int
+
+    @property
+    def torch(self) -> torch.device:
+        """The device as torch names it."""
+        return torch.device(self.kind)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which a training step's forward pass runs."""
+        dtype = _TYPES[self.precision]
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.kind, dtype=dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A loss scaler, which only fp16 needs; elsewhere it passes everything through."""
+        return torch.amp.GradScaler(self.kind, enabled=self.precision == "fp16")
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the record: kind, name, memory, cores, instruction set, versions."""
+        facts: dict[str, Any] = {
+            "kind": self.kind,
+            "precision": self.precision,
+            "workers": self.workers,
+            "threads": torch.get_num_threads(),
+            "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+            "platform": platform.platform(),
+            "instruction_set": torch.backends.cpu.get_cpu_capability(),
+            "name": platform.processor() or platform.machine(),
+            "driver": "none",
+        }
+        if self.kind == "cpu":
+            facts["name"] = torch.cpu.get_capabilities().get("cpu_name", facts["name"])
+            facts["bf16_instructions"] = _cpu_has_bf16()
+        elif self.kind == "cuda":
+            properties = torch.cuda.get_device_properties(0)
+            facts["name"] = properties.name
+            facts["memory_gib"] = round(properties.total_memory / 2**30, 1)
+            facts["driver"] = f"CUDA {torch.version.cuda}"
+        else:
+            facts["driver"] = f"Metal, macOS {platform.mac_ver()[0]}"
+            facts["fallback_enabled"] = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK") == "1"
+        return facts
+
+
+def resolve(device: str, precision: str, workers: str) -> Device:
+    """Turn the options into a device that exists.
+
+    `auto` takes CUDA, then MPS, then the CPU, and bf16 where the hardware computes in it.
+
+    Raises:
+        UserError: a device that is not there, or a precision that it lacks.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    kind = next(k for k, v in there.items() if v) if device == "auto" else device
+    if not there[kind]:
+        usable = ", ".join(k for k, v in there.items() if v)
+        raise UserError(f"--device: {kind} is not available here; usable: auto, {usable}.")
+    if precision == "auto":
+        has_bf16 = {
+            "cpu": _cpu_has_bf16,
+            "cuda": torch.cuda.is_bf16_supported,
+            "mps": lambda: False,
+        }[kind]()
+        precision = "bf16" if has_bf16 else "fp32"
+    if kind == "cpu" and precision == "fp16":
+        raise UserError("--precision: fp16 does not train on a CPU; use bf16 or fp32.")
+    return Device(kind, precision, _workers(kind, workers))
+
+
+def _workers(kind: str, workers: str) -> int:
+    if workers != "auto":
+        return int(workers)
+    if kind == "cpu":
+        # The network uses every core, and a reader beside it makes its threads wait for each other:
+        # reading between the steps keeps .97 of the bare step's speed here, one worker .9.
+        return 0
+    return min(8, (os.cpu_count() or 1) - 1)
+
+
+def _cpu_has_bf16() -> bool:
+    facts = torch.cpu.get_capabilities()
+    return any(facts.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@contextlib.contextmanager
+def deterministic(seed: int) -> Iterator[None]:
+    """Seed torch and ask for deterministic algorithms; restore what was set before."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for it
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)

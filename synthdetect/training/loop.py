@@ -1,0 +1,218 @@
+"""The training loop: epochs of steps, a validation after each, and when to stop."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthdetect.data.augment import Augmentation, augment, draws
+from synthdetect.data.batches import Batch, Batches
+from synthdetect.evaluation.metrics import epoch_metrics
+from synthdetect.training.devices import Device
+
+Record = dict[str, float]
+"""What one epoch was like: metric names and values."""
+
+OnBatch = Callable[[int, float], None]
+"""Called after each batch with (images in it, running loss; nan while evaluating)."""
+
+
+class Diverged(RuntimeError):
+    """The loss is not a finite number any more."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come: all that early stopping and resuming need.
+
+    Attributes:
+        epoch: epochs done.
+        best_epoch: the one with the best validation AUC (0: none yet), counted from 1.
+        best_auc: that AUC.
+        history: the record of every epoch done.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_auc: float = -math.inf
+    history: list[Record] = field(default_factory=list)
+
+    def after(self, record: Record) -> "Progress":
+        """The progress once an epoch with this record is done. Ties keep the earlier epoch."""
+        epoch, auc = self.epoch + 1, record["val/auc"]
+        best = (epoch, auc) if auc > self.best_auc else (self.best_epoch, self.best_auc)
+        return Progress(epoch, *best, [*self.history, record])
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last epoch was the best so far."""
+        return self.epoch == self.best_epoch
+
+    def finished(self, epochs: int, patience: int) -> bool:
+        """Whether all epochs are done, or `patience` of them brought nothing better."""
+        stale = self.epoch - self.best_epoch
+        return self.epoch >= epochs or (patience > 0 and stale >= patience)
+
+
+@dataclass
+class Training:
+    """Everything that changes while training; `synthdetect.training.checkpoint` saves all of it."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    progress: Progress = field(default_factory=Progress)
+
+
+def start_training(network: nn.Module, device: Device, *, lr: float, weight_decay: float,
+                   epochs: int) -> Training:  # fmt: skip
+    """AdamW and cosine annealing over the epochs, as in the paper."""
+    network.to(device.torch, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=lr, weight_decay=weight_decay, fused=device.kind != "mps"
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
+    return Training(network, optimizer, schedule, device.scaler())
+
+
+def fit(
+    training: Training,
+    train: Batches,
+    val: Batches,
+    labels: Tensor,
+    val_labels: npt.NDArray[np.int8],
+    device: Device,
+    augmentation: Augmentation,
+    *,
+    epochs: int,
+    patience: int,
+    seed: int,
+    on_batch: OnBatch,
+    on_epoch: Callable[[Training], None],
+) -> None:
+    """Train until all epochs are done or validation AUC has not risen for `patience` of them.
+
+    Args:
+        training: where to start from; changed in place.
+        train: training images.
+        val: validation images; they choose the best epoch.
+        labels: of the training images by row, float, shape (rows,).
+        val_labels: of the validation images by row.
+        device: what computes.
+        augmentation: random changes of training images.
+        epochs: the most epochs.
+        patience: epochs without improvement to stop after; 0 never stops early.
+        seed: of augmentation and of everything random inside the network.
+        on_batch: told of every batch.
+        on_epoch: called when an epoch is complete, its record last in the history.
+
+    Raises:
+        Diverged: the loss became infinite or undefined.
+    """
+    while not training.progress.finished(epochs, patience):
+        epoch = training.progress.epoch + 1
+        lr = training.optimizer.param_groups[0]["lr"]
+        torch.manual_seed(_epoch_seed(seed, epoch))  # dropout and the like
+        began = time.perf_counter()
+        batches = prepared(train, epoch, labels, device, augmentation, seed)
+        logits, targets = train_epoch(training, batches, device, on_batch)
+        seconds = time.perf_counter() - began
+        training.schedule.step()
+        val_logits = predict(
+            training.network, val.strict_epoch(0), device, len(val_labels), on_batch
+        )
+        record = {
+            **epoch_metrics("train", targets, logits),
+            **epoch_metrics("val", val_labels, val_logits),
+            "lr": lr,
+            "images_per_second": len(targets) / seconds,
+        }
+        training.progress = training.progress.after(record)
+        on_epoch(training)
+
+
+def prepared(
+    train: Batches,
+    epoch: int,
+    labels: Tensor,
+    device: Device,
+    augmentation: Augmentation,
+    seed: int,
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """The augmented images and their targets of one epoch, on the device."""
+    for batch in train.strict_epoch(epoch):
+        random = draws(seed, epoch, batch.rows.tolist())
+        images = augment(batch.images.to(device.torch, non_blocking=True), augmentation, random)
+        yield (
+            images.contiguous(memory_format=torch.channels_last),
+            labels[batch.rows].to(device.torch, non_blocking=True),
+        )
+
+
+def train_epoch(
+    training: Training, batches: Iterable[tuple[Tensor, Tensor]], device: Device, on_batch: OnBatch
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """One step a batch of (images, targets).
+
+    Returns:
+        Logits and targets of all images in the order seen, each of shape (images,).
+
+    Raises:
+        Diverged: the loss became infinite or undefined.
+    """
+    network, optimizer, scaler = training.network, training.optimizer, training.scaler
+    network.train()
+    all_logits, all_targets, total, count = [], [], 0.0, 0
+    for images, targets in batches:
+        optimizer.zero_grad(set_to_none=True)
+        with device.autocast():
+            logits = network(images)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise Diverged(
+                f"the loss is {value} in epoch {training.progress.epoch + 1}, step "
+                f"{len(all_logits) + 1}. Lower --lr, or train in --precision fp32."
+            )
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
+        all_logits.append(logits.detach().float().cpu())
+        all_targets.append(targets.cpu())
+        total, count = total + value * len(images), count + len(images)
+        on_batch(len(images), total / count)
+    return torch.cat(all_logits).double().numpy(), torch.cat(all_targets).double().numpy()
+
+
+def predict(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    device: Device,
+    rows: int,
+    on_batch: OnBatch = lambda images, loss: None,
+) -> npt.NDArray[np.float64]:
+    """Logits of images, in fp32 whatever training used: the same numbers everywhere.
+
+    Returns:
+        Shape (rows,); nan for rows that no batch held.
+    """
+    network.eval()
+    result = np.full(rows, np.nan)
+    with torch.inference_mode():
+        for batch in batches:
+            if len(batch.rows):
+                images = batch.images.to(device.torch, non_blocking=True)
+                result[batch.rows.numpy()] = network(images).double().cpu().numpy()
+            on_batch(len(batch.rows) + len(batch.unreadable), math.nan)
+    return result
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
