@@ -4,19 +4,24 @@ The command line, the parameters in `MLproject`, what a run records and a sweep'
 derived from these classes. An option is a field; its help is the field's description.
 """
 
+import dataclasses
 import difflib
-import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
 from synthdetect.errors import UserError
 from synthdetect.models.architectures import ARCHITECTURES
-
-# Every class has a method `register` from ABCMeta, which no options need; the parameter's name is
-# the users' interface.
-warnings.filterwarnings("ignore", message='Field name "register" in ')
 
 AS_RECIPE = "recipe"
 """The value that stands for "what the recipe says"."""
@@ -36,10 +41,17 @@ RecipeName = Literal["baseline", "constrained", "open"]
 ThresholdRule = Literal["balanced_accuracy", "f1", "half"]
 
 
-class Options(BaseModel):
+_CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class Options:
     """A frozen set of options that refuses names it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    @classmethod
+    def fields(cls) -> dict[str, FieldInfo]:
+        """Each option's default, description and limits."""
+        return dict(cls.__pydantic_fields__)  # type: ignore[attr-defined]
 
     @classmethod
     def resolve(cls, given: Mapping[str, Any]) -> Self:
@@ -51,7 +63,7 @@ class Options(BaseModel):
         Raises:
             UserError: unknown names and values that do not fit, all of them in one message.
         """
-        known = cls.model_fields
+        known = cls.fields()
         unknown = [name for name in given if name not in known]
         if unknown:
             raise UserError("\n".join(_unknown(name, list(known)) for name in unknown))
@@ -61,7 +73,7 @@ class Options(BaseModel):
             name = explicit.get("recipe", known["recipe"].default)
             differences = RECIPES.get(name, {})  # an unknown recipe is reported with the rest
         try:
-            return cls.model_validate({**differences, **explicit})
+            return TypeAdapter(cls).validate_python({**differences, **explicit})
         except ValidationError as error:
             lines = [
                 f"{option_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
@@ -76,19 +88,21 @@ class Options(BaseModel):
         result: dict[str, str] = {}
         for owner in cls.__mro__:
             for name in getattr(owner, "__annotations__", {}):
-                if name in cls.model_fields:
+                if name in cls.fields():
                     result.setdefault(name, owner.__dict__.get("section", "run"))
         return result
 
-    def to_flat(self) -> dict[str, Any]:
-        """The options as `section.name: value`, plain JSON values; lists joined by commas."""
-        values = self.model_dump(mode="json")
+    def to_json(self) -> dict[str, Any]:
+        """The options by name, as `resolve` takes them back; several names joined by commas."""
         return {
-            f"{section}.{name}": ",".join(values[name])
-            if isinstance(values[name], list)
-            else values[name]
-            for name, section in self.sections().items()
+            name: ",".join(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
         }
+
+    def to_flat(self) -> dict[str, Any]:
+        """The same under `section.name`: what a run records as parameters."""
+        values = self.to_json()
+        return {f"{section}.{name}": values[name] for name, section in self.sections().items()}
 
 
 def option_name(field: str) -> str:
@@ -102,6 +116,7 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"unknown option {option_name(name)}.{hint}"
 
 
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class DataOptions(Options):
     """Which images."""
 
@@ -131,6 +146,7 @@ class DataOptions(Options):
     )
 
 
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class ImageOptions(Options):
     """What the network sees of an image."""
 
@@ -142,6 +158,7 @@ class ImageOptions(Options):
     )
 
 
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class AugmentOptions(Options):
     """Random changes of training images."""
 
@@ -154,6 +171,7 @@ class AugmentOptions(Options):
     rotation: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees")
 
 
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class ModelOptions(Options):
     """Which network, starting from which weights."""
 
@@ -172,6 +190,7 @@ class ModelOptions(Options):
         return arch
 
 
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class OptimOptions(Options):
     """How it is trained."""
 
@@ -185,6 +204,7 @@ class OptimOptions(Options):
     seed: int = Field(42, ge=0, lt=2**31, description="of everything random")
 
 
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class DecisionOptions(Options):
     """From a score to an answer; chosen on validation."""
 
@@ -198,6 +218,7 @@ class DecisionOptions(Options):
     )
 
 
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class DeviceOptions(Options):
     """Where and in which numbers it computes."""
 
@@ -217,17 +238,22 @@ class DeviceOptions(Options):
         return workers
 
 
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class RunOptions(Options):
     """How the run is kept."""
 
     section: ClassVar = "run"
 
     recipe: RecipeName = Field("baseline", description="named set of differences from the defaults")
-    register: str = Field("", description="name under which the model is registered")  # type: ignore[assignment]
+    register: str = Field("", description="name under which the model is registered")
     resume: str = Field("", description="id of a run to go on with")
     output: str = Field("runs", description="folder for checkpoints of unfinished runs")
+    keep_last: bool = Field(
+        True, description="keep the last checkpoint (to train on from) of a finished run"
+    )
 
 
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class TrainOptions(
     DataOptions,
     ImageOptions,
@@ -239,6 +265,31 @@ class TrainOptions(
     RunOptions,
 ):
     """`synthdetect train`: one tracked training run."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class ManifestOptions(Options):
+    """Write the table of a folder's images: label, split, generator, hash, size, format."""
+
+    folder: str = Field(description="a folder in a known layout, a manifest, or 'sample'")
+    output: str = Field(description="the manifest to write: .csv or .parquet")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class ListOptions(Options):
+    """Show what can be asked for by name."""
+
+    what: Literal["architectures", "recipes", "geometries", "layouts", "metrics"] = Field(
+        description="architectures, recipes, geometries, layouts or metrics"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class PromoteOptions(Options):
+    """Give the alias `champion` to another version of a registered model."""
+
+    name: str = Field(description="the registered model")
+    version: str = Field(description="the version to promote")
 
 
 RECIPES: dict[str, Mapping[str, Any]] = {

@@ -326,7 +326,7 @@ def _ids_of(predictions: pd.DataFrame) -> list[str]:
     for column in ("image_id", "prob"):
         if list(predictions.columns).count(column) != 1:
             raise UserError(f"predictions: must have one column named {column}")
-    ids = predictions["image_id"].tolist()
+    ids = list(predictions["image_id"])
     rules = _TestSet(None)
     for row, image_id in enumerate(ids):
         if not isinstance(image_id, str):
@@ -344,7 +344,7 @@ def _probs_of(predictions: pd.DataFrame) -> list[float]:
     if not pd.api.types.is_numeric_dtype(column.dtype):
         raise UserError(f"predictions: prob must hold numbers, not {column.dtype}")
     # As float64 before anything is compared: in float32, 0.65 >= 0.65 is decided otherwise.
-    return column.to_numpy(dtype=np.float64, na_value=np.nan).tolist()
+    return list(map(float, column.to_numpy(dtype=np.float64, na_value=np.nan)))
 
 
 def _csv_text(ids: list[str], probs: list[float], threshold: float) -> bytes:

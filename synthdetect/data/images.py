@@ -9,9 +9,13 @@ import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image, UnidentifiedImageError, features
 
 Image.MAX_IMAGE_PIXELS = None  # `open_image` has the one limit, and it is an error, not a warning
+
+# "Corrupt EXIF data" and the like. Once for the process: filters set around each call would race
+# between the threads that read images.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before decoding: a small file can unpack to gigabytes."""
@@ -127,15 +131,12 @@ class _pillow_errors:
     """
 
     def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.simplefilter("ignore")  # "corrupt EXIF data" and the like, once per file
+        pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._warnings.__exit__(None, None, None)
         if isinstance(error, Exception) and not isinstance(error, BadImage):
             text = str(error) or type(error).__name__
-            if isinstance(error, Image.UnidentifiedImageError):
+            if isinstance(error, UnidentifiedImageError):
                 text = "not an image of a known format"
             raise BadImage(text) from error
 

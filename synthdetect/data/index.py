@@ -89,7 +89,7 @@ def _known(manifest: Manifest, store: Path) -> dict[str, dict[str, Any]]:
             rows = table.astype({"bytes": "int64", "mtime_ns": "int64"})
             rows = rows.astype({"width": "int64", "height": "int64", "jpeg_quality": "int64"})
             rows["exif"] = rows["exif"].astype(str).str.lower() == "true"
-            rows["error"] = rows["error"] if "error" in rows else ""
+            rows["error"] = rows.get("error", "")
             known |= dict(
                 zip(rows["path"], rows[list(COLUMNS)].to_dict(orient="records"), strict=True)
             )

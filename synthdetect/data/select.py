@@ -26,11 +26,9 @@ class Selection(Protocol):
     def per_category(self) -> int: ...
     @property
     def max_images(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
 
 
-def select(manifest: Manifest, selection: Selection) -> Manifest:
+def select(manifest: Manifest, selection: Selection, *, seed: int) -> Manifest:
     """Narrow the train split to what the selection asks for.
 
     Raises:
@@ -46,7 +44,7 @@ def select(manifest: Manifest, selection: Selection) -> Manifest:
     if selection.categories:
         _known(manifest, "categories", selection.categories, train["category"])
         train = train[train["category"].isin(selection.categories)]
-    rng = np.random.default_rng(selection.seed)
+    rng = np.random.default_rng(seed)
     if selection.per_category:
         train = _balanced(train, selection.per_category, rng)
     if selection.max_images and len(train) > selection.max_images:

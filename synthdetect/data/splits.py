@@ -5,6 +5,7 @@ by a `source_id` or by equal content form a group, and a group is never divided.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,8 @@ def group_codes(table: pd.DataFrame) -> Codes:
     here = np.concatenate([a for a, _ in edges])
     there = np.concatenate([b for _, b in edges])
     graph = coo_array((np.ones(len(here), dtype=bool), (here, there)), shape=(rows, rows))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    codes: Codes = connected_components(graph, directed=False)[1].astype(np.int64)
+    return codes
 
 
 def deal(table: pd.DataFrame, shares: Sequence[float], *, seed: int, by_category: bool) -> Codes:
@@ -135,17 +137,17 @@ def check(manifest: Manifest) -> None:
         named = table[table[column] != ""]
         if column == "sha256":
             labels = named.groupby(column)["label"].nunique()
-            _refuse(manifest, named, column, labels[labels > 1].index, "is in both classes")
+            _refuse(manifest, named, column, list(labels[labels > 1].index), "is in both classes")
         splits = named[[column, "split"]].drop_duplicates()
         repeated = splits[splits[column].duplicated(keep=False)]
-        learned = repeated.loc[repeated["split"].isin(["train", "val"]), column].unique()
+        learned = repeated.loc[repeated["split"].isin(["train", "val"]), column].unique().tolist()
         _refuse(
             manifest, named, column, learned, f"has its {what} in train or val and elsewhere too"
         )
     for name in ("train", "val"):
-        labels = set(table.loc[table["split"] == name, "label"])
-        if labels != {REAL, SYNTHETIC}:
-            have = "real" if labels == {REAL} else "synthetic" if labels else "no"
+        present = set(table.loc[table["split"] == name, "label"])
+        if present != {REAL, SYNTHETIC}:
+            have = "real" if present == {REAL} else "synthetic" if present else "no"
             raise UserError(
                 f"{manifest.name}: the {name} split holds {have} images only; "
                 "both classes are needed."
@@ -153,7 +155,7 @@ def check(manifest: Manifest) -> None:
 
 
 def _refuse(
-    manifest: Manifest, table: pd.DataFrame, column: str, values: Sequence[str], what: str
+    manifest: Manifest, table: pd.DataFrame, column: str, values: Sequence[Any], what: str
 ) -> None:
     if len(values) == 0:
         return

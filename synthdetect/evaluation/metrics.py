@@ -35,7 +35,7 @@ METRICS: dict[str, str] = {
     "f1_macro": "mean of the F1 of both classes",
     "real_accuracy": "share of the real that is called real",
     "fake_accuracy": "share of the synthetic that is called synthetic",
-    "eer": "equal error rate: mean of false-positive and false-negative rate where they are nearest",
+    "eer": "equal error rate: mean of false-positive and -negative rate where they are nearest",
     **{
         f"tpr_at_fpr_{level}": f"highest recall with at most {level} % of the real called synthetic"
         for level in _FPR_LEVELS

@@ -1,7 +1,7 @@
 """The whole state of a training in one safetensors file: nothing in it can execute.
 
-Tensors are stored as such; everything else (the optimizer's groups, the schedule, the progress, the
-configuration) is JSON in the file's header. Random state needs no room: it derives from the seed
+Tensors are stored as such; everything else (the optimizer's groups, the schedule, the progress) is
+JSON in the file's header. Random state needs no room: it derives from the seed
 and the epoch (see `synthdetect.data.batches`).
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from synthdetect.errors import UserError
 from synthdetect.files import replace_atomically
@@ -25,18 +25,11 @@ FORMAT = 1
 _TENSOR = "tensor:"
 
 
-def save(path: Path, training: Training, extra: dict[str, Any]) -> None:
-    """Write a checkpoint; a kill at any moment leaves the old one or the new one, whole.
-
-    Args:
-        path: ends in `.safetensors`.
-        training: what is saved.
-        extra: JSON values to keep with it, such as the configuration.
-    """
+def save(path: Path, training: Training) -> None:
+    """Write a checkpoint; a kill at any moment leaves the old one or the new one, whole."""
     tensors: dict[str, Tensor] = {}
     tree = {
         "format": FORMAT,
-        "extra": extra,
         "progress": asdict(training.progress),
         **{
             part: _flatten(getattr(training, part).state_dict(), part, tensors)
@@ -48,14 +41,24 @@ def save(path: Path, training: Training, extra: dict[str, Any]) -> None:
         save_file(tensors, temporary, metadata={"checkpoint": json.dumps(tree)})
 
 
-def read_extra(path: Path) -> dict[str, Any]:
-    """What `save` was given as `extra`.
+def save_network(path: Path, network: nn.Module) -> None:
+    """Write a network's weights alone, as atomically as `save`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+    with replace_atomically(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def load_network(path: Path, network: nn.Module) -> None:
+    """Read what `save_network` wrote.
 
     Raises:
-        UserError: not a whole checkpoint of this program's.
+        UserError: damaged, absent, or of another network.
     """
-    extra: dict[str, Any] = _header(path)["extra"]
-    return extra
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: does not fit this network, or is damaged: {error}") from error
 
 
 def load(path: Path, training: Training) -> None:

@@ -3,15 +3,19 @@
 import contextlib
 import os
 import platform
+import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.errors import UserError
 
+_MPS_FALLBACK = re.compile(r"operator '([^']+)' is not currently supported on the MPS backend")
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,9 +45,9 @@ class Device:
             return contextlib.nullcontext()
         return torch.autocast(self.kind, dtype=dtype)
 
-    def scaler(self) -> torch.amp.GradScaler:
+    def scaler(self) -> GradScaler:
         """A loss scaler, which only fp16 needs; elsewhere it passes everything through."""
-        return torch.amp.GradScaler(self.kind, enabled=self.precision == "fp16")
+        return GradScaler(self.kind, enabled=self.precision == "fp16")
 
     def describe(self) -> dict[str, Any]:
         """Facts for the record: kind, name, memory, cores, instruction set, versions."""
@@ -93,13 +97,33 @@ def resolve(device: str, precision: str, workers: str) -> Device:
     if precision == "auto":
         has_bf16 = {
             "cpu": _cpu_has_bf16,
-            "cuda": torch.cuda.is_bf16_supported,
+            "cuda": lambda: bool(torch.cuda.is_bf16_supported()),  # type: ignore[no-untyped-call]
             "mps": lambda: False,
         }[kind]()
         precision = "bf16" if has_bf16 else "fp32"
     if kind == "cpu" and precision == "fp16":
         raise UserError("--precision: fp16 does not train on a CPU; use bf16 or fp32.")
     return Device(kind, precision, _workers(kind, workers))
+
+
+@contextlib.contextmanager
+def noting_fallbacks() -> Iterator[set[str]]:
+    """Collect the operators that ran on the CPU because MPS lacks them."""
+    operators: set[str] = set()
+    before = warnings.showwarning
+
+    def note(message: Warning | str, *details: Any, **more: Any) -> None:
+        found = _MPS_FALLBACK.search(str(message))
+        if found:
+            operators.add(found[1])
+        else:
+            before(message, *details, **more)
+
+    warnings.showwarning = note
+    try:
+        yield operators
+    finally:
+        warnings.showwarning = before
 
 
 def _workers(kind: str, workers: str) -> int:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.data.augment import Augmentation, augment, draws
 from synthdetect.data.batches import Batch, Batches
@@ -67,14 +68,14 @@ class Training:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
+    scaler: GradScaler
     progress: Progress = field(default_factory=Progress)
 
 
 def start_training(network: nn.Module, device: Device, *, lr: float, weight_decay: float,
                    epochs: int) -> Training:  # fmt: skip
     """AdamW and cosine annealing over the epochs, as in the paper."""
-    network.to(device.torch, memory_format=torch.channels_last)
+    network.to(device.torch).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=lr, weight_decay=weight_decay, fused=device.kind != "mps"
     )
@@ -169,7 +170,9 @@ def train_epoch(
     """
     network, optimizer, scaler = training.network, training.optimizer, training.scaler
     network.train()
-    all_logits, all_targets, total, count = [], [], 0.0, 0
+    all_logits: list[Tensor] = []
+    all_targets: list[Tensor] = []
+    total, count = 0.0, 0
     for images, targets in batches:
         optimizer.zero_grad(set_to_none=True)
         with device.autocast():

@@ -1,0 +1,177 @@
+"""The command line, built from the options' classes. Nothing heavy is imported for `--help`."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from synthdetect import __version__
+from synthdetect.config import (
+    AS_RECIPE,
+    RECIPES,
+    ListOptions,
+    ManifestOptions,
+    Options,
+    PromoteOptions,
+    TrainOptions,
+    option_name,
+)
+from synthdetect.errors import UserError
+
+TRACEBACK = "SYNTHDETECT_TRACEBACK"
+"""Environment variable: set, an error shows its traceback."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its options, and the function `module:name` that takes them.
+
+    Attributes:
+        options: the class whose fields are the command's options.
+        function: imported only when the command runs.
+        help: one line.
+        positional: fields that are given by position.
+        short: one-letter options by field.
+        project: whether `MLproject` has it as an entry point.
+    """
+
+    options: type[Options]
+    function: str
+    help: str
+    positional: tuple[str, ...] = ()
+    short: Mapping[str, str] = field(default_factory=dict)
+    project: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command(
+        TrainOptions, "synthdetect.commands.train:train", "one tracked training run", project=True
+    ),
+    "manifest": Command(
+        ManifestOptions,
+        "synthdetect.commands.manifest:write_manifest",
+        "write the table of a folder's images",
+        positional=("folder",),
+        short={"output": "-o"},
+    ),
+    "list": Command(
+        ListOptions,
+        "synthdetect.commands.lists:show",
+        "show architectures, recipes and other names",
+        positional=("what",),
+    ),
+    "promote": Command(
+        PromoteOptions,
+        "synthdetect.commands.promote:promote_version",
+        "make a model's version the champion",
+        positional=("name", "version"),
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0: done; 1: something broke; 2: what the user gave cannot be used; 130 and 143: interrupted.
+    """
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when imported
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        name, given = _parse(sys.argv[1:] if arguments is None else arguments)
+        command = COMMANDS[name]
+        options = command.options.resolve(given)
+        module, _, function = command.function.partition(":")
+        getattr(importlib.import_module(module), function)(options)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except Terminated:
+        return _fail("terminated", 128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error}", 1)
+    return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
+def _fail(message: str, status: int) -> int:
+    if os.environ.get(TRACEBACK):
+        traceback.print_exc()
+    hint = "" if status in (2, 130, 143) else f"\n(set {TRACEBACK}=1 to see where)"
+    print(f"synthdetect: {message}{hint}", file=sys.stderr)
+    return status
+
+
+def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    parser = argparse.ArgumentParser(
+        prog="synthdetect",
+        description="Train, compare and serve detectors of AI-generated images.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=command.help, description=command.options.__doc__, allow_abbrev=False
+        )
+        _add_options(sub, command)
+    known, unknown = parser.parse_known_args(arguments)
+    given = vars(known)
+    name = given.pop("command")
+    for argument in unknown:
+        if not argument.startswith("--"):
+            raise UserError(f"unexpected argument {argument!r}. See: synthdetect {name} --help")
+        given[argument[2:].partition("=")[0].replace("-", "_")] = None  # `resolve` names it
+    return name, given
+
+
+def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
+    fields = command.options.fields()
+    groups: dict[str, Any] = {}
+    for name, section in command.options.sections().items():
+        info = fields[name]
+        text = (info.description or "").replace("%", "%%")
+        if name in command.positional:
+            required = info.is_required()
+            parser.add_argument(
+                name, help=text, nargs=None if required else "?", default=argparse.SUPPRESS
+            )
+            continue
+        group = groups.setdefault(section, parser.add_argument_group(section))
+        spellings = dict.fromkeys((option_name(name), f"--{name}"))
+        shorts = [command.short[name]] if name in command.short else []
+        default = "" if info.is_required() else f" (default: {_shown(info.default)})"
+        group.add_argument(
+            *shorts, *spellings, dest=name, metavar="VALUE", help=text + default,
+            default=argparse.SUPPRESS, required=info.is_required(),
+        )  # fmt: skip
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        default = ",".join(default)
+    return str(default).replace("%", "%%") if default != "" else "none"
+
+
+def project_default(command: Command, name: str) -> str:
+    """The value of a parameter in `MLproject` that is as good as not giving it."""
+    if any(name in differences for differences in RECIPES.values()):
+        return AS_RECIPE
+    default = command.options.fields()[name].default
+    return ",".join(default) if isinstance(default, tuple) else str(default)

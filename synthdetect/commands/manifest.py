@@ -1,0 +1,31 @@
+"""`synthdetect manifest`."""
+
+from pathlib import Path
+
+from synthdetect.config import ManifestOptions
+from synthdetect.console import console, counting, table
+from synthdetect.data.index import index
+from synthdetect.data.manifest import load, write
+
+
+def write_manifest(options: ManifestOptions) -> None:
+    """Index a folder and write its manifest; files that have not changed are not read again."""
+    manifest = load(options.folder)
+    output = Path(options.output)
+    with counting("reading") as count:
+        manifest = index(manifest, progress=count)
+    if output.resolve().parent != manifest.root:
+        paths = [str(manifest.file(path)) for path in manifest.table["path"]]
+        manifest = manifest.with_table(manifest.table.assign(path=paths))
+    write(manifest, output)
+    counts = manifest.counts()
+    table(
+        f"{output}: {len(manifest):,} images",
+        ["split", "label", "generator", "images"],
+        [[str(cell) for cell in row] for row in counts.to_numpy()],
+    )
+    unreadable = manifest.table[manifest.table["error"] != ""]
+    if len(unreadable):
+        console.print(f"[bold yellow]{len(unreadable)} image(s) cannot be read:[/]")
+        for path, error in unreadable[["path", "error"]].to_numpy():
+            console.print(f"  {path}: {error}", markup=False)

@@ -1,0 +1,11 @@
+"""`synthdetect promote`."""
+
+from synthdetect.config import PromoteOptions
+from synthdetect.console import console
+from synthdetect.tracking.model import CHAMPION, promote
+
+
+def promote_version(options: PromoteOptions) -> None:
+    """Move the alias and say so."""
+    promote(options.name, options.version)
+    console.print(f"models:/{options.name}@{CHAMPION} is now version {options.version}")

@@ -1,0 +1,135 @@
+"""A trained detector: weights, and a card that says how to use them, in one safetensors file."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from scipy.special import expit
+from torch import Tensor
+
+from synthdetect import __version__
+from synthdetect.data.geometry import GEOMETRIES, Preprocess
+from synthdetect.data.labels import CLASSES
+from synthdetect.errors import UserError
+from synthdetect.files import replace_atomically
+from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.models.networks import IMAGENET_MEAN, IMAGENET_STD, Network, build
+
+FORMAT = 1
+"""Raised when the meaning of a card changes."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one must know to use the weights, and where they come from.
+
+    Attributes:
+        arch: a name of `ARCHITECTURES`.
+        image_size: side of the square the network sees, in pixels.
+        geometry: how an image becomes that square; a name of `GEOMETRIES`.
+        temperature: what logits are divided by before the sigmoid; fitted on validation.
+        threshold: the probability from which on an image is called synthetic; from validation.
+        provenance: data, starting weights, run and options, for the record.
+        weights_sha256: of the tensors; checked when the file is read.
+    """
+
+    arch: str
+    image_size: int
+    geometry: str
+    temperature: float = 1.0
+    threshold: float = 0.5
+    provenance: dict[str, Any] = field(default_factory=dict)
+    weights_sha256: str = ""
+    classes: tuple[str, ...] = CLASSES
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    synthdetect: str = __version__
+    format: int = FORMAT
+
+
+class Detector:
+    """A network in evaluation mode with its card."""
+
+    def __init__(self, network: Network, card: Card) -> None:
+        self.network = network.eval().to(memory_format=torch.channels_last)
+        self.card = card
+        self.preprocess = Preprocess(card.image_size, card.geometry)
+
+    def calibrated(self, logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """The network's logits divided by the temperature."""
+        return np.asarray(logits, dtype=np.float64) / self.card.temperature
+
+    def score(self, squares: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """The probability that each preprocessed image is synthetic.
+
+        Args:
+            squares: as `preprocess` makes them, shape (images, image_size, image_size, 3).
+
+        Returns:
+            Shape (images,).
+        """
+        with torch.inference_mode():
+            logits = self.network(torch.from_numpy(squares).permute(0, 3, 1, 2))
+        return np.asarray(expit(self.calibrated(logits.double().numpy())))
+
+    def save(self, path: Path) -> Card:
+        """Write the detector to one `.safetensors` file and return the card as written."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        card = Card(**{**asdict(self.card), "weights_sha256": _digest(tensors)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(path) as temporary:
+            save_file(tensors, temporary, metadata={"card": json.dumps(asdict(card))})
+        return card
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a detector. Nothing in the file can execute, and its hash is checked.
+
+        Raises:
+            UserError: no such file, damaged, changed since it was written, of a newer format, or
+                no detector.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {})["card"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{path}: no detector, or a damaged one: {error}") from error
+        card = _card(header, path)
+        if _digest(tensors) != card.weights_sha256:
+            raise UserError(f"{path}: the weights are not those the card was written for.")
+        network = build(card.arch, card.image_size)
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise UserError(f"{path}: the weights do not fit {card.arch}: {error}") from error
+        return cls(network, card)
+
+
+def _card(header: Any, path: Path) -> Card:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else header
+        raise UserError(f"{path}: card format {found!r}; this version reads {FORMAT}.")
+    try:
+        card = Card(**header)
+    except TypeError as error:
+        raise UserError(f"{path}: its card does not fit: {error}") from error
+    if card.arch not in ARCHITECTURES or card.geometry not in GEOMETRIES:
+        raise UserError(f"{path}: unknown architecture or geometry: {card.arch}, {card.geometry}.")
+    return card
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

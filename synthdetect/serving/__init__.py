@@ -1,0 +1,4 @@
+"""The served model: image in, probability out."""
+
+SERVED_ARTIFACT = "detector"
+"""Name of the safetensors file among the model's artifacts."""

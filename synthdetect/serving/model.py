@@ -1,0 +1,117 @@
+"""The MLflow model, as code: what `mlflow models serve` and `mlflow.pyfunc.load_model` run.
+
+In: a column `image` of base64 text, each the content of an image file. Out: a row an image with
+`probability` (of being synthetic), `label` and the `threshold` between the labels.
+"""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import mlflow.models
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from synthdetect.data.images import BadImage
+from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
+from synthdetect.detector import Detector
+from synthdetect.serving import SERVED_ARTIFACT
+
+MAX_BYTES = 32 * 2**20
+"""Of one image's file."""
+
+_BATCH = 32
+
+
+class Refused(MlflowException):
+    """The request's fault: status 400 and a short reason.
+
+    MLflow's server writes the whole payload before an exception's message; this message stays.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+        super().__init__(reason, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        return self._reason
+
+    @message.setter
+    def message(self, text: str) -> None:
+        pass
+
+
+class ServedDetector(PythonModel):
+    """A detector behind MLflow's interface."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self.detector = Detector.load(Path(context.artifacts[SERVED_ARTIFACT]))
+
+    # MLflow would read annotations as the request's schema; the signature says that better.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Score images.
+
+        Args:
+            context: unused; MLflow passes it.
+            model_input: a table with a column `image`, or its only column, of base64 text.
+            params: `threshold` overrides the detector's own, unless negative.
+
+        Raises:
+            Refused: a row is no readable image; the message names the row, counted from 0.
+        """
+        threshold = float((params or {}).get("threshold", -1.0))
+        if threshold < 0:
+            threshold = self.detector.card.threshold
+        if not threshold <= 1:
+            raise Refused(f"threshold: give a number from 0 to 1 (got {threshold}).")
+        texts = _texts(model_input)
+        chunks = [texts[begin : begin + _BATCH] for begin in range(0, len(texts), _BATCH)]
+        scores = [self._score(chunk, number * _BATCH) for number, chunk in enumerate(chunks)]
+        probability = np.concatenate(scores) if scores else np.empty(0)
+        labels = np.where(probability >= threshold, SYNTHETIC, REAL)
+        return pd.DataFrame(
+            {
+                "probability": probability,
+                "label": [CLASSES[label] for label in labels],
+                "threshold": np.full(len(probability), threshold),
+            }
+        )
+
+    def _score(self, texts: list[Any], first_row: int) -> np.ndarray:
+        squares = []
+        for row, text in enumerate(texts, first_row):
+            try:
+                squares.append(self.detector.preprocess(_decode(text)))
+            except BadImage as error:
+                raise Refused(f"row {row}: {error}.") from None
+        return self.detector.score(np.stack(squares))
+
+
+def _texts(model_input: Any) -> list[Any]:
+    if isinstance(model_input, pd.DataFrame):
+        if "image" in model_input:
+            return list(model_input["image"])
+        if model_input.shape[1] == 1:
+            return list(model_input.iloc[:, 0])
+        raise Refused("give one column, 'image', of base64 text.")
+    return list(np.asarray(model_input, dtype=object).reshape(-1))
+
+
+def _decode(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise BadImage("no base64 text")
+    if len(text) > MAX_BYTES * 4 // 3 + 4:
+        raise BadImage(f"more than {MAX_BYTES // 2**20} MiB")
+    try:
+        return base64.b64decode(text.removeprefix("data:").partition("base64,")[2] or text,
+                                validate=True)  # fmt: skip
+    except (binascii.Error, ValueError):
+        raise BadImage("not base64 text") from None
+
+
+mlflow.models.set_model(ServedDetector())

@@ -1,0 +1,288 @@
+"""One MLflow run: opened, filled and closed truthfully.
+
+The status is FINISHED, FAILED for an error, KILLED for an interrupt. Under `mlflow run` the run
+that MLflow opened is used; with `resume` an earlier one goes on.
+"""
+
+import logging
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.data.dataset import Dataset
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from synthdetect import __version__
+from synthdetect.data.manifest import Manifest
+from synthdetect.errors import UserError
+
+KIND = "synthdetect.kind"
+"""Tag that says which command made a run."""
+
+_PARAM_LIMIT = 6000
+_BATCH_LIMIT = 100
+_PACKAGES = (
+    "mlflow",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "pillow",
+    "scikit-learn",
+    "optuna",
+)
+
+# One line a run that says nothing, and a bar for every file of some kilobytes.
+logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+class Run:
+    """An open run. Everything is logged to it by id, whatever thread or active run there is."""
+
+    def __init__(self, run_id: str) -> None:
+        self.client = MlflowClient()
+        self.id = run_id
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment the run belongs to."""
+        return str(self.client.get_run(self.id).info.experiment_id)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters; those the run already has are left alone, since MLflow's never change."""
+        known = self.client.get_run(self.id).data.params
+        new = [Param(k, str(v)[:_PARAM_LIMIT]) for k, v in params.items() if k not in known]
+        for begin in range(0, len(new), _BATCH_LIMIT):
+            self.client.log_batch(self.id, params=new[begin : begin + _BATCH_LIMIT])
+
+    def log_metrics(
+        self,
+        metrics: Mapping[str, float],
+        step: int = 0,
+        *,
+        dataset: Dataset | None = None,
+        model_id: str | None = None,
+    ) -> None:
+        """Log metrics in one transaction a hundred, bound to the dataset and model they are of."""
+        now = int(time.time() * 1000)
+        entries = [
+            Metric(
+                key, value, now, step, model_id=model_id,
+                dataset_name=dataset.name if dataset else None,
+                dataset_digest=dataset.digest if dataset else None,
+            )
+            for key, value in metrics.items()
+        ]  # fmt: skip
+        for begin in range(0, len(entries), _BATCH_LIMIT):
+            self.client.log_batch(self.id, metrics=entries[begin : begin + _BATCH_LIMIT])
+
+    def log_history(
+        self, history: Sequence[Mapping[str, float]], datasets: Mapping[str, Dataset]
+    ) -> None:
+        """Log the epochs that the run does not have yet, each metric once a step.
+
+        Args:
+            history: of every epoch so far; epoch 1 is first and is step 1.
+            datasets: by the metric's prefix (`train/`, `val/`), what it was measured on.
+        """
+        for name in sorted({name for record in history for name in record}):
+            known = {m.step for m in self.client.get_metric_history(self.id, name)}
+            dataset = datasets.get(name.split("/")[0])
+            for step, record in enumerate(history, 1):
+                if step not in known and name in record:
+                    self.log_metrics({name: record[name]}, step, dataset=dataset)
+
+    def log_epoch(
+        self, record: Mapping[str, float], step: int, datasets: Mapping[str, Dataset]
+    ) -> None:
+        """Log one epoch's record."""
+        by_prefix: dict[str, dict[str, float]] = {}
+        for name, value in record.items():
+            by_prefix.setdefault(name.split("/")[0], {})[name] = value
+        for prefix, metrics in by_prefix.items():
+            self.log_metrics(metrics, step, dataset=datasets.get(prefix))
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        self.client.log_batch(self.id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def log_figure(self, figure: Figure, path: str) -> None:
+        """Log a figure as a picture under the run's artifacts."""
+        self.client.log_figure(self.id, figure, path)
+
+    def log_table(self, table: pd.DataFrame, path: str) -> None:
+        """Log a table as CSV, which the UI shows as a table."""
+        self.client.log_text(self.id, table.to_csv(index=False), path)
+
+    def log_json(self, value: Mapping[str, Any], path: str) -> None:
+        """Log a JSON artifact."""
+        self.client.log_dict(self.id, dict(value), path)
+
+    def log_file(self, file: Path, folder: str) -> None:
+        """Log a file as an artifact in a folder."""
+        self.client.log_artifact(self.id, str(file), folder)
+
+    def log_manifest(self, manifest: Manifest) -> dict[str, Dataset]:
+        """Record the data: a dataset a split with its digest, and the counts as a table.
+
+        Returns:
+            The datasets by split, to bind metrics to.
+        """
+        contexts = {"train": "training", "val": "validation", "test": "test"}
+        source = str(manifest.root) if manifest.name != "sample" else "synthdetect/sample"
+        inputs = self.client.get_run(self.id).inputs
+        known = {i.dataset.name for i in inputs.dataset_inputs} if inputs else set()
+        datasets: dict[str, Dataset] = {}
+        for split in manifest.splits:
+            part = manifest.split(split)
+            with warnings.catch_warnings():  # about columns that might hold gaps; these do not
+                warnings.simplefilter("ignore", UserWarning)
+                dataset = from_pandas(
+                    part.table.astype({"label": "int64"}),
+                    source=source,
+                    targets="label",
+                    name=f"{Path(manifest.name).name}-{split}",
+                    digest=part.digest()[:32],
+                )
+            datasets[split] = dataset
+            if dataset.name not in known:
+                mlflow.log_input(dataset, context=contexts.get(split, "evaluation"))
+        counts = manifest.counts()
+        self.log_table(counts, "data/counts.csv")
+        sizes = counts.groupby(["split", "label"])["images"].sum()
+        self.log_metrics({f"data/{s}/{label}": float(n) for (s, label), n in sizes.items()})
+        return datasets
+
+    def describe(self, markdown: str) -> None:
+        """Set the description that the UI shows on the run's page."""
+        self.set_tags({"mlflow.note.content": markdown})
+
+
+@contextmanager
+def open_run(
+    name: str, *, kind: str, tags: Mapping[str, str], resume: str = "", parent: Run | None = None
+) -> Iterator[Run]:
+    """Open a run, and close it with the status that is true.
+
+    Args:
+        name: of a new run; `mlflow run` has named its own.
+        kind: the command, for the tag `synthdetect.kind`.
+        tags: further tags.
+        resume: id of a run to go on with.
+        parent: the run to nest under.
+
+    Raises:
+        UserError: there is no run of that id, or it was deleted.
+    """
+    tags = {KIND: kind, **_provenance_tags(), **tags}
+    project_run = os.environ.get("MLFLOW_RUN_ID", "")
+    if resume:
+        _require_run(resume)
+        os.environ.pop("MLFLOW_RUN_ID", None)
+        if project_run and project_run != resume:
+            _drop_wrapper(project_run, resume)
+    elif project_run:
+        name = ""  # attach to it
+    active = mlflow.start_run(
+        run_id=resume or None,
+        run_name=name or None,
+        nested=parent is not None,
+        parent_run_id=parent.id if parent else None,
+        tags=dict(tags),
+        log_system_metrics=True,
+    )
+    run = Run(active.info.run_id)
+    status = RunStatus.FINISHED
+    try:
+        yield run
+    except KeyboardInterrupt:
+        status = RunStatus.KILLED
+        raise
+    except BaseException as error:
+        status = RunStatus.FAILED
+        run.set_tags({"synthdetect.error": str(error)[:5000] or type(error).__name__})
+        raise
+    finally:
+        with _undisturbed():
+            mlflow.end_run(RunStatus.to_string(status))
+
+
+def _require_run(run_id: str) -> None:
+    try:
+        found = MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise UserError(
+            f"--resume: no run {run_id!r} in {mlflow.get_tracking_uri()}. "
+            "Set MLFLOW_TRACKING_URI to the store that has it."
+        ) from error
+    if found.info.lifecycle_stage != "active":
+        raise UserError(f"--resume: run {run_id} is deleted; restore it first.")
+
+
+def _drop_wrapper(run_id: str, resume: str) -> None:
+    """`mlflow run` opened a run for what goes on in another: end it and put it in the bin."""
+    client = MlflowClient()
+    client.set_tag(run_id, "synthdetect.resumed", resume)
+    client.set_terminated(run_id)
+    client.delete_run(run_id)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a second Ctrl-C not keep the first one's status from being written."""
+    try:
+        before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread, which alone receives signals
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def environment() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {
+        "version.synthdetect": __version__,
+        "version.python": platform.python_version(),
+        **{f"version.{name}": version(name) for name in _PACKAGES},
+    }
+
+
+def _provenance_tags() -> dict[str, str]:
+    """The git commit and whether it is what ran, and the command that does it again."""
+    tags = {"synthdetect.command": shlex.join(["synthdetect", *sys.argv[1:]])}
+    folder = Path(__file__).parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit:
+        tags["git.commit"] = commit
+        tags["git.dirty"] = str(bool(_git(folder, "status", "--porcelain"))).lower()
+    return tags
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""
