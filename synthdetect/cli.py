@@ -14,6 +14,7 @@ from synthdetect import __version__
 from synthdetect.config import (
     AS_RECIPE,
     RECIPES,
+    CvOptions,
     ListOptions,
     ManifestOptions,
     Options,
@@ -51,6 +52,9 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "train": Command(
         TrainOptions, "synthdetect.commands.train:train", "one tracked training run", project=True
+    ),
+    "cv": Command(
+        CvOptions, "synthdetect.commands.cv:cross_validate", "cross-validation", project=True
     ),
     "manifest": Command(
         ManifestOptions,

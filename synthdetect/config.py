@@ -229,6 +229,9 @@ class DeviceOptions(Options):
         "auto", description="of training steps; evaluation is always fp32"
     )
     workers: str = Field("auto", description="processes that read images (auto, or a number)")
+    cache_gib: float = Field(
+        4.0, ge=0, description="disk for decoded images, in GiB; 0 decodes them every epoch"
+    )
 
     @field_validator("workers")
     @classmethod
@@ -265,6 +268,30 @@ class TrainOptions(
     RunOptions,
 ):
     """`synthdetect train`: one tracked training run."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class FoldOptions(Options):
+    """How images are dealt into folds."""
+
+    section: ClassVar = "cv"
+
+    folds: int = Field(5, ge=2, le=100, description="number of folds (of sources)")
+    group_by: Literal["source", "generator"] = Field(
+        "source", description="source: k folds; generator: leave one generator out, a fold each"
+    )
+    stratify: Literal["label", "category"] = Field(
+        "label", description="what is equally spread over the folds: labels, or categories too"
+    )
+    folds_from: str = Field(
+        "", description="reuse the folds of this cross-validation: its run id, or a folds.csv"
+    )
+    refit: bool = Field(False, description="train one final model on all labelled images")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class CvOptions(TrainOptions, FoldOptions):
+    """`synthdetect cv`: cross-validation, a tracked run a fold under one parent run."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)

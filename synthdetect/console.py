@@ -76,11 +76,12 @@ class TrainingBar:
 
     def epoch(self, number: int, record: dict[str, float], best: bool) -> None:
         """Say how an epoch went."""
-        self._auc = record["val/auc"]
+        self._auc = record.get("val/auc", math.nan)
+        val_loss = record.get("val/loss", math.nan)
         console.print(
             f"epoch {number:>3}/{self._epochs}  "
-            f"loss {record['train/loss']:.4f} / {record['val/loss']:.4f}  "
-            f"AUC {record['train/auc']:.4f} / {record['val/auc']:.4f}  "
+            f"loss {record['train/loss']:.4f} / {val_loss:.4f}  "
+            f"AUC {record['train/auc']:.4f} / {self._auc:.4f}  "
             f"{record['images_per_second']:.1f} images/s{'  best so far' if best else ''}"
         )
         self._start(number + 1)

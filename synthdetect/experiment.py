@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from mlflow.data.dataset import Dataset
@@ -14,6 +16,7 @@ from mlflow.entities import LoggedModel
 from synthdetect.config import TrainOptions
 from synthdetect.console import console, counting, training_bar
 from synthdetect.data.batches import Batches, ImageFiles, Order
+from synthdetect.data.cache import DecodedCache
 from synthdetect.data.geometry import Preprocess
 from synthdetect.data.manifest import Manifest
 from synthdetect.data.prepare import Prepared
@@ -30,6 +33,8 @@ from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import Training, fit, predict, start_training
 
 LAST, BEST = "last.safetensors", "best.safetensors"
+CONFIG = "config.json"
+"""The artifact that holds a run's options and the digest of its data."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run's artifacts that holds `LAST`, and `BEST` if the run did not finish."""
 
@@ -53,8 +58,36 @@ class Outcome:
     training: Training
 
 
-def run_training(run: Run, options: TrainOptions, prepared: Prepared, device: Device) -> Outcome:
+@dataclass(frozen=True)
+class Decision:
+    """What is otherwise taken from validation, for a training that has none.
+
+    Attributes:
+        epochs: how many to train.
+        temperature: of the probabilities.
+        threshold: between the labels.
+    """
+
+    epochs: int
+    temperature: float
+    threshold: float
+
+
+def run_training(
+    run: Run,
+    options: TrainOptions,
+    prepared: Prepared,
+    device: Device,
+    decision: Decision | None = None,
+) -> Outcome:
     """Train, evaluate and log one detector in an open run; goes on where the run had stopped.
+
+    Args:
+        run: to log to; its id names the folder of checkpoints.
+        options: of the training.
+        prepared: data with train and val splits, or, with a `decision`, without val.
+        device: what computes.
+        decision: for a final training on all labelled images.
 
     Raises:
         UserError: a checkpoint that does not fit, or starting weights that are not to be had.
@@ -63,6 +96,7 @@ def run_training(run: Run, options: TrainOptions, prepared: Prepared, device: De
     folder = Path(options.output) / run.id
     manifest = prepared.manifest
     datasets = _log_setting(run, options, prepared, device)
+    cache = decoded_cache(manifest, options)
     try:
         with deterministic(options.seed), noting_fallbacks() as fallbacks:
             network = build(options.arch, options.image_size)
@@ -78,9 +112,12 @@ def run_training(run: Run, options: TrainOptions, prepared: Prepared, device: De
             if (folder / LAST).is_file():
                 checkpoint.load(folder / LAST, training)
                 run.log_history(training.progress.history, datasets)
-            _fit(run, options, manifest, device, training, folder, datasets)
+            epochs = decision.epochs if decision else options.epochs
+            _fit(run, options, manifest, device, cache, training, folder, datasets, epochs)
             checkpoint.load_network(folder / BEST, network)
-            detector, logits = _calibrated(options, manifest, device, network, start, run)
+            detector, logits = _calibrated(
+                options, manifest, device, cache, network, start, run, decision
+            )
     except BaseException:
         for name in (LAST, BEST):
             if (folder / name).is_file():
@@ -107,7 +144,7 @@ def _log_setting(
     facts = {f"hardware.{name}": value for name, value in device.describe().items()}
     digest = prepared.manifest.digest()
     run.log_params({**options.to_flat(), **facts, **environment(), "data.digest": digest})
-    run.log_json({"options": options.to_json(), "digest": digest}, "config.json")
+    run.log_json({"options": options.to_json(), "digest": digest}, CONFIG)
     run.log_table(prepared.manifest.table, "data/manifest.csv")
     run.log_metrics({"data/excluded": float(len(prepared.excluded))})
     if len(prepared.excluded):
@@ -130,15 +167,17 @@ def _fit(
     options: TrainOptions,
     manifest: Manifest,
     device: Device,
+    cache: DecodedCache,
     training: Training,
     folder: Path,
     datasets: Mapping[str, Dataset],
+    epochs: int,
 ) -> None:
     train, val = manifest.split("train"), manifest.split("val")
-    batches = _batches(train, options, device, seed=options.seed)
-    val_batches = _batches(val, options, device)
+    batches = _batches(train, options, device, cache, seed=options.seed)
+    val_batches = _batches(val, options, device, cache) if len(val) else None
     progress = training.progress
-    with training_bar(options.epochs, progress.epoch, len(train) + len(val)) as bar:
+    with training_bar(epochs, progress.epoch, len(train) + len(val)) as bar:
 
         def on_epoch(training: Training) -> None:
             progress = training.progress
@@ -157,22 +196,35 @@ def _fit(
             val.table["label"].to_numpy(),
             device,
             options,
-            epochs=options.epochs,
-            patience=options.patience,
+            epochs=epochs,
+            patience=options.patience if len(val) else 0,
             seed=options.seed,
             on_batch=bar.batch,
             on_epoch=on_epoch,
         )
 
 
+def decoded_cache(manifest: Manifest, options: TrainOptions) -> DecodedCache:
+    """The cache for all images of a manifest, whichever split or fold asks for them."""
+    preprocess = Preprocess(options.image_size, options.geometry)
+    limit = int(options.cache_gib * 2**30)
+    return DecodedCache(manifest.table["sha256"].tolist(), preprocess, limit)
+
+
 def _batches(
-    manifest: Manifest, options: TrainOptions, device: Device, *, seed: int | None = None
+    manifest: Manifest,
+    options: TrainOptions,
+    device: Device,
+    cache: DecodedCache,
+    *,
+    seed: int | None = None,
 ) -> Batches:
     """Training batches in random order if there is a seed, else evaluation batches in order."""
     dataset = ImageFiles(
         [manifest.file(path) for path in manifest.table["path"]],
         Preprocess(options.image_size, options.geometry),
         seed=seed,
+        cache=(cache, cache.slots(manifest.table["sha256"].tolist())),
     )
     size = options.batch_size if seed is not None else _EVALUATION_BATCH
     return Batches(dataset, Order(len(manifest), size, seed=seed), device.workers)
@@ -182,9 +234,11 @@ def _calibrated(
     options: TrainOptions,
     manifest: Manifest,
     device: Device,
+    cache: DecodedCache,
     network: Network,
     start: Start,
     run: Run,
+    decision: Decision | None,
 ) -> tuple[Detector, dict[str, Any]]:
     """Score every evaluation split, and set temperature and threshold on val alone."""
     splits = [split for split in manifest.splits if split != "train"]
@@ -193,7 +247,7 @@ def _calibrated(
     with counting("evaluating") as count:
         total, done = sum(map(len, parts.values())), 0
         for split, part in parts.items():
-            batches = _batches(part, options, device).strict_epoch(0)
+            batches = _batches(part, options, device, cache).strict_epoch(0)
 
             def on_batch(images: int, loss: float) -> None:
                 nonlocal done
@@ -201,20 +255,29 @@ def _calibrated(
                 count(done, total)
 
             logits[split] = predict(network, batches, device, len(part), on_batch)
-    val_labels = parts["val"].table["label"]
-    temperature = 1.0
-    if options.calibration == "temperature":
-        temperature = fit_temperature(val_labels, logits["val"])
-    logits = {split: values / temperature for split, values in logits.items()}
+    if decision is None:
+        decision = decide(options, parts["val"].table["label"], logits["val"])
+    logits = {split: values / decision.temperature for split, values in logits.items()}
     card = Card(
         arch=options.arch,
         image_size=options.image_size,
         geometry=options.geometry,
-        temperature=temperature,
-        threshold=choose_threshold(val_labels, logits["val"], options.threshold),
+        temperature=decision.temperature,
+        threshold=decision.threshold,
         provenance=_provenance(options, manifest, start, run),
     )
     return Detector(network.cpu(), card), logits
+
+
+def decide(
+    options: TrainOptions, labels: npt.ArrayLike, logits: npt.NDArray[np.float64], epochs: int = 0
+) -> Decision:
+    """Fit temperature and threshold on validation images (or those out of fold), never on test."""
+    temperature = 1.0
+    if options.calibration == "temperature":
+        temperature = fit_temperature(labels, logits)
+    threshold = choose_threshold(labels, logits / temperature, options.threshold)
+    return Decision(epochs, temperature, threshold)
 
 
 def _provenance(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from synthdetect.data.cache import DecodedCache
 from synthdetect.data.geometry import CENTRE, Place, Preprocess
 from synthdetect.data.images import BadImage
 from synthdetect.errors import UserError
@@ -46,6 +47,7 @@ class ImageFiles(Dataset[tuple[int, Pixels | str]]):
         files: the images' paths.
         preprocess: how each becomes a square.
         seed: of the crops' places where the geometry is random; None takes the centre.
+        cache: decoded images, and the slot of each file in it.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class ImageFiles(Dataset[tuple[int, Pixels | str]]):
         preprocess: Preprocess,
         *,
         seed: int | None = None,
+        cache: tuple[DecodedCache, npt.NDArray[np.int64]] | None = None,
     ) -> None:
         # One Arrow buffer: worker processes share it, where a list would be copied page by page as
         # its reference counts change.
         self.files = pa.array([str(file) for file in files], pa.large_string())
         self.preprocess = preprocess
         self.seed = seed
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.files)
@@ -67,12 +71,23 @@ class ImageFiles(Dataset[tuple[int, Pixels | str]]):
     def __getitem__(self, key: Key) -> tuple[int, Pixels | str]:
         epoch, row = key
         try:
-            data = Path(self.files[row].as_py()).read_bytes()
-            return row, self.preprocess(data, self._place(epoch, row))
+            return row, self._square(epoch, row)
         except BadImage as error:
             return row, str(error)
         except OSError as error:
             return row, error.strerror or str(error)
+
+    def _square(self, epoch: int, row: int) -> Pixels:
+        if self.cache is not None:
+            cache, slots = self.cache
+            kept = cache.get(slots[row])
+            if kept is not None:
+                return kept
+        data = Path(self.files[row].as_py()).read_bytes()
+        square = self.preprocess(data, self._place(epoch, row))
+        if self.cache is not None:
+            cache.put(slots[row], square)
+        return square
 
     def _place(self, epoch: int, row: int) -> Place:
         if self.seed is None or not self.preprocess.random:

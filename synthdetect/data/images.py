@@ -6,6 +6,8 @@ Training, inference and serving all call `read_image`, so a readable image gives
 import hashlib
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -123,22 +125,21 @@ def probe_image(data: bytes) -> dict[str, Any]:
     }
 
 
-class _pillow_errors:
+@contextmanager
+def _pillow_errors() -> Iterator[None]:
     """Turn whatever a decoder raises on damaged input into `BadImage`.
 
     Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and more: the set is open,
     and for untrusted files every one of them means "not readable".
     """
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, BadImage):
-            text = str(error) or type(error).__name__
-            if isinstance(error, UnidentifiedImageError):
-                text = "not an image of a known format"
-            raise BadImage(text) from error
+    try:
+        yield
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImage("not an image of a known format") from error
+    except Exception as error:
+        raise BadImage(str(error) or type(error).__name__) from error
 
 
 def _orientation(image: Image.Image) -> int:

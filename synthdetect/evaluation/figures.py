@@ -52,7 +52,7 @@ def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
     epochs = np.arange(1, len(history) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "auc"), strict=True):
         for split, colour in (("train", NEUTRAL), ("val", REAL_COLOUR)):
-            values = [record[f"{split}/{name}"] for record in history]
+            values = [record.get(f"{split}/{name}", np.nan) for record in history]
             axes.plot(epochs, values, marker=".", color=colour, label=split)
         axes.axvline(best_epoch, color=SYNTHETIC_COLOUR, linestyle="--", label="chosen epoch")
         axes.set(xlabel="epoch", title=name.upper() if name == "auc" else "loss")
@@ -184,4 +184,28 @@ def _worst_mistakes(
         )
     for axes in figure.axes:
         axes.set_axis_off()
+    return figure
+
+
+def folds_figure(per_fold: pd.DataFrame, pool: pd.DataFrame) -> Figure:
+    """Validation AUC, accuracy and F1 of each fold with their means, and the ROC of each fold.
+
+    Args:
+        per_fold: a row a fold, columns as the folds' runs name their metrics.
+        pool: out-of-fold predictions of all folds, with a column `fold`.
+    """
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = ("auc", "accuracy", "f1")
+    for x, name in enumerate(names):
+        values = per_fold[f"best/val/{name}"]
+        left.scatter(np.full(len(values), x), values, color=REAL_COLOUR, alpha=0.7)
+        left.errorbar(x + 0.15, values.mean(), values.std(ddof=1), fmt="s", color="black")
+    left.set_xticks(range(len(names)), names)
+    left.set(title="Folds, and their mean and standard deviation", xlim=(-0.5, 2.5))
+    for fold, table in pool.groupby("fold"):
+        RocCurveDisplay.from_predictions(
+            table["label"], table["logit"], ax=right, name=f"fold {fold}", curve_kwargs={"lw": 1}
+        )
+    right.set(xlabel="real images called synthetic", ylabel="synthetic images found")
     return figure

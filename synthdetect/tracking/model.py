@@ -1,18 +1,23 @@
 """A detector as an MLflow model: logged, registered, promoted, found again."""
 
+import base64
+import io
 import json
 import shutil
 import tempfile
+import warnings
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from PIL import Image
 
 import synthdetect
 from synthdetect.detector import Detector
@@ -54,16 +59,19 @@ def log_detector(run: Run, detector: Detector) -> LoggedModel:
         weights = Path(folder) / "detector.safetensors"
         card = detector.save(weights)
         code = _code_without_sample(Path(folder))
-        info = mlflow.pyfunc.log_model(
-            name="detector",
-            python_model=str(code / "serving" / "model.py"),
-            artifacts={SERVED_ARTIFACT: str(weights)},
-            code_paths=[str(code)],
-            signature=SIGNATURE,
-            pip_requirements=_requirements(),
-            metadata=json.loads(json.dumps(asdict(card))),
-            params={k: str(v) for k, v in asdict(card).items() if k in ("arch", "image_size")},
-        )
+        with warnings.catch_warnings():  # advice to annotate `predict`, which would loosen it
+            warnings.simplefilter("ignore", UserWarning)
+            info = mlflow.pyfunc.log_model(
+                name="detector",
+                python_model=str(code / "serving" / "model.py"),
+                artifacts={SERVED_ARTIFACT: str(weights)},
+                code_paths=[str(code)],
+                signature=SIGNATURE,
+                input_example=_example(),  # MLflow scores it, so a model that cannot is not logged
+                pip_requirements=_requirements(),
+                metadata=json.loads(json.dumps(asdict(card))),
+                params={"arch": card.arch, "image_size": str(card.image_size)},
+            )
     run.log_json(asdict(card), "model/card.json")
     return mlflow.get_logged_model(info.model_id)
 
@@ -113,6 +121,13 @@ def promote(name: str, number: str) -> None:
 def _requirements() -> list[str]:
     """The versions that made the model; a build's local label (`+cpu`) names no public release."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in _SERVING]
+
+
+def _example() -> pd.DataFrame:
+    """A request of one image, as a client would send it."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "grey").save(file, "PNG")
+    return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})
 
 
 def _code_without_sample(folder: Path) -> Path:

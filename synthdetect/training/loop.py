@@ -45,9 +45,14 @@ class Progress:
     history: list[Record] = field(default_factory=list)
 
     def after(self, record: Record) -> "Progress":
-        """The progress once an epoch with this record is done. Ties keep the earlier epoch."""
-        epoch, auc = self.epoch + 1, record["val/auc"]
-        best = (epoch, auc) if auc > self.best_auc else (self.best_epoch, self.best_auc)
+        """The progress once an epoch with this record is done.
+
+        Ties keep the earlier epoch. Without validation there is nothing to choose by, and the last
+        epoch stands.
+        """
+        epoch, auc = self.epoch + 1, record.get("val/auc", self.best_auc)
+        better = auc > self.best_auc or "val/auc" not in record
+        best = (epoch, auc) if better else (self.best_epoch, self.best_auc)
         return Progress(epoch, *best, [*self.history, record])
 
     @property
@@ -86,7 +91,7 @@ def start_training(network: nn.Module, device: Device, *, lr: float, weight_deca
 def fit(
     training: Training,
     train: Batches,
-    val: Batches,
+    val: Batches | None,
     labels: Tensor,
     val_labels: npt.NDArray[np.int8],
     device: Device,
@@ -103,7 +108,7 @@ def fit(
     Args:
         training: where to start from; changed in place.
         train: training images.
-        val: validation images; they choose the best epoch.
+        val: validation images, which choose the best epoch; None trains all epochs.
         labels: of the training images by row, float, shape (rows,).
         val_labels: of the validation images by row.
         device: what computes.
@@ -126,15 +131,12 @@ def fit(
         logits, targets = train_epoch(training, batches, device, on_batch)
         seconds = time.perf_counter() - began
         training.schedule.step()
-        val_logits = predict(
-            training.network, val.strict_epoch(0), device, len(val_labels), on_batch
-        )
-        record = {
-            **epoch_metrics("train", targets, logits),
-            **epoch_metrics("val", val_labels, val_logits),
-            "lr": lr,
-            "images_per_second": len(targets) / seconds,
-        }
+        record = epoch_metrics("train", targets, logits)
+        if val is not None:
+            batches_of_val = val.strict_epoch(0)
+            scores = predict(training.network, batches_of_val, device, len(val_labels), on_batch)
+            record |= epoch_metrics("val", val_labels, scores)
+        record |= {"lr": lr, "images_per_second": len(targets) / seconds}
         training.progress = training.progress.after(record)
         on_epoch(training)
 

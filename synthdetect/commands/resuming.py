@@ -1,0 +1,92 @@
+"""Going on with an earlier run: its recorded options, data and checkpoints."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from synthdetect.config import TrainOptions, option_name
+from synthdetect.data.prepare import Prepared
+from synthdetect.errors import UserError
+from synthdetect.experiment import CHECKPOINTS, CONFIG, LAST
+from synthdetect.tracking.run import Run
+
+Given = TypeVar("Given", bound=TrainOptions)
+
+_MAY_CHANGE = ("resume", "register", "output", "workers", "keep_last", "cache_gib")
+"""Options that a resumed run may be given anew, since they change no number."""
+
+
+def recorded(given: Given) -> tuple[Given, str]:
+    """The options and data digest of the run that `given.resume` names.
+
+    Raises:
+        UserError: no such run, one that is finished, or options that contradict its own.
+    """
+    record = read_config(given.resume)
+    status = MlflowClient().get_run(given.resume).info.status
+    if status == "FINISHED":
+        raise UserError(
+            f"--resume: run {given.resume} is FINISHED; there is nothing to go on with."
+        )
+    options = record["options"]
+    if set(options) != set(type(given).fields()):
+        raise UserError(f"--resume: run {given.resume} was made by another command or version.")
+    defaults = type(given).resolve({"recipe": given.recipe}).to_json()
+    for name, value in given.to_json().items():
+        if name in _MAY_CHANGE:
+            options[name] = value
+        elif value not in (defaults[name], options[name]):
+            raise UserError(
+                f"{option_name(name)}: run {given.resume} was started with {options[name]!r}, not "
+                f"{value!r}. Leave the option out, or start a new run."
+            )
+    return type(given).resolve(options), record["digest"]
+
+
+def read_config(run_id: str) -> dict[str, Any]:
+    """What a run recorded of its options and data.
+
+    Raises:
+        UserError: no such run, or one without a record.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = MlflowClient().download_artifacts(run_id, CONFIG, folder)
+            record: dict[str, Any] = json.loads(Path(path).read_text())
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"no training run {run_id!r} with a recorded configuration in "
+            f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
+        ) from error
+    return record
+
+
+def require_same_data(prepared: Prepared, digest: str, run_id: str) -> None:
+    """Refuse to go on with other data than the run began with.
+
+    Raises:
+        UserError: they have changed.
+    """
+    if digest != prepared.manifest.digest():
+        raise UserError(
+            f"--resume: the data of run {run_id} have changed since it began. "
+            "Restore them, or start a new run."
+        )
+
+
+def fetch_checkpoint(run: Run, output: str) -> None:
+    """Get a run's checkpoints from its artifacts if this machine has none."""
+    folder = Path(output) / run.id
+    if (folder / LAST).is_file():
+        return
+    if run.client.list_artifacts(run.id, CHECKPOINTS):
+        with tempfile.TemporaryDirectory() as temporary:
+            run.client.download_artifacts(run.id, CHECKPOINTS, temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in (Path(temporary) / CHECKPOINTS).iterdir():
+                (folder / file.name).write_bytes(file.read_bytes())

@@ -1,0 +1,95 @@
+"""Decoded images on disk, so that decoding and resizing happen once for all epochs and folds.
+
+A cache belongs to one set of image contents and one way of preprocessing; change either and it is
+another cache. Files are written and read by position, never mapped into memory: a full disk then is
+an error that switches the cache off, not a signal that kills the process.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from synthdetect.data.geometry import Preprocess
+from synthdetect.files import cache_folder
+
+_VERSION = 1
+_PIXELS, _DONE = "pixels", "done"
+
+
+class DecodedCache:
+    """Squares of uint8 pixels by the SHA-256 of the file they come from.
+
+    Args:
+        hashes: of all images that may be asked for.
+        preprocess: what makes them squares; one that places crops at random cannot be cached.
+        limit: bytes; images beyond it are decoded each time, and older caches make room.
+    """
+
+    def __init__(self, hashes: Sequence[str], preprocess: Preprocess, limit: int) -> None:
+        self._hashes = np.unique(np.asarray(hashes, dtype="S64"))
+        self._shape = (preprocess.image_size, preprocess.image_size, 3)
+        self._bytes = int(np.prod(self._shape))
+        self._capacity = 0 if preprocess.random else min(len(self._hashes), limit // self._bytes)
+        key = hashlib.sha256(
+            f"{_VERSION} {PIL.__version__} {preprocess} ".encode() + self._hashes.tobytes()
+        ).hexdigest()
+        self._folder = cache_folder() / "decoded" / key[:32]
+        self._files: tuple[int, int] | None = None
+        if self._capacity:
+            self._open(limit)
+
+    def slots(self, hashes: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Where images of these hashes are kept, shape (images,); -1: not cached."""
+        slots = np.searchsorted(self._hashes, np.asarray(hashes, dtype="S64"))
+        return np.where(slots < self._capacity, slots, -1)
+
+    def get(self, slot: int) -> npt.NDArray[np.uint8] | None:
+        """The pixels kept in a slot, shape (size, size, 3), or None."""
+        if self._files is None or slot < 0:
+            return None
+        pixels, done = self._files
+        if os.pread(done, 1, slot) != b"\1":
+            return None
+        data = os.pread(pixels, self._bytes, slot * self._bytes)
+        return np.frombuffer(data, np.uint8).reshape(self._shape)
+
+    def put(self, slot: int, square: npt.NDArray[np.uint8]) -> None:
+        """Keep pixels; does nothing where there is no room."""
+        if self._files is None or slot < 0:
+            return
+        pixels, done = self._files
+        try:
+            # The mark comes last: whoever is killed between the two has stored nothing.
+            os.pwrite(pixels, np.ascontiguousarray(square).data, slot * self._bytes)
+            os.pwrite(done, b"\1", slot)
+        except OSError:  # a full disk
+            self._files = None
+
+    def _open(self, limit: int) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            os.utime(self._folder)
+            _make_room(self._folder, limit - self._capacity * self._bytes)
+            flags = os.O_RDWR | os.O_CREAT
+            self._files = (
+                os.open(self._folder / _PIXELS, flags, 0o600),
+                os.open(self._folder / _DONE, flags, 0o600),
+            )
+        except OSError:  # nowhere to write: everything works without a cache
+            self._files = None
+
+
+def _make_room(keep: Path, allowed: int) -> None:
+    """Remove the caches used least recently until the others take no more than is allowed."""
+    others = [folder for folder in keep.parent.iterdir() if folder.is_dir() and folder != keep]
+    others.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+    for folder in others:
+        allowed -= sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+        if allowed < 0:
+            shutil.rmtree(folder, ignore_errors=True)
