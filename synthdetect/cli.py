@@ -138,10 +138,11 @@ def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
     known, unknown = parser.parse_known_args(arguments)
     given = vars(known)
     name = given.pop("command")
-    for argument in unknown:
-        if not argument.startswith("--"):
-            raise UserError(f"unexpected argument {argument!r}. See: synthdetect {name} --help")
-        given[argument[2:].partition("=")[0].replace("-", "_")] = None  # `resolve` names it
+    options = [argument for argument in unknown if argument.startswith("--")]
+    if unknown and not options:
+        raise UserError(f"unexpected argument {unknown[0]!r}. See: synthdetect {name} --help")
+    for option in options:  # `resolve` names them all, with what was perhaps meant
+        given[option[2:].partition("=")[0].replace("-", "_")] = None
     return name, given
 
 

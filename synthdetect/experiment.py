@@ -27,7 +27,7 @@ from synthdetect.evaluation.metrics import choose_threshold
 from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
 from synthdetect.models.networks import Network, Start, build, initialise
 from synthdetect.tracking.model import log_detector
-from synthdetect.tracking.run import Run, environment
+from synthdetect.tracking.run import Run, environment, undisturbed
 from synthdetect.training import checkpoint
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import Training, fit, predict, start_training
@@ -119,9 +119,10 @@ def run_training(
                 options, manifest, device, cache, network, start, run, decision
             )
     except BaseException:
-        for name in (LAST, BEST):
-            if (folder / name).is_file():
-                run.log_file(folder / name, CHECKPOINTS)
+        with undisturbed():
+            for name in (LAST, BEST):
+                if (folder / name).is_file():
+                    run.log_file(folder / name, CHECKPOINTS)
         raise
     run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
     tables = {

@@ -68,7 +68,7 @@ def test_all_defaults_together_are_as_good_as_giving_nothing(
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_command_that_mlflow_runs_parses_to_the_options_asked_for(entry: str) -> None:
-    point = load_project(str(ROOT)).get_entry_point(entry)
+    point = load_project(str(ROOT)).get_entry_point(entry)  # type: ignore[no-untyped-call]
     asked = {"lr": "1e-3", "recipe": "open", "data": "my data/table 1.csv", "generators": "a,b c"}
     command = shlex.split(point.compute_command(asked, storage_dir=None))
     assert command[:3] == ["python", "-m", "synthdetect"]

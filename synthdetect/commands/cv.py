@@ -61,7 +61,7 @@ def cross_validate(options: CvOptions) -> None:
     if digest:
         require_same_data(prepared, digest, options.resume)
     name = f"cv {options.arch} {options.recipe}"
-    with open_run(name, kind="cv", tags=tags(options), resume=options.resume) as run:
+    with open_run(name, kind="cv", tags=tags("cv", options), resume=options.resume) as run:
         announce(run, prepared)
         folds = _folds(run, options, prepared.manifest)
         run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest()})
@@ -143,7 +143,7 @@ def _train_child(
     decision: Decision | None = None,
 ) -> str:
     """One training in a child run; returns the child's id."""
-    labels = {**tags(options), FOLD: fold}
+    labels = {**tags("cv", options), FOLD: fold}
     kind = "refit" if decision else "fold"
     with open_run(name, kind=kind, tags=labels, resume=resume, parent=parent) as child:
         if resume:

@@ -1,9 +1,11 @@
 """`synthdetect train`."""
 
+import shlex
+
 import mlflow
 
 from synthdetect.commands.resuming import fetch_checkpoint, recorded, require_same_data
-from synthdetect.config import TrainOptions
+from synthdetect.config import TrainOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.prepare import Prepared, prepare
 from synthdetect.experiment import Outcome, run_training, summary_rows
@@ -22,7 +24,7 @@ def train(options: TrainOptions) -> None:
     if digest:
         require_same_data(prepared, digest, options.resume)
     name = f"{options.arch} {options.recipe}"
-    with open_run(name, kind="train", tags=tags(options), resume=options.resume) as run:
+    with open_run(name, kind="train", tags=tags("train", options), resume=options.resume) as run:
         announce(run, prepared)
         if options.resume:
             fetch_checkpoint(run, options.output)
@@ -37,9 +39,16 @@ def read_data(options: TrainOptions) -> Prepared:
         return prepare(options, seed=options.seed, progress=count)
 
 
-def tags(options: TrainOptions) -> dict[str, str]:
-    """What one filters runs by in the UI."""
+def tags(command: str, options: TrainOptions) -> dict[str, str]:
+    """What one filters runs by in the UI, and the command that does the same again."""
+    defaults = type(options).resolve({}).to_json()
+    arguments = [
+        f"{option_name(name)}={value}"
+        for name, value in options.to_json().items()
+        if value != defaults[name] and name != "resume"
+    ]
     return {
+        "synthdetect.command": shlex.join(["synthdetect", command, *arguments]),
         "synthdetect.arch": options.arch,
         "synthdetect.recipe": options.recipe,
         "synthdetect.data": options.data,

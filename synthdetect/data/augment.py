@@ -106,6 +106,8 @@ def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
     radius = min(int(torch.ceil(2 * sigmas.max())), height - 1, width - 1)
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
     kernels = torch.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)
+    # Each kernel has its own reach, so that an image does not depend on its batch.
+    kernels = kernels * (offsets.abs() <= torch.ceil(2 * sigmas[:, None]))
     kernels = (kernels / kernels.sum(dim=1, keepdim=True))[..., None, None, None]
     padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
     # One shifted sum a tap: a grouped convolution takes thirty times as long on a CPU.

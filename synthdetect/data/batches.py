@@ -119,7 +119,7 @@ class Order(Sampler[list[Key]]):
         order = np.arange(self.rows)
         if self.seed is not None:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        for rows in np.split(order, self._starts()[1:]):
+        for rows in np.split(order, self._starts()[1:]) if self.rows else ():
             yield [(self.epoch, row) for row in rows.tolist()]
 
     def _starts(self) -> list[int]:

@@ -25,22 +25,26 @@ def _resize(image: Image.Image, size: int, place: Place) -> Image.Image:
 
 def _crop(image: Image.Image, size: int, place: Place) -> Image.Image:
     """Crop at native resolution; only a picture smaller than the crop is enlarged."""
-    if min(image.size) < size:
-        image = _short_side(image, size)
-    left = round(place[0] * (image.width - size))
-    top = round(place[1] * (image.height - size))
-    return image.crop((left, top, left + size, top + size))
+    return _scaled_crop(image, size, min(1.0, min(image.size) / size), place)
 
 
 def _resize_crop(image: Image.Image, size: int, place: Place) -> Image.Image:
     """Short side to 256/224 of the crop, then crop: ImageNet's evaluation protocol."""
-    return _crop(_short_side(image, round(size * 256 / 224)), size, place)
+    return _scaled_crop(image, size, min(image.size) / round(size * 256 / 224), place)
 
 
-def _short_side(image: Image.Image, short: int) -> Image.Image:
-    scale = short / min(image.size)
-    size = (max(short, round(image.width * scale)), max(short, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BILINEAR)
+def _scaled_crop(image: Image.Image, size: int, scale: float, place: Place) -> Image.Image:
+    """Crop a square whose side is `scale` times `size`, and resize only that.
+
+    Resizing first would unpack a picture of 1 by 60,000 pixels to gigabytes.
+    """
+    side = size * scale
+    left, top = place[0] * (image.width - side), place[1] * (image.height - side)
+    if scale == 1:
+        left, top = round(left), round(top)
+        return image.crop((left, top, left + size, top + size))
+    box = (left, top, min(left + side, image.width), min(top + side, image.height))
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
 @dataclass(frozen=True)

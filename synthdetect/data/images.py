@@ -150,7 +150,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in _WIDE_GREY:
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)

@@ -19,8 +19,11 @@ from synthdetect.errors import UserError
 from synthdetect.files import cache_folder, replace_atomically, short_hash
 
 PROBED = ("sha256", "width", "height", "format", "mode", "jpeg_quality", "exif")
+_NUMBERS = ("bytes", "mtime_ns", "width", "height", "jpeg_quality")
 COLUMNS = ("bytes", "mtime_ns", *PROBED, "error")
 """Columns that indexing adds; `error` is why a file cannot be read, empty where it can."""
+
+_UNREACHABLE = (-1, -1)
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files to do)."""
@@ -42,7 +45,9 @@ def index(manifest: Manifest, *, progress: Progress | None = None) -> Manifest:
     fresh = [
         path
         for path, stat in zip(paths, stats, strict=True)
-        if path not in known or (known[path]["bytes"], known[path]["mtime_ns"]) != stat
+        if path not in known
+        or (known[path]["bytes"], known[path]["mtime_ns"]) != stat
+        or stat == _UNREACHABLE
     ]
 
     def probe(path: str) -> dict[str, Any]:
@@ -65,7 +70,7 @@ def _stat(file: Path) -> tuple[int, int]:
     try:
         stat = file.stat()
     except OSError:
-        return (-1, -1)
+        return _UNREACHABLE
     return (stat.st_size, stat.st_mtime_ns)
 
 
@@ -77,8 +82,8 @@ def _probe(file: Path) -> dict[str, Any]:
         row |= probe_image(file.read_bytes())
     except BadImage as error:
         row["error"] = str(error)
-    except OSError as error:
-        row["error"] = error.strerror or str(error)
+    except OSError as error:  # may be over next time: remembered under a state no file is in
+        row |= {"error": error.strerror or str(error), "bytes": -1, "mtime_ns": -1}
     return row
 
 
@@ -86,8 +91,10 @@ def _known(manifest: Manifest, store: Path) -> dict[str, dict[str, Any]]:
     known: dict[str, dict[str, Any]] = {}
     for table in (_recall(store), manifest.table):
         if table is not None and set(COLUMNS) - {"error"} <= set(table.columns):
-            rows = table.astype({"bytes": "int64", "mtime_ns": "int64"})
-            rows = rows.astype({"width": "int64", "height": "int64", "jpeg_quality": "int64"})
+            rows = table.copy()
+            for name in _NUMBERS:
+                rows[name] = pd.to_numeric(rows[name], errors="coerce")
+            rows = rows.dropna(subset=list(_NUMBERS)).astype(dict.fromkeys(_NUMBERS, "int64"))
             rows["exif"] = rows["exif"].astype(str).str.lower() == "true"
             rows["error"] = rows.get("error", "")
             known |= dict(

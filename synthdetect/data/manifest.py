@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from synthdetect.data import layouts
+from synthdetect.data.dialects import read_columns
 from synthdetect.data.labels import CLASSES, label_of
 from synthdetect.errors import UserError
 
@@ -113,8 +114,8 @@ def read(path: Path) -> Manifest:
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+            table = pd.DataFrame(read_columns(path), dtype=str)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a manifest: {error}") from error
     if not {"path", "label"} <= set(table.columns):
         table = layouts.import_csv(path)
@@ -144,7 +145,7 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
         if column not in table:
             table[column] = ""
     for column in (*COLUMNS[2:], "path"):
-        table[column] = table[column].fillna("").astype(str).str.strip()
+        table[column] = table[column].astype(object).fillna("").astype(str).str.strip()
     _require(table["path"] != "", table, where, "has no path")
     climbing = table["path"].str.split(r"[/\\]", regex=True).map(lambda parts: ".." in parts)
     _require(~climbing, table, where, "climbs out of its folder with '..'; give an absolute path")

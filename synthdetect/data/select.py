@@ -64,7 +64,7 @@ def supplement(manifest: Manifest, extra: Manifest) -> Manifest:
     added["split"] = "train"
     table = pd.concat([manifest.table, added], ignore_index=True)
     for column in table.columns.difference(manifest.table.select_dtypes("number").columns):
-        table[column] = table[column].fillna("")
+        table[column] = table[column].astype(object).fillna("")
     return manifest.with_table(table)
 
 

@@ -95,8 +95,14 @@ def split(manifest: Manifest, *, seed: int, val_share: float, test_share: float)
     Without any split, all three are made; with train but no val, val is taken from train.
 
     Raises:
-        UserError: only some rows have a split, or there is no train split.
+        UserError: only some rows have a split, there is no train split, or there are too few
+            sources for the shares.
     """
+    if val_share + test_share >= 1:
+        raise UserError(
+            f"--val-share, --test-share: {val_share} and {test_share} leave nothing to train on; "
+            "their sum must be below 1."
+        )
     table = manifest.table.copy()
     empty = table["split"] == ""
     if empty.all():
@@ -119,6 +125,13 @@ def split(manifest: Manifest, *, seed: int, val_share: float, test_share: float)
         share = val_share / (1 - test_share)
         part = deal(table[training], (1 - share, share), seed=seed, by_category=True)
         table.loc[training, "split"] = np.array(["train", "val"], dtype=object)[part]
+    made = {"train", "val", "test"} if empty.all() else {"train", "val"}
+    missing = made - set(table["split"])
+    if missing:
+        raise UserError(
+            f"{manifest.name}: has too few sources to be split; nothing is left for "
+            f"{', '.join(sorted(missing))}. Give more images, or fill the split column."
+        )
     return manifest.with_table(table)
 
 
@@ -159,7 +172,7 @@ def _refuse(
 ) -> None:
     if len(values) == 0:
         return
-    rows = table[table[column] == values[0]].head(3)
+    rows = table[table[column] == values[0]].drop_duplicates(["split", "label"]).head(4)
     shown = ", ".join(f"{p!r} ({s})" for p, s in zip(rows["path"], rows["split"], strict=True))
     raise UserError(
         f"{manifest.name}: {len(values)} {column} value(s) cross the splits or classes; each image "

@@ -52,8 +52,9 @@ class ServedDetector(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self.detector = Detector.load(Path(context.artifacts[SERVED_ARTIFACT]))
 
-    # MLflow would read annotations as the request's schema; the signature says that better.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Score images.
 
         Args:
@@ -92,14 +93,12 @@ class ServedDetector(PythonModel):
         return self.detector.score(np.stack(squares))
 
 
-def _texts(model_input: Any) -> list[Any]:
-    if isinstance(model_input, pd.DataFrame):
-        if "image" in model_input:
-            return list(model_input["image"])
-        if model_input.shape[1] == 1:
-            return list(model_input.iloc[:, 0])
-        raise Refused("give one column, 'image', of base64 text.")
-    return list(np.asarray(model_input, dtype=object).reshape(-1))
+def _texts(model_input: pd.DataFrame) -> list[Any]:
+    if "image" in model_input:
+        return list(model_input["image"])
+    if model_input.shape[1] == 1:
+        return list(model_input.iloc[:, 0])
+    raise Refused("give one column, 'image', of base64 text.")
 
 
 def _decode(text: Any) -> bytes:

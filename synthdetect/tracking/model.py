@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import tempfile
-import warnings
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -59,19 +58,17 @@ def log_detector(run: Run, detector: Detector) -> LoggedModel:
         weights = Path(folder) / "detector.safetensors"
         card = detector.save(weights)
         code = _code_without_sample(Path(folder))
-        with warnings.catch_warnings():  # advice to annotate `predict`, which would loosen it
-            warnings.simplefilter("ignore", UserWarning)
-            info = mlflow.pyfunc.log_model(
-                name="detector",
-                python_model=str(code / "serving" / "model.py"),
-                artifacts={SERVED_ARTIFACT: str(weights)},
-                code_paths=[str(code)],
-                signature=SIGNATURE,
-                input_example=_example(),  # MLflow scores it, so a model that cannot is not logged
-                pip_requirements=_requirements(),
-                metadata=json.loads(json.dumps(asdict(card))),
-                params={"arch": card.arch, "image_size": str(card.image_size)},
-            )
+        info = mlflow.pyfunc.log_model(
+            name="detector",
+            python_model=str(code / "serving" / "model.py"),
+            artifacts={SERVED_ARTIFACT: str(weights)},
+            code_paths=[str(code)],
+            signature=SIGNATURE,
+            input_example=_example(),
+            pip_requirements=_requirements(),
+            metadata=json.loads(json.dumps(asdict(card))),
+            params={"arch": card.arch, "image_size": str(card.image_size)},
+        )
     run.log_json(asdict(card), "model/card.json")
     return mlflow.get_logged_model(info.model_id)
 

@@ -7,7 +7,6 @@ that MLflow opened is used; with `resume` an earlier one goes on.
 import logging
 import os
 import platform
-import shlex
 import signal
 import subprocess
 import sys
@@ -50,6 +49,9 @@ _PACKAGES = (
 
 # One line a run that says nothing, and a bar for every file of some kilobytes.
 logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+# Advice that does not apply: no column has gaps, and a local path is one either way.
+warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer column")
+warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
@@ -152,15 +154,13 @@ class Run:
         datasets: dict[str, Dataset] = {}
         for split in manifest.splits:
             part = manifest.split(split)
-            with warnings.catch_warnings():  # about columns that might hold gaps; these do not
-                warnings.simplefilter("ignore", UserWarning)
-                dataset = from_pandas(
-                    part.table.astype({"label": "int64"}),
-                    source=source,
-                    targets="label",
-                    name=f"{Path(manifest.name).name}-{split}",
-                    digest=part.digest()[:32],
-                )
+            dataset = from_pandas(
+                part.table.astype({"label": "int64"}),
+                source=source,
+                targets="label",
+                name=f"{Path(manifest.name).name}-{split}",
+                digest=part.digest()[:32],
+            )
             datasets[split] = dataset
             if dataset.name not in known:
                 mlflow.log_input(dataset, context=contexts.get(split, "evaluation"))
@@ -197,12 +197,12 @@ def open_run(
         _require_run(resume)
         os.environ.pop("MLFLOW_RUN_ID", None)
         if project_run and project_run != resume:
-            _drop_wrapper(project_run, resume)
+            _point_to(project_run, resume)
     elif project_run:
-        name = ""  # attach to it
+        name = ""  # attach to it, under the name that MLflow or its user gave
     active = mlflow.start_run(
         run_id=resume or None,
-        run_name=name or None,
+        run_name=None if resume else name or None,
         nested=parent is not None,
         parent_run_id=parent.id if parent else None,
         tags=dict(tags),
@@ -220,8 +220,10 @@ def open_run(
         run.set_tags({"synthdetect.error": str(error)[:5000] or type(error).__name__})
         raise
     finally:
-        with _undisturbed():
+        with undisturbed():
             mlflow.end_run(RunStatus.to_string(status))
+            if status == RunStatus.KILLED and project_run:
+                _keep_killed(run.id)
 
 
 def _require_run(run_id: str) -> None:
@@ -236,17 +238,33 @@ def _require_run(run_id: str) -> None:
         raise UserError(f"--resume: run {run_id} is deleted; restore it first.")
 
 
-def _drop_wrapper(run_id: str, resume: str) -> None:
-    """`mlflow run` opened a run for what goes on in another: end it and put it in the bin."""
+def _point_to(run_id: str, resume: str) -> None:
+    """`mlflow run` opened a run for what goes on in another: say so in it."""
     client = MlflowClient()
-    client.set_tag(run_id, "synthdetect.resumed", resume)
-    client.set_terminated(run_id)
-    client.delete_run(run_id)
+    client.set_tag(run_id, KIND, "resume")
+    client.set_tag(run_id, "synthdetect.resumed_run", resume)
+    client.set_tag(run_id, "mlflow.note.content", f"Nothing is in this run: it resumed {resume}.")
+    client.update_run(run_id, name=f"resume of {resume}")
+
+
+def _keep_killed(run_id: str) -> None:
+    """Have a run still be KILLED after `mlflow run` has called it FAILED, as it does on Ctrl-C.
+
+    MLflow 3.17 means to leave a status alone that the program has set, but compares a name with
+    numbers and overwrites it. It writes when this process has ended, so a process of its own waits.
+    """
+    subprocess.Popen(
+        [sys.executable, "-m", "synthdetect.tracking.killed", run_id],
+        start_new_session=True,  # out of reach of the next Ctrl-C
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let a second Ctrl-C not keep the first one's status from being written."""
+def undisturbed() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM while what the first one left is being saved."""
     try:
         before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not the main thread, which alone receives signals
@@ -268,8 +286,8 @@ def environment() -> dict[str, str]:
 
 
 def _provenance_tags() -> dict[str, str]:
-    """The git commit and whether it is what ran, and the command that does it again."""
-    tags = {"synthdetect.command": shlex.join(["synthdetect", *sys.argv[1:]])}
+    """The git commit, and whether it is what ran."""
+    tags = {}
     folder = Path(__file__).parent
     commit = _git(folder, "rev-parse", "HEAD")
     if commit:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from synthdetect.config import ImageOptions
 from synthdetect.data.geometry import CENTRE, GEOMETRIES, Preprocess
-from synthdetect.data.images import BadImage
+from synthdetect.data.images import BadImage, read_image
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -162,6 +162,9 @@ def test_reduced_decoding_changes_next_to_nothing(name: str) -> None:
     data = encode(np.asarray(image), "JPEG", quality=95)
     whole = encode(np.asarray(Image.open(io.BytesIO(data))), "PNG")  # never decoded reduced
     make = Preprocess(32, name)
+    reduced = np.asarray(read_image(data, at_least=64))
+    assert reduced.shape == (150, 100, 3)
+    np.testing.assert_array_equal(make(data), make(encode(reduced)))
     difference = make(data).astype(int) - make(whole)
     assert 0 < np.abs(difference).mean() < 1
     assert np.abs(difference).max() < 8

@@ -272,6 +272,12 @@ class TestRefusal:
         with pytest.raises(BadImage, match="not an image of a known format"):
             read(data)
 
+    def test_a_text_that_unpacks_to_too_much_is_refused(self) -> None:
+        whole = png(1, 1, b"\0\0")
+        text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 21)))
+        with pytest.raises(BadImage, match="too large"):
+            read(whole[:33] + text + whole[33:])
+
     def test_the_list_of_decoders_is_short(self) -> None:
         expected = {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000"}
         assert set(FORMATS) <= expected
@@ -302,6 +308,7 @@ class TestRefusal:
         assert MAX_PIXELS == 10_000 * 10_000
         assert open_image(png(10_000, 10_000, b"", bits=1)).size == (10_000, 10_000)
 
+    @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
     def test_random_damage_raises_nothing_but_bad_image(self, kind: str) -> None:
         with Image.open(SAMPLE / "train" / "real" / "p000_0.jpg") as image:

@@ -301,7 +301,7 @@ class TestMovingToTrain:
 
     @pytest.mark.parametrize("amount", [10, 11, 5000, 0.96])
     def test_val_is_not_emptied(self, amount: float) -> None:
-        with pytest.raises(UserError, match="finetune: .* of the 10 validation images of mine"):
+        with pytest.raises(UserError, match=r"finetune: .* of the 10 validation images of mine"):
             move_to_train(self.validated([1] * 10), amount, seed=1)
 
     def test_without_val_there_is_nothing_to_move(self) -> None:

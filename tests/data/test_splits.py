@@ -149,6 +149,12 @@ class TestDealing:
         np.testing.assert_array_equal(first, again)
         assert (first != other).mean() > 0.2
 
+    def test_neighbours_are_not_dealt_in_turn(self) -> None:
+        part = deal(table_of([""] * 1000), SHARES, seed=1, by_category=False)
+        gaps = np.diff(np.flatnonzero(part == 1))
+        assert gaps.min() == 1
+        assert gaps.max() > 12
+
     def test_any_order_of_rows_keeps_sources_whole_and_shares_right(self) -> None:
         table = many(2000, per_source=4)
         for seed in range(3):

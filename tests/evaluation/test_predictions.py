@@ -1,0 +1,189 @@
+"""The predictions table and what is measured on it: overall, by generator, and on controls."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from mlflow.utils.validation import _validate_metric_name
+from scipy.special import expit
+from sklearn.metrics import recall_score, roc_auc_score
+
+from synthdetect.evaluation.predictions import (
+    against_real,
+    evaluate,
+    per_generator,
+    summarise,
+    tabulate,
+)
+
+
+def predictions(
+    scores: dict[str, npt.NDArray[np.float64]], split: str = "test", threshold: float = 0.5
+) -> pd.DataFrame:
+    """A table with images of each generator; `real` stands for none."""
+    parts = []
+    for generator, logits in scores.items():
+        n = len(logits)
+        label = int(generator != "real")
+        rows = pd.DataFrame(
+            {
+                "path": [f"{split}/{generator}/{i}.png" for i in range(n)],
+                "label": np.full(n, label, dtype="int8"),
+                "split": split,
+                "generator": generator if label else "",
+                "category": "",
+                "source_id": [f"{split}{i}" for i in range(n)],
+                "bytes": 100,
+                "mtime_ns": 1,
+                "sha256": [f"{split}{generator}{i}" for i in range(n)],
+            }
+        )
+        parts.append(tabulate(rows, logits, threshold))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return predictions(
+        {
+            "real": rng.normal(size=30) - 1,
+            "sd14": rng.normal(size=30) + 0.5,
+            "glide": rng.normal(size=20) + 2,
+        }
+    )
+
+
+# --- the table
+
+
+def test_the_table_has_the_rows_the_scores_and_the_answers() -> None:
+    rows = pd.DataFrame({"path": ["a", "b", "c"], "label": [0, 1, 1], "bytes": 1, "mtime_ns": 2})
+    table = tabulate(rows, np.array([-math.log(3), 0.0, math.log(3)]), 0.75)
+    assert table.columns.tolist() == ["path", "label", "logit", "probability", "predicted"]
+    assert table["probability"].tolist() == pytest.approx([0.25, 0.5, 0.75])
+    assert table["predicted"].tolist() == [0, 0, int(expit(math.log(3)) >= 0.75)]
+    assert tabulate(rows, np.zeros(3), 0.5)["predicted"].tolist() == [1, 1, 1]
+    assert rows.columns.tolist() == ["path", "label", "bytes", "mtime_ns"]  # unchanged
+
+
+# --- by generator
+
+
+def test_each_generator_is_measured_against_all_real_images(table: pd.DataFrame) -> None:
+    found = per_generator(table, 0.5, seed=0)
+    assert found["generator"].tolist() == ["glide", "sd14"]
+    assert found["images"].tolist() == [20, 30]
+    for row in found.to_dict(orient="records"):
+        both = table[(table["label"] == 0) | (table["generator"] == row["generator"])]
+        assert len(both) == 30 + row["images"]
+        assert row["auc"] == pytest.approx(roc_auc_score(both["label"], both["logit"]))
+        assert row["recall"] == pytest.approx(recall_score(both["label"], both["logit"] >= 0))
+        assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+        assert row["real_accuracy"] == (table.loc[table["label"] == 0, "logit"] < 0).mean()
+
+
+def test_the_threshold_given_is_the_one_measured_at(table: pd.DataFrame) -> None:
+    assert per_generator(table, 0.0, seed=0)["recall"].tolist() == [1.0, 1.0]
+    assert per_generator(table, 1.0, seed=0)["recall"].tolist() == [0.0, 0.0]
+
+
+def test_without_real_or_without_synthetic_images_there_are_no_generators(
+    table: pd.DataFrame,
+) -> None:
+    assert per_generator(table[table["label"] == 1], 0.5, seed=0).empty
+    assert per_generator(table[table["label"] == 0], 0.5, seed=0).empty
+
+
+def test_intervals_are_over_sources(table: pd.DataFrame) -> None:
+    """Regenerations share their photograph: all images of one source_id are drawn together."""
+    apart = table.assign(source_id=[f"own{i}" for i in range(len(table))])
+    together, alone = (summarise(t, 0.5, seed=0).set_index("metric") for t in (table, apart))
+    assert together["value"].equals(alone["value"])
+    assert together.loc["auc", "low"] != alone.loc["auc", "low"]
+    one = summarise(table.assign(source_id="the only one"), 0.5, seed=0).set_index("metric")
+    assert one.loc["auc", "low"] == one.loc["auc", "high"] == one.loc["auc", "value"]
+
+
+# --- controls
+
+
+def test_real_images_like_the_others_are_at_a_half() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (predictions({"real": rng.normal(size=2000)}) for _ in range(2))
+    assert against_real(first, first) == 0.5
+    assert against_real(first, second) == pytest.approx(0.5, abs=0.03)
+
+
+def test_real_images_taken_for_synthetic_are_near_one() -> None:
+    rng = np.random.default_rng(0)
+    plain, blurred = (predictions({"real": rng.normal(size=500) + s}) for s in (0, 4))
+    assert against_real(blurred, plain) > 0.99
+    assert against_real(plain, blurred) < 0.01
+
+
+def test_only_real_only_splits_are_compared_with_the_tests_real_images(
+    table: pd.DataFrame,
+) -> None:
+    rng = np.random.default_rng(1)
+    blurred = predictions({"real": rng.normal(size=30) + 5}, "control_blur")
+    synthetic = predictions({"sd14": rng.normal(size=30)}, "only_synthetic")
+    tables = {"val": table, "test": table, "control_blur": blurred, "only_synthetic": synthetic}
+    told: list[str] = []
+    found = evaluate(tables, 0.5, seed=0, progress=told.append)
+    assert list(found) == told == list(tables)
+    real = table[table["label"] == 0]
+    assert found["control_blur"].control_auc == against_real(blurred, real) > 0.99
+    assert all(math.isnan(found[s].control_auc) for s in ("val", "test", "only_synthetic"))
+    assert found["test"].split == "test"
+    assert found["test"].predictions is table
+
+
+def test_without_a_test_split_a_control_is_compared_with_nothing() -> None:
+    control = predictions({"real": np.zeros(5)}, "control")
+    assert math.isnan(evaluate({"control": control}, 0.5, seed=0)["control"].control_auc)
+    assert math.isnan(evaluate({"test": control}, 0.5, seed=0)["test"].control_auc)
+
+
+# --- what is logged
+
+
+def test_flat_names_every_defined_number(table: pd.DataFrame) -> None:
+    evaluation = evaluate({"test": table}, 0.5, seed=0)["test"]
+    flat = evaluation.flat("test")
+    overall = evaluation.overall.set_index("metric")["value"]
+    glide = evaluation.generators.set_index("generator").loc["glide"]
+    assert len(overall) == 19
+    assert {f"test/{name}" for name in overall.index} <= set(flat)
+    assert flat["test/auc"] == overall["auc"]
+    assert flat["test/generator/glide/auc"] == glide["auc"]
+    assert flat["test/generator/glide/recall"] == glide["recall"]
+    assert len(flat) == 19 + 2 * 2
+    assert {type(value) for value in flat.values()} == {float}
+
+
+def test_flat_leaves_out_what_is_undefined(table: pd.DataFrame) -> None:
+    control = table[table["label"] == 0].assign(split="control")
+    flat = evaluate({"test": table, "control": control}, 0.5, seed=0)["control"].flat("control")
+    assert set(flat) == {
+        "control/accuracy",
+        "control/real_accuracy",
+        "control/nll",
+        "control/brier",
+        "control/ece",
+        "control/auc_against_real",
+    }
+    assert flat["control/auc_against_real"] == 0.5
+
+
+@pytest.mark.parametrize("generator", ["", "DALL·E 3", "SD 1.5 (turbo), v2#1", "a/../b", "x@y"])
+def test_mlflow_accepts_the_name_of_every_metric_whatever_generators_are_called(
+    table: pd.DataFrame, generator: str
+) -> None:
+    renamed = table.assign(generator=table["generator"].replace("glide", generator))
+    flat = evaluate({"test": renamed}, 0.5, seed=0)["test"].flat("test")
+    assert len(flat) == 19 + 2 * 2
+    for name in flat:
+        _validate_metric_name(name)  # type: ignore[no-untyped-call]

@@ -1,0 +1,111 @@
+"""One suite for every architecture in the registry; a new entry is tested by being there."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from synthdetect.errors import UserError
+from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.models.networks import Network, build
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny inputs, and other work on the machine: more threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def built(request: pytest.FixtureRequest) -> tuple[str, Network]:
+    """One network at a time; its last layer is not zero, as some start, and no block is skipped."""
+    torch.manual_seed(0)
+    network = build(request.param, SIZE)
+    for module in network.modules():
+        if isinstance(module, torchvision.ops.StochasticDepth):
+            module.p = 0.0
+    head = network.backbone.get_submodule(ARCHITECTURES[request.param].head)
+    assert isinstance(head, nn.Linear)
+    nn.init.normal_(head.weight, std=0.05)
+    return request.param, network
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+
+
+def test_the_registry_holds_these_architectures() -> None:
+    assert list(ARCHITECTURES) == [
+        "resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_v2_s",
+        "densenet121", "mobilenet_v3_large", "convnext_tiny", "vit_b_16", "swin_t",
+    ]  # fmt: skip
+
+
+def test_a_training_step_reaches_every_parameter(
+    built: tuple[str, Network], images: torch.Tensor
+) -> None:
+    _, network = built
+    network.train().zero_grad(set_to_none=True)
+    logits = network(images)
+    assert logits.shape == (2,)
+    assert logits.dtype == torch.float32
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor([0.0, 1.0]))
+    torch.autograd.backward(loss)
+    gradients = {name: p.grad for name, p in network.named_parameters()}
+    assert [name for name, g in gradients.items() if g is None] == []
+    assert [n for n, g in gradients.items() if g is not None and not g.isfinite().all()] == []
+    assert [n for n, g in gradients.items() if g is not None and not g.any()] == []
+
+
+def test_evaluation_is_deterministic_and_scores_images_one_by_one(
+    built: tuple[str, Network], images: torch.Tensor
+) -> None:
+    _, network = built
+    network.eval()
+    with torch.inference_mode():
+        first, again = network(images), network(images)
+        alone = torch.cat([network(image[None]) for image in images])
+    assert first.shape == (2,)
+    assert first.isfinite().all()
+    assert torch.equal(first, again)
+    torch.testing.assert_close(alone, first, atol=1e-4, rtol=1e-4)
+
+
+def test_the_head_is_the_one_layer_with_one_output(built: tuple[str, Network]) -> None:
+    arch, network = built
+    head = network.backbone.get_submodule(ARCHITECTURES[arch].head)
+    assert isinstance(head, nn.Linear)
+    assert head.out_features == 1
+    last = [m for m in network.modules() if isinstance(m, nn.Linear)][-1]
+    assert last is head
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_number_of_parameters_is_the_one_shown(arch: str) -> None:
+    with torch.device("meta"):  # shapes only
+        network = build(arch, 224)
+    assert sum(p.numel() for p in network.parameters()) == ARCHITECTURES[arch].parameters
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_weights_are_torchvisions_for_that_builder(arch: str) -> None:
+    entry = ARCHITECTURES[arch]
+    weights = torchvision.models.get_weight(entry.weights)
+    enum = torchvision.models.get_model_weights(entry.builder)
+    assert weights in list(enum)
+    mean, std = (getattr(weights.transforms(), name) for name in ("mean", "std"))
+    assert (mean, std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+def test_a_size_that_a_transformer_cannot_have_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--image-size: vit_b_16 needs a multiple of 16 .got 72"):
+        build("vit_b_16", 72)

@@ -1,0 +1,126 @@
+"""Devices and precisions: what is refused, what `auto` takes, and what the record says."""
+
+import warnings
+
+import pytest
+import torch
+
+from synthdetect.errors import UserError
+from synthdetect.training.devices import Device, deterministic, noting_fallbacks, resolve
+
+KINDS = {
+    "cuda": torch.cuda.is_available(),
+    "mps": torch.backends.mps.is_available(),
+    "cpu": True,
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind, there in KINDS.items() if not there])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(kind: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(kind, "auto", "0")
+    usable = ", ".join(k for k, there in KINDS.items() if there)
+    assert str(caught.value) == f"--device: {kind} is not available here; usable: auto, {usable}."
+
+
+def test_half_precision_is_refused_on_a_cpu() -> None:
+    with pytest.raises(UserError, match="--precision: fp16 does not train on a CPU"):
+        resolve("cpu", "fp16", "0")
+
+
+def test_auto_takes_the_fastest_device_there_is() -> None:
+    assert resolve("auto", "fp32", "0").kind == next(k for k, there in KINDS.items() if there)
+
+
+def test_auto_precision_is_bf16_only_where_the_cpu_has_instructions_for_it() -> None:
+    device = resolve("cpu", "auto", "0")
+    assert device.precision == ("bf16" if device.describe()["bf16_instructions"] else "fp32")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_asked_for_is_what_one_gets(precision: str) -> None:
+    assert resolve("cpu", precision, "3") == Device("cpu", precision, 3)
+
+
+def test_auto_reads_in_the_training_process_on_a_cpu() -> None:
+    assert resolve("cpu", "fp32", "auto").workers == 0
+
+
+def test_the_forward_pass_runs_in_the_precision_asked_for() -> None:
+    layer, images = torch.nn.Linear(4, 2), torch.ones(3, 4)
+    for precision, expected in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with Device("cpu", precision, 0).autocast():
+            assert layer(images).dtype == expected
+    assert layer(images).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("precision", "enabled"), [("fp32", False), ("bf16", False)])
+def test_only_half_precision_scales_its_loss(precision: str, enabled: bool) -> None:
+    assert Device("cpu", precision, 0).scaler().is_enabled() == enabled
+    assert Device("cpu", "fp16", 0).scaler().is_enabled()
+
+
+def test_the_record_says_what_computed() -> None:
+    facts = Device("cpu", "fp32", 2).describe()
+    assert {
+        "kind", "precision", "workers", "threads", "cores", "memory_gib", "platform",
+        "instruction_set", "name", "driver", "bf16_instructions",
+    } == set(facts)  # fmt: skip
+    assert (facts["kind"], facts["precision"], facts["workers"]) == ("cpu", "fp32", 2)
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["memory_gib"] > 0.5
+    assert facts["cores"] >= 1
+    assert facts["name"]
+    assert isinstance(facts["bf16_instructions"], bool)
+
+
+# --- operators that MPS lacks
+
+WARNING = (
+    "The operator 'aten::{name}' is not currently supported on the MPS backend and will fall back "
+    "to run on the CPU. This may have performance implications. (Triggered internally at x.mm:14.)"
+)
+
+
+def test_operators_that_fell_back_are_collected_and_not_shown() -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with noting_fallbacks() as operators:
+            for name in ("grid_sampler", "linalg_qr", "grid_sampler"):
+                warnings.warn(WARNING.format(name=name), UserWarning, stacklevel=1)
+    assert operators == {"aten::grid_sampler", "aten::linalg_qr"}
+    assert shown == []
+
+
+def test_other_warnings_are_passed_on() -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with noting_fallbacks() as operators:
+            warnings.warn("lr_scheduler before optimizer", UserWarning, stacklevel=1)
+    assert operators == set()
+    assert [str(w.message) for w in shown] == ["lr_scheduler before optimizer"]
+
+
+def test_afterwards_warnings_are_shown_as_before_even_after_an_error() -> None:
+    before = warnings.showwarning
+    with pytest.raises(KeyError), noting_fallbacks():
+        raise KeyError
+    assert warnings.showwarning is before
+
+
+# --- determinism
+
+
+def test_deterministic_seeds_and_restores() -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    with deterministic(3):
+        assert torch.are_deterministic_algorithms_enabled()
+        first = torch.rand(3)
+    with deterministic(3):
+        assert torch.equal(torch.rand(3), first)
+    with deterministic(4):
+        assert not torch.equal(torch.rand(3), first)
+    assert torch.are_deterministic_algorithms_enabled() == before
+    with pytest.raises(KeyError), deterministic(3):
+        raise KeyError
+    assert torch.are_deterministic_algorithms_enabled() == before
