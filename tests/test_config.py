@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -306,6 +307,7 @@ def test_the_geometries_one_can_ask_for_are_those_there_are() -> None:
     assert get_args(TrainOptions.fields()["geometry"].annotation) == tuple(GEOMETRIES)
 
 
+@functools.cache
 def _parsed() -> dict[Path, ast.Module]:
     return {file: ast.parse(file.read_text()) for file in PACKAGE.rglob("*.py")}
 

@@ -63,7 +63,7 @@ def supplement(manifest: Manifest, extra: Manifest) -> Manifest:
     added.loc[named, "source_id"] = extra.name + "#" + added.loc[named, "source_id"]
     added["split"] = "train"
     table = pd.concat([manifest.table, added], ignore_index=True)
-    for column in table.columns.difference(manifest.table.select_dtypes("number").columns):
+    for column in table.columns[table.isna().any()]:
         table[column] = table[column].astype(object).fillna("")
     return manifest.with_table(table)
 

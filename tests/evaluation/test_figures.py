@@ -76,7 +76,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", dpi=50)
     return buffer.getvalue()
 
 

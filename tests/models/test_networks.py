@@ -279,7 +279,7 @@ def test_a_file_that_would_execute_something_is_refused_and_does_not(
     elif how == "old torch":
         torch.save(content, path, _use_new_zipfile_serialization=False)
     else:
-        path.write_bytes(pickle.dumps(Bomb(trace)))
+        path.write_bytes(pickle.dumps(Bomb(trace), protocol=2))
     refusal(network, path)
     assert not trace.exists()
 

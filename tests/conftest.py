@@ -1,0 +1,46 @@
+"""What many tests share: a private cache folder, a small manifest of real images, a store."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from synthdetect.data.manifest import load
+
+ROOT = Path(__file__).parent.parent
+"""The repository."""
+
+
+@pytest.fixture(scope="session")
+def small_table() -> pd.DataFrame:
+    """A few dozen images of the sample, every split and generator, with absolute paths."""
+    sample = load("sample")
+    table = sample.table.assign(path=[str(sample.file(path)) for path in sample.table["path"]])
+    sizes = {"train": 20, "val": 8, "test": 5, "control": 6}
+    parts = [
+        rows.head(sizes[split] if generator else 2 * sizes[split])
+        for (split, generator), rows in table.groupby(["split", "generator"])
+    ]
+    return pd.concat(parts).assign(
+        label=lambda rows: rows["label"].map(["real", "synthetic"].__getitem__)
+    )
+
+
+@pytest.fixture
+def small_manifest(small_table: pd.DataFrame, tmp_path: Path) -> Path:
+    """`small_table` as a file."""
+    path = tmp_path / "small.csv"
+    small_table.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with its own MLflow store and cache."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return folder

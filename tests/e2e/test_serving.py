@@ -1,0 +1,137 @@
+"""A real `mlflow models serve` on loopback, asked in every way that MLflow's protocol has."""
+
+import base64
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.e2e.conftest import Platform, end
+
+
+@pytest.fixture(scope="module")
+def predictions(platform: Platform) -> pd.DataFrame:
+    """Offline predictions of a trained model's test images."""
+    status = platform.run(*platform.direct("train", epochs="1", register="served"))
+    assert status == 0, platform.output()
+    run = platform.latest()
+    return pd.read_csv(
+        mlflow.artifacts.download_artifacts(
+            run_id=run.info.run_id, artifact_path="predictions/test.csv"
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def url(platform: Platform, predictions: pd.DataFrame) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = platform.start(
+        "mlflow", "models", "serve", "-m", "models:/served@champion", "--env-manager", "local",
+        "-p", str(port), "-h", "127.0.0.1",
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    end_of_patience = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/ping", timeout=5)
+            break
+        except (urllib.error.URLError, OSError):
+            assert process.poll() is None, platform.output()
+            assert time.monotonic() < end_of_patience, platform.output()
+            time.sleep(0.3)
+    yield address
+    end(process, signal.SIGTERM)
+
+
+def ask(url: str, payload: Any) -> tuple[int, Any]:
+    request = urllib.request.Request(
+        f"{url}/invocations",
+        data=json.dumps(payload).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def encoded(predictions: pd.DataFrame) -> list[str]:
+    return [base64.b64encode(Path(p).read_bytes()).decode() for p in predictions["path"]]
+
+
+SHAPES = {
+    "dataframe_split": lambda images: {
+        "dataframe_split": {"columns": ["image"], "data": [[image] for image in images]}
+    },
+    "dataframe_records": lambda images: {"dataframe_records": [{"image": i} for i in images]},
+    "inputs": lambda images: {"inputs": {"image": images}},
+    "instances": lambda images: {"instances": [{"image": image} for image in images]},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_payload_shape_gives_the_offline_scores(
+    url: str, predictions: pd.DataFrame, shape: str
+) -> None:
+    status, answer = ask(url, SHAPES[shape](encoded(predictions)))
+    assert status == 200, answer
+    rows = pd.DataFrame(answer["predictions"])
+    np.testing.assert_allclose(rows["probability"], predictions["probability"], atol=1e-5)
+    labels = np.where(predictions["predicted"] == 1, "synthetic", "real")
+    assert rows["label"].tolist() == labels.tolist()
+
+
+def test_the_threshold_can_be_given(url: str, predictions: pd.DataFrame) -> None:
+    image = encoded(predictions)[:1]
+    for threshold, label in ((0.0, "synthetic"), (1.0, "real")):
+        payload = {**SHAPES["inputs"](image), "params": {"threshold": threshold}}
+        status, answer = ask(url, payload)
+        assert status == 200
+        assert answer["predictions"][0]["label"] == label
+        assert answer["predictions"][0]["threshold"] == threshold
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("!!!", "not base64 text"),
+        ("", "the file is empty"),
+        (base64.b64encode(b"no image").decode(), "not an image of a known format"),
+        (base64.b64encode(b"\xff\xd8\xff\xe0 cut").decode(), ""),
+    ],
+)
+def test_what_is_no_image_gets_400_a_short_reason_and_its_row(
+    url: str, predictions: pd.DataFrame, bad: str, reason: str
+) -> None:
+    good = encoded(predictions)[0]
+    status, answer = ask(url, SHAPES["dataframe_split"]([good, bad, good]))
+    assert status == 400
+    assert answer["message"].startswith(f"row 1: {reason}")
+    assert len(json.dumps(answer)) < 300
+    assert "Traceback" not in json.dumps(answer)
+    assert ask(url, SHAPES["inputs"]([good]))[0] == 200  # and it goes on
+
+
+def test_it_listens_on_loopback_alone(url: str) -> None:
+    port = int(url.rpartition(":")[2])
+    listening = subprocess.run(
+        [sys.executable, "-c", "import psutil,sys;print([c.laddr.ip for c in "
+         f"psutil.net_connections('tcp') if c.status=='LISTEN' and c.laddr.port=={port}])"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert listening.strip() == "['127.0.0.1']"

@@ -1,0 +1,186 @@
+"""The main job, through `mlflow run`, and what can befall it."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.entities import Run
+
+from synthdetect.detector import Detector
+from tests.e2e.conftest import Platform, end
+
+EPOCHS = "3"
+
+
+@pytest.fixture(scope="module")
+def finished(platform: Platform) -> Run:
+    """One run through `mlflow run`, registered."""
+    status = platform.run(*platform.project("train", epochs=EPOCHS, register="detector"))
+    assert status == 0, platform.output()
+    return platform.latest()
+
+
+def artifact(run: Run, path: str) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path))
+
+
+def history(platform: Platform, run: Run, name: str) -> list[tuple[int, float]]:
+    points = platform.client().get_metric_history(run.info.run_id, name)
+    return [(point.step, point.value) for point in points]
+
+
+def test_the_run_is_finished_and_says_what_it_did(platform: Platform, finished: Run) -> None:
+    assert finished.info.status == "FINISHED"
+    params = finished.data.params
+    assert params["lr"] == "1e-3"  # as the user wrote it
+    assert params["optim.lr"] == "0.001"  # as it was understood
+    assert params["model.start"] == "random"
+    assert params["hardware.kind"] == "cpu"
+    assert params["hardware.fallback"] == "none"
+    assert params["version.torch"]
+    assert len(params["data.digest"]) == 64
+    assert "--arch=mobilenet_v3_large" in finished.data.tags["synthdetect.command"]
+    assert "models:/" in finished.data.tags["mlflow.note.content"]
+    output = platform.output()
+    assert "mlflow ui --backend-store-uri" in output
+    assert "mlflow models serve -m models:/" in output
+    assert "Traceback" not in output
+    assert "Warning" not in output
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train/loss", "train/auc", "val/loss", "val/auc", "val/accuracy", "val/f1", "lr",
+     "images_per_second"],
+)  # fmt: skip
+def test_every_epoch_is_logged_once(platform: Platform, finished: Run, name: str) -> None:
+    steps = [step for step, _ in history(platform, finished, name)]
+    assert steps == [1, 2, 3]
+
+
+def test_results_are_there_as_metrics_tables_and_figures(platform: Platform, finished: Run) -> None:
+    metrics = finished.data.metrics
+    for name in ("test/auc", "test/nll", "best/val/auc", "test/generator/realsr_df2k/auc",
+                 "control/auc_against_real", "decision/threshold"):  # fmt: skip
+        assert np.isfinite(metrics[name])
+    assert "control/auc" not in metrics  # undefined: no synthetic images
+    assert any(name.startswith("system/") for name in metrics) or metrics  # sampled every 10 s
+    test = pd.read_csv(artifact(finished, "predictions/test.csv"))
+    assert len(test) == 30
+    assert {"path", "label", "generator", "logit", "probability", "predicted"} <= set(test)
+    figures = {item.path for item in platform.client().list_artifacts(finished.info.run_id,
+                                                                      "figures/test")}  # fmt: skip
+    names = ("roc", "precision_recall", "reliability", "confusion", "scores", "generators",
+             "worst_mistakes")  # fmt: skip
+    assert figures == {f"figures/test/{name}.png" for name in names}
+    recorded = json.loads(artifact(finished, "config.json").read_text())
+    assert recorded["options"]["lr"] == 0.001
+
+
+def test_data_are_recorded_as_datasets_that_metrics_are_bound_to(
+    platform: Platform, finished: Run
+) -> None:
+    inputs = {i.dataset.name: i for i in finished.inputs.dataset_inputs}
+    assert set(inputs) == {f"small.csv-{s}" for s in ("train", "val", "test", "control")}
+    contexts = {name: i.tags[0].value for name, i in inputs.items()}
+    assert contexts["small.csv-val"] == "validation"
+    model = platform.client().search_logged_models(["0"])[0]
+    bound = {(m.key, m.dataset_name) for m in model.metrics}
+    assert ("test/auc", "small.csv-test") in bound
+
+
+def test_the_model_is_logged_once_without_pickle_and_scores_as_offline(
+    platform: Platform, finished: Run
+) -> None:
+    models = platform.client().search_logged_models(["0"])
+    mine = [m for m in models if m.source_run_id == finished.info.run_id]
+    assert len(mine) == 1
+    folder = Path(mlflow.artifacts.download_artifacts(mine[0].model_uri))
+    suffixes = {file.suffix for file in folder.rglob("*") if file.is_file()}
+    assert not suffixes & {".pkl", ".pickle", ".pt", ".pth", ".bin"}
+    assert not list(folder.rglob("*.jpg"))  # the sample stays behind
+    card = json.loads(artifact(finished, "model/card.json").read_text())
+    assert card["classes"] == ["real", "synthetic"]
+    assert card["provenance"]["run_id"] == finished.info.run_id
+    detector = Detector.load(next(folder.rglob("*.safetensors")))
+    val = pd.read_csv(artifact(finished, "predictions/val.csv"))
+    squares = [detector.preprocess(Path(path).read_bytes()) for path in val["path"]]
+    np.testing.assert_allclose(detector.score(np.stack(squares)), val["probability"], atol=1e-5)
+    assert card["threshold"] == detector.card.threshold
+    assert ((val["probability"] >= card["threshold"]) == val["predicted"]).all()
+
+
+def test_the_first_version_is_the_champion_and_only_promoting_moves_it(
+    platform: Platform, finished: Run
+) -> None:
+    client = platform.client()
+    assert client.get_model_version_by_alias("detector", "champion").version == 1
+    model = client.search_logged_models(["0"])[0]
+    mlflow.register_model(model.model_uri, "detector")
+    assert client.get_model_version_by_alias("detector", "champion").version == 1
+    assert platform.run("synthdetect", "promote", "detector", "2") == 0
+    assert client.get_model_version_by_alias("detector", "champion").version == 2
+    assert platform.run("synthdetect", "promote", "detector", "9") == 2
+    assert "no version '9'" in platform.output()
+
+
+def test_killed_and_resumed_equals_uninterrupted(platform: Platform, finished: Run) -> None:
+    process = platform.start(*platform.direct("train", epochs=EPOCHS))
+    platform.wait_for(process, "epoch   2/3")
+    end(process, signal.SIGKILL)
+    cut = platform.latest()
+    assert cut.info.status == "RUNNING"  # nobody was left to say otherwise
+    assert cut.info.run_id != finished.info.run_id
+    parameters = {"epochs": EPOCHS, "resume": cut.info.run_id}
+    assert platform.run(*platform.project("train", **parameters)) == 0, platform.output()
+    resumed = platform.client().get_run(cut.info.run_id)
+    assert resumed.info.status == "FINISHED"
+    for name in ("train/loss", "val/loss", "val/auc", "lr"):
+        assert history(platform, resumed, name) == history(platform, finished, name)
+    cards = [
+        json.loads(artifact(run, "model/card.json").read_text()) for run in (resumed, finished)
+    ]
+    assert cards[0]["weights_sha256"] == cards[1]["weights_sha256"]
+    same = [name for name in finished.data.metrics if name.startswith(("test/", "best/"))]
+    assert {n: resumed.data.metrics[n] for n in same} == {n: finished.data.metrics[n] for n in same}
+    assert not (platform.folder / "runs" / cut.info.run_id).exists()
+
+
+@pytest.mark.parametrize("way", ["project", "direct"])
+def test_interrupting_ends_the_run_as_killed_with_what_it_had(platform: Platform, way: str) -> None:
+    command = getattr(platform, way)("train", epochs="500", patience="500")
+    process = platform.start(*command)
+    platform.wait_for(process, "epoch   1/500")
+    status = end(process, signal.SIGINT)
+    assert status == 130 if way == "direct" else status != 0
+    run = platform.latest()
+    deadline = time.monotonic() + 30  # `mlflow run` has its say last, and is corrected
+    while way == "project" and time.monotonic() < deadline:
+        time.sleep(0.5)
+        run = platform.latest()
+    assert run.info.status == "KILLED"
+    items = platform.client().list_artifacts(run.info.run_id, "checkpoints")
+    assert "checkpoints/last.safetensors" in [item.path for item in items]
+    refused = platform.direct("train", epochs="7", patience="500", resume=run.info.run_id)
+    assert platform.run(*refused) == 2
+    assert "--epochs: run" in platform.output()
+
+
+def test_an_error_ends_the_run_as_failed_and_exits_1(platform: Platform) -> None:
+    assert platform.run(*platform.direct("train", epochs="2", lr="1e30")) == 1
+    run = platform.latest()
+    assert run.info.status == "FAILED"
+    assert "loss is" in run.data.tags["synthdetect.error"]
+    assert "Lower --lr" in platform.output()
+    assert "Traceback" not in platform.output()
+
+
+def test_mlflow_run_fails_for_an_unknown_parameter(platform: Platform) -> None:
+    assert platform.run(*platform.project("main", lrr="3")) != 0
+    assert "unknown option --lrr. Did you mean --lr?" in platform.output()
+    assert platform.latest().info.status == "FAILED"
