@@ -77,12 +77,18 @@ class TrainingBar:
     def epoch(self, number: int, record: dict[str, float], best: bool) -> None:
         """Say how an epoch went."""
         self._auc = record.get("val/auc", math.nan)
-        val_loss = record.get("val/loss", math.nan)
+        shown = {
+            name: " / ".join(
+                f"{record[f'{split}/{name}']:.4f}"
+                for split in ("train", "val")
+                if f"{split}/{name}" in record
+            )
+            for name in ("loss", "auc")
+        }
+        mark = "  best so far" if best and "val/auc" in record else ""
         console.print(
-            f"epoch {number:>3}/{self._epochs}  "
-            f"loss {record['train/loss']:.4f} / {val_loss:.4f}  "
-            f"AUC {record['train/auc']:.4f} / {self._auc:.4f}  "
-            f"{record['images_per_second']:.1f} images/s{'  best so far' if best else ''}"
+            f"epoch {number:>3}/{self._epochs}  loss {shown['loss']}  AUC {shown['auc']}  "
+            f"{record['images_per_second']:.1f} images/s{mark}"
         )
         self._start(number + 1)
 

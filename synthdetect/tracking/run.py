@@ -34,6 +34,7 @@ from synthdetect.errors import UserError
 KIND = "synthdetect.kind"
 """Tag that says which command made a run."""
 
+_EXPERIMENT_KIND = "mlflow.experimentKind"
 _PARAM_LIMIT = 6000
 _BATCH_LIMIT = 100
 _PACKAGES = (
@@ -209,6 +210,7 @@ def open_run(
         log_system_metrics=True,
     )
     run = Run(active.info.run_id)
+    _show_as_model_training(run)
     status = RunStatus.FINISHED
     try:
         yield run
@@ -224,6 +226,15 @@ def open_run(
             mlflow.end_run(RunStatus.to_string(status))
             if status == RunStatus.KILLED and project_run:
                 _keep_killed(run.id)
+
+
+def _show_as_model_training(run: Run) -> None:
+    """Have the UI open the experiment as one of training runs, unless its owner chose otherwise."""
+    experiment = run.client.get_experiment(run.experiment_id)
+    if _EXPERIMENT_KIND not in experiment.tags:
+        run.client.set_experiment_tag(
+            run.experiment_id, _EXPERIMENT_KIND, "custom_model_development"
+        )
 
 
 def _require_run(run_id: str) -> None:

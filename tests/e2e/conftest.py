@@ -106,6 +106,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, small_table: pd.DataFrame
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "SYNTHDETECT_CACHE": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
+        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
     }
     environment.pop("MLFLOW_RUN_ID", None)
     return Platform(folder, environment, data)

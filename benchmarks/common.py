@@ -1,0 +1,74 @@
+"""Measuring ratios side by side: what every benchmark here shares.
+
+A machine's speed drifts, so nothing is compared across runs. The contenders take turns within one
+process, round after round, and a ratio is the median of the rounds' ratios.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+
+from synthdetect.console import table
+from synthdetect.training.devices import Device
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parser(description: str, *, rounds: int) -> argparse.ArgumentParser:
+    """A command line with the options that every benchmark has."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--rounds", type=int, default=rounds, help="turns of each contender")
+    result.add_argument("--smoke", action="store_true", help="the least that shows it runs")
+    result.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON file")
+    return result
+
+
+def take_turns(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+    """Run each contender once a round, after one round that does not count.
+
+    Args:
+        contenders: each does its work and returns how many units (images, say) it did.
+
+    Returns:
+        Units a second by contender, one a round.
+    """
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, work in contenders.items():
+            began = time.perf_counter()
+            units = work()
+            if number:
+                speeds[name].append(units / (time.perf_counter() - began))
+    return speeds
+
+
+def ratio(speeds: dict[str, list[float]], of: str, to: str) -> dict[str, float]:
+    """Median, least and greatest of the rounds' ratios."""
+    ratios = [a / b for a, b in zip(speeds[of], speeds[to], strict=True)]
+    return {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def report(name: str, rows: list[dict[str, Any]], device: Device, output: Path, notes: str) -> None:
+    """Print a table, write it as JSON and log it as an MLflow run.
+
+    Args:
+        rows: each with `key` (for MLflow), `what`, `against`, `ratio`, `low`, `high` and `wanted`.
+    """
+    shown = [
+        [row["what"], row["against"], f"{row['ratio']:.3f}", f"{row['low']:.3f}–{row['high']:.3f}",
+         f"{row['wanted']:g}"]
+        for row in rows
+    ]  # fmt: skip
+    table(name, ["what", "against", "ratio", "rounds", "at least"], shown)
+    result = {"benchmark": name, "notes": notes, "machine": device.describe(), "rows": rows}
+    output.mkdir(parents=True, exist_ok=True)
+    (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    with mlflow.start_run(run_name=f"benchmark {name}", tags={"synthdetect.kind": "benchmark"}):
+        mlflow.log_dict(result, f"{name}.json")
+        mlflow.log_metrics({row["key"]: row["ratio"] for row in rows})

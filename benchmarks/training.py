@@ -1,0 +1,92 @@
+"""Whole-epoch training from the sample's JPEG files against the same steps on tensors in memory.
+
+    python -m benchmarks.training [--arch resnet18] [--image-size 224] [--rounds 5]
+
+The limit is what the machine computes when images cost nothing: the same `train_epoch` on batches
+that are already augmented, normalised by the network itself, in memory.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import parser, ratio, report, take_turns
+from synthdetect.config import TrainOptions
+from synthdetect.data.batches import Batches, ImageFiles, Order
+from synthdetect.data.cache import DecodedCache
+from synthdetect.data.geometry import Preprocess
+from synthdetect.data.index import index
+from synthdetect.data.manifest import load
+from synthdetect.models.networks import build
+from synthdetect.training.devices import resolve
+from synthdetect.training.loop import prepared, start_training, train_epoch
+
+
+def main() -> None:
+    arguments = parser("training throughput", rounds=5)
+    arguments.add_argument("--arch", default="resnet18")
+    arguments.add_argument("--image-size", type=int, default=224)
+    arguments.add_argument("--images", type=int, default=256, help="images an epoch")
+    given = arguments.parse_args()
+    if given.smoke:
+        given.images, given.image_size, given.rounds = 16, 32, 1
+
+    options = TrainOptions(arch=given.arch, image_size=given.image_size)
+    device = resolve(options.device, options.precision, options.workers)
+    manifest = index(load("sample")).split("train")
+    manifest = manifest.with_table(manifest.table.sample(given.images, random_state=0))
+    labels = torch.tensor(manifest.table["label"].to_numpy(), dtype=torch.float32)
+    preprocess = Preprocess(options.image_size, options.geometry)
+    files = [manifest.file(path) for path in manifest.table["path"]]
+    hashes = manifest.table["sha256"].tolist()
+    cache = DecodedCache(hashes, preprocess, 2**32)
+    order = Order(len(files), options.batch_size, seed=0)
+    plain = Batches(ImageFiles(files, preprocess, seed=0), order, device.workers)
+    kept = (cache, cache.slots(hashes))
+    cached = Batches(ImageFiles(files, preprocess, seed=0, cache=kept), order, device.workers)
+
+    torch.manual_seed(0)
+    training = start_training(
+        build(options.arch, options.image_size), device,
+        lr=options.lr, weight_decay=options.weight_decay, epochs=options.epochs,
+    )  # fmt: skip
+    in_memory = list(prepared(plain, 1, labels, device, options, 0))
+
+    def epoch(batches: Batches | None) -> Callable[[], int]:
+        def work() -> int:
+            ready = in_memory if batches is None else prepared(
+                batches, 1, labels, device, options, 0
+            )  # fmt: skip
+            train_epoch(training, ready, device, lambda images, loss: None)
+            return len(files)
+
+        return work
+
+    speeds = take_turns(
+        {"files": epoch(plain), "cached": epoch(cached), "memory": epoch(None)}, given.rounds
+    )
+    what = f"{options.arch} at {options.image_size}, {device.precision}"
+    rows = [
+        {"key": "files_to_memory",
+            "what": f"{what}: epoch from JPEG files", "against": "tensors in memory", "wanted": 0.95,
+         **ratio(speeds, "files", "memory"), "images_per_second": speeds["files"]},
+        {"key": "cached_to_memory",
+            "what": f"{what}: epoch from the decoded-image cache", "against": "tensors in memory",
+         "wanted": 0.97, **ratio(speeds, "cached", "memory"),
+         "images_per_second": speeds["cached"]},
+    ]  # fmt: skip
+    notes = f"{given.images} images of the sample an epoch, {given.rounds} rounds, batch 32"
+    report(f"training_{options.arch}", rows, device, given.output, notes)
+
+
+if __name__ == "__main__":
+    folder = Path(tempfile.mkdtemp())
+    try:
+        os.environ["SYNTHDETECT_CACHE"] = str(folder)
+        main()
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,69 @@
+"""Pictures of the MLflow UI for the README, from real runs in a real browser.
+
+    python docs/screenshots.py STORE RUN_ID OTHER_RUN_ID
+
+Needs `pip install playwright` and Debian's Chromium.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+def main(store: str, run: str, other: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        ["mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait(address)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            IMAGES.mkdir(exist_ok=True)
+            _shoot(page, f"{address}/#/experiments/0/runs", "runs.png")
+            _shoot(page, f"{address}/#/experiments/0/runs/{run}", "run.png")
+            _shoot(page, f"{address}/#/experiments/0/runs/{run}/model-metrics", "metrics.png")
+            runs = f'["{run}","{other}"]'
+            _shoot(page, f'{address}/#/compare-runs?runs={runs}&experiments=["0"]', "compare.png")
+            page.goto(f"{address}/#/experiments/0/runs/{run}/artifacts")
+            for name in ("figures", "test", "worst_mistakes.png"):
+                page.get_by_text(name, exact=True).first.click()
+                time.sleep(2)
+            page.screenshot(path=IMAGES / "figures.png")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _shoot(page: Page, address: str, name: str) -> None:
+    page.goto(address)
+    time.sleep(8)  # the UI keeps polling, so the network is never idle
+    page.screenshot(path=IMAGES / name)
+
+
+def _wait(address: str) -> None:
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(address, timeout=2)
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise SystemExit("mlflow ui did not start")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
