@@ -54,11 +54,18 @@ def ratio(speeds: dict[str, list[float]], of: str, to: str) -> dict[str, float]:
     return {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
-def report(name: str, rows: list[dict[str, Any]], device: Device, output: Path, notes: str) -> None:
+def report(
+    name: str, module: str, rows: list[dict[str, Any]], device: Device, output: Path, notes: str
+) -> None:
     """Print a table, write it as JSON and log it as an MLflow run.
 
     Args:
-        rows: each with `key` (for MLflow), `what`, `against`, `ratio`, `low`, `high` and `wanted`.
+        name: of the result.
+        module: of this package, that measures it again.
+        rows: each with `key` (for MLflow), `what`, `against`, `ratio`, `low`, `high`, `wanted`.
+        device: what computed.
+        output: folder for the JSON file.
+        notes: what was measured, on what data.
     """
     shown = [
         [row["what"], row["against"], f"{row['ratio']:.3f}", f"{row['low']:.3f}–{row['high']:.3f}",
@@ -66,7 +73,13 @@ def report(name: str, rows: list[dict[str, Any]], device: Device, output: Path, 
         for row in rows
     ]  # fmt: skip
     table(name, ["what", "against", "ratio", "rounds", "at least"], shown)
-    result = {"benchmark": name, "notes": notes, "machine": device.describe(), "rows": rows}
+    result = {
+        "benchmark": name,
+        "module": module,
+        "notes": notes,
+        "machine": device.describe(),
+        "rows": rows,
+    }
     output.mkdir(parents=True, exist_ok=True)
     (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     with mlflow.start_run(run_name=f"benchmark {name}", tags={"synthdetect.kind": "benchmark"}):

@@ -71,16 +71,21 @@ def main() -> None:
     )
     what = f"{options.arch} at {options.image_size}, {device.precision}"
     rows = [
-        {"key": "files_to_memory",
-            "what": f"{what}: epoch from JPEG files", "against": "tensors in memory", "wanted": 0.95,
-         **ratio(speeds, "files", "memory"), "images_per_second": speeds["files"]},
-        {"key": "cached_to_memory",
-            "what": f"{what}: epoch from the decoded-image cache", "against": "tensors in memory",
-         "wanted": 0.97, **ratio(speeds, "cached", "memory"),
-         "images_per_second": speeds["cached"]},
-    ]  # fmt: skip
+        {
+            "key": f"{name}_to_memory",
+            "what": f"{what}: epoch from {source}",
+            "against": "tensors in memory",
+            "wanted": wanted,
+            **ratio(speeds, name, "memory"),
+            "images_per_second": speeds[name],
+        }
+        for name, source, wanted in (
+            ("files", "JPEG files", 0.95),
+            ("cached", "the decoded-image cache", 0.97),
+        )
+    ]
     notes = f"{given.images} images of the sample an epoch, {given.rounds} rounds, batch 32"
-    report(f"training_{options.arch}", rows, device, given.output, notes)
+    report(f"training_{options.arch}", "training", rows, device, given.output, notes)
 
 
 if __name__ == "__main__":
