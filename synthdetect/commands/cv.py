@@ -21,6 +21,7 @@ from synthdetect.errors import UserError
 from synthdetect.evaluation.figures import folds_figure
 from synthdetect.evaluation.predictions import evaluate, tabulate
 from synthdetect.experiment import CONFIG, Decision, decide, run_training
+from synthdetect.models.networks import check
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import Device, resolve
@@ -56,6 +57,7 @@ def cross_validate(options: CvOptions) -> None:
     digest = ""
     if options.resume:
         options, digest = recorded(options)
+    check(options.arch, options.image_size, options.weights)
     device = resolve(options.device, options.precision, options.workers)
     prepared = read_data(options)
     if digest:

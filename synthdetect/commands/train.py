@@ -9,6 +9,7 @@ from synthdetect.config import TrainOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.prepare import Prepared, prepare
 from synthdetect.experiment import Outcome, run_training, summary_rows
+from synthdetect.models.networks import check
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import resolve
@@ -19,6 +20,7 @@ def train(options: TrainOptions) -> None:
     digest = ""
     if options.resume:
         options, digest = recorded(options)
+    check(options.arch, options.image_size, options.weights)
     device = resolve(options.device, options.precision, options.workers)
     prepared = read_data(options)
     if digest:

@@ -57,19 +57,29 @@ class Start:
     detail: str
 
 
+def check(arch: str, image_size: int, weights: str) -> None:
+    """See, before anything is begun, whether a network can be built and its weights be there.
+
+    Raises:
+        UserError: the architecture cannot work at this image size, or the weights are no file.
+    """
+    patch = ARCHITECTURES[arch].patch
+    if patch and image_size % patch:
+        raise UserError(f"--image-size: {arch} needs a multiple of {patch} (got {image_size}).")
+    if weights not in ("auto", "imagenet", "none") and not Path(weights).expanduser().is_file():
+        raise UserError(f"--weights: {weights!r} is no file; also known: auto, imagenet, none.")
+
+
 def build(arch: str, image_size: int) -> Network:
     """Build a network with random weights (from torch's global generator).
 
     Raises:
         UserError: the architecture cannot work at this image size.
     """
+    check(arch, image_size, "none")
     entry = ARCHITECTURES[arch]
     options: dict[str, int] = {"num_classes": 1}
     if entry.patch:
-        if image_size % entry.patch:
-            raise UserError(
-                f"--image-size: {arch} needs a multiple of {entry.patch} (got {image_size})."
-            )
         options["image_size"] = image_size
     return Network(torchvision.models.get_model(entry.builder, weights=None, **options))
 
@@ -104,6 +114,7 @@ def initialise(network: Network, arch: str, image_size: int, weights: str) -> St
             ) from error
         start = Start("imagenet", entry.weights)
     else:
+        check(arch, image_size, weights)
         state = _read_weights(Path(weights).expanduser())
         start = Start("file", file_sha256(Path(weights).expanduser()))
     _fill(network.backbone, _plain(state), arch, image_size, weights)
@@ -111,8 +122,6 @@ def initialise(network: Network, arch: str, image_size: int, weights: str) -> St
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"--weights: {str(path)!r} is no file; also known: auto, imagenet, none.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -303,7 +303,7 @@ torch.set_num_threads(1)
 path = Path(sys.argv[1])
 
 def made():
-    network = nn.Sequential(*[nn.Linear(200, 200) for _ in range(20)])
+    network = nn.Sequential(*[nn.Linear(500, 500) for _ in range(8)])  # 8 MB
     return start_training(network, Device("cpu", "fp32", 0), lr=.1, weight_decay=0, epochs=1)
 
 training, read = made(), made()
@@ -318,12 +318,14 @@ for attempt in range(10):
                 parameter.data.fill_(number)
             training.progress = type(training.progress)(number, 0, 0.0, [])
             save(path, training)
-    time.sleep(random.uniform(0.02, 0.15) if path.exists() else 0.3)
+    while not path.exists():
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.1))
     os.kill(child, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     before = read.progress.epoch
     load(path, read)
-    numbers = {float(p.unique().item()) for p in read.network.parameters()}
+    numbers = {float(n) for p in read.network.parameters() for n in p.detach().aminmax()}
     assert numbers == {float(read.progress.epoch)}, (numbers, read.progress.epoch)
     assert read.progress.epoch >= before
 print("saved", read.progress.epoch, "left", len(list(path.parent.iterdir())) - 1)
@@ -340,5 +342,5 @@ def test_sigkill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     word, saved, _, left = done.stdout.split()
     assert word == "saved"
-    assert int(saved) > 10
-    assert int(left) <= 10  # some were indeed killed in the middle
+    assert int(saved) >= 1
+    assert 1 <= int(left) <= 10  # some were indeed killed in the middle

@@ -26,6 +26,7 @@ from synthdetect.training.loop import (
     Training,
     fit,
     predict,
+    prepared,
     start_training,
     train_epoch,
 )
@@ -363,6 +364,33 @@ def test_another_seed_or_augmentation_changes_something(
     other = run(start(1, dropout=0.5), data, epochs=1, **changes)
     a, b = weights_of(one), weights_of(other)
     assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def augmented(data: Data, *, epoch: int, seed: int, batch_size: int) -> dict[int, Tensor]:
+    """What training sees of each row; the rows' numbers go in and come back as their labels."""
+    files = data.files[:20]
+    batches = Batches(
+        ImageFiles(files, Preprocess(32, "center_crop"), seed=SEED),
+        Order(len(files), batch_size, seed=SEED),
+        0,
+    )
+    found: dict[int, Tensor] = {}
+    for images, rows in prepared(batches, epoch, torch.arange(20.0), CPU, CHANGED, seed):
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        found.update(zip(rows.int().tolist(), images, strict=True))
+    return found
+
+
+def test_how_an_image_is_changed_depends_on_seed_epoch_and_row_alone(data: Data) -> None:
+    first, other_batches, other_epoch, other_seed = (
+        augmented(data, epoch=epoch, seed=seed, batch_size=size)
+        for epoch, seed, size in ((1, 7, 5), (1, 7, 20), (2, 7, 5), (1, 8, 5))
+    )
+    assert sorted(first) == list(range(20))
+    for row, image in first.items():
+        torch.testing.assert_close(other_batches[row], image, atol=1e-3, rtol=0)
+    for other in (other_epoch, other_seed):
+        assert sum((other[row] - image).abs().max() > 1 for row, image in first.items()) > 15
 
 
 # --- it says when it breaks

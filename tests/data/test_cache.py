@@ -1,0 +1,81 @@
+"""The decoded-image cache gives back what was decoded, and nothing else."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synthdetect.data.cache import DecodedCache
+from synthdetect.data.geometry import Preprocess
+
+HASHES = [f"{number:064x}" for number in range(8)]
+SQUARE = Preprocess(16, "resize")
+BYTES = 16 * 16 * 3
+
+
+def pixels(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path))
+    return tmp_path / "decoded"
+
+
+def test_what_is_put_is_got_by_content_in_any_order() -> None:
+    cache = DecodedCache(HASHES[::-1], SQUARE, 10**6)
+    slots = cache.slots(HASHES)
+    assert cache.get(slots[3]) is None
+    for number, slot in enumerate(slots):
+        cache.put(slot, pixels(number))
+    again = DecodedCache(HASHES, SQUARE, 10**6)
+    for number, slot in enumerate(again.slots(HASHES)):
+        np.testing.assert_array_equal(again.get(slot), pixels(number))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: DecodedCache(HASHES[:-1], SQUARE, 10**6),
+        lambda: DecodedCache(HASHES, Preprocess(16, "center_crop"), 10**6),
+    ],
+)
+def test_other_content_or_preprocessing_is_another_cache(other: object) -> None:
+    cache = DecodedCache(HASHES, SQUARE, 10**6)
+    cache.put(0, pixels(0))
+    assert other().get(0) is None  # type: ignore[operator]
+
+
+def test_random_places_are_not_cached(folder: Path) -> None:
+    cache = DecodedCache(HASHES, Preprocess(16, "random_crop"), 10**6)
+    assert (cache.slots(HASHES) == -1).all()
+    cache.put(-1, pixels(0))
+    assert cache.get(-1) is None
+    assert not folder.exists()
+
+
+def test_the_limit_holds_for_one_cache_and_for_all(folder: Path) -> None:
+    first = DecodedCache(HASHES, SQUARE, 5 * BYTES)
+    slots = first.slots(HASHES)
+    assert (slots >= 0).sum() == 5
+    for slot in slots:
+        first.put(slot, pixels(1))
+    (old,) = folder.iterdir()
+    os.utime(old, (1, 1))
+    DecodedCache(HASHES[:4], SQUARE, 5 * BYTES)
+    assert not old.exists()
+
+
+def test_a_limit_of_nothing_switches_it_off(folder: Path) -> None:
+    cache = DecodedCache(HASHES, SQUARE, 0)
+    assert (cache.slots(HASHES) == -1).all()
+    assert not folder.exists()
+
+
+def test_nowhere_to_write_is_no_error(folder: Path) -> None:
+    folder.write_text("a file is in the way")
+    cache = DecodedCache(HASHES, SQUARE, 10**6)
+    cache.put(0, pixels(0))
+    assert cache.get(0) is None

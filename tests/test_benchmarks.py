@@ -1,0 +1,28 @@
+"""Every benchmark runs to its end on the least input; what it measures is not judged here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SCRIPTS = sorted(
+    path.stem
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if path.stem not in ("__init__", "common", "summary")
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_smoke(workspace: Path, script: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{script}", "--smoke", "--output", str(workspace)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    (file,) = workspace.glob("*.json")
+    written = json.loads(file.read_text())
+    assert written["module"] == script
+    assert all(row["ratio"] > 0 for row in written["rows"])
+    assert written["machine"]["cores"] >= 1

@@ -1,0 +1,112 @@
+"""What a user may get wrong is said before anything is trained, with status 2 and no run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from synthdetect.cli import main
+
+TINY = ["--arch=mobilenet_v3_large", "--image-size=32", "--weights=none", "--epochs=1",
+        "--device=cpu"]  # fmt: skip
+
+
+def runs() -> list[str]:
+    return [run.info.status for run in MlflowClient().search_runs(["0"])]
+
+
+def change(path: Path, edit: Callable[[pd.DataFrame], object]) -> None:
+    table = pd.read_csv(path, keep_default_na=False)
+    edit(table)
+    table.to_csv(path, index=False)
+
+
+def refused(manifest: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert main(["train", f"--data={manifest}", *TINY, *options]) == 2
+    assert runs() == []
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+def damaged(folder: Path, manifest: Path) -> Path:
+    bad = folder / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8\xff\xe0 cut short")
+    change(manifest, lambda table: table.__setitem__("path", [str(bad), *table["path"][1:]]))
+    return bad
+
+
+def test_an_unreadable_image_stops_the_run_by_name(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = damaged(workspace, small_manifest)
+    message = refused(small_manifest, capsys)
+    assert str(bad) in message
+    assert "1 of " in message
+    assert "--on-bad-image exclude" in message
+
+
+def test_excluded_images_are_listed_and_counted(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = damaged(workspace, small_manifest)
+    options = ["--on-bad-image=exclude", "--keep-last=false"]
+    assert main(["train", f"--data={small_manifest}", *TINY, *options]) == 0
+    (run,) = MlflowClient().search_runs(["0"])
+    assert run.data.metrics["data/excluded"] == 1
+    listed = MlflowClient().download_artifacts(run.info.run_id, "data/excluded.csv")
+    assert pd.read_csv(listed)["path"].tolist() == [str(bad)]
+    assert not MlflowClient().list_artifacts(run.info.run_id, "checkpoints")
+    assert "1 unreadable image(s) left out" in capsys.readouterr().out
+
+
+def test_a_source_on_both_sides_is_refused(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(small_manifest, lambda table: table.__setitem__("source_id", "p000"))
+    assert "cross the splits" in refused(small_manifest, capsys)
+
+
+def test_one_content_with_both_labels_is_refused(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(small_manifest, keep_default_na=False)
+    train = table[table["split"] == "train"]
+    real = train[train["label"] == "real"].iloc[0]
+    copy = workspace / "copy.jpg"
+    copy.write_bytes(Path(real["path"]).read_bytes())
+    twin = {**real, "path": str(copy), "label": "synthetic", "generator": "copier"}
+    pd.concat([table, pd.DataFrame([twin])]).to_csv(small_manifest, index=False)
+    message = refused(small_manifest, capsys)
+    assert "both classes" in message
+    assert str(copy) in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--generators=sora"], "generators: sora not in the train split"),
+        (["--categories=cars"], "categories: cars not in the train split"),
+        (["--finetune=5000"], "finetune: 5000 of the"),
+        (["--supplement=/nowhere"], "'/nowhere' is neither"),
+        (["--weights=/nowhere.pt"], "--weights: '/nowhere.pt' is no file"),
+        (["--device=cuda"], "--device: cuda is not available here"),
+        (["--precision=fp16"], "--precision: fp16 does not train on a CPU"),
+        (["--resume=0123"], "no training run '0123'"),
+        (["--arch=vit_b_16", "--image-size=40"], "--image-size: vit_b_16 needs a multiple of 16"),
+    ],
+)
+def test_options_that_cannot_be_met(
+    workspace: Path,
+    small_manifest: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    assert message in refused(small_manifest, capsys, *options)
+
+
+def test_data_that_are_not_there(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "neither 'sample' nor a folder" in refused(Path("/nowhere"), capsys)
