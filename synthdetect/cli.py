@@ -14,10 +14,12 @@ from synthdetect import __version__
 from synthdetect.config import (
     AS_RECIPE,
     RECIPES,
+    CheckSubmissionOptions,
     CvOptions,
     ListOptions,
     ManifestOptions,
     Options,
+    PredictOptions,
     PromoteOptions,
     TrainOptions,
     option_name,
@@ -55,6 +57,18 @@ COMMANDS: dict[str, Command] = {
     ),
     "cv": Command(
         CvOptions, "synthdetect.commands.cv:cross_validate", "cross-validation", project=True
+    ),
+    "predict": Command(
+        PredictOptions,
+        "synthdetect.commands.predict:predict_images",
+        "score images without labels, and write a submission",
+        project=True,
+    ),
+    "check-submission": Command(
+        CheckSubmissionOptions,
+        "synthdetect.commands.submission:check",
+        "find every fault of a submission",
+        positional=("file",),
     ),
     "manifest": Command(
         ManifestOptions,
@@ -142,7 +156,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
     if unknown and not options:
         raise UserError(f"unexpected argument {unknown[0]!r}. See: synthdetect {name} --help")
     for option in options:  # `resolve` names them all, with what was perhaps meant
-        given[option[2:].partition("=")[0].replace("-", "_")] = None
+        given[option[2:].partition("=")[0]] = None
     return name, given
 
 

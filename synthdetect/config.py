@@ -65,22 +65,23 @@ class Options:
         """
         known = cls.fields()
         unknown = [name for name in given if name not in known]
-        if unknown:
-            raise UserError("\n".join(_unknown(name, list(known)) for name in unknown))
-        explicit = {k: v for k, v in given.items() if v != AS_RECIPE}
+        problems = [_unknown(name, list(known)) for name in unknown]
+        explicit = {k: v for k, v in given.items() if k in known and v != AS_RECIPE}
         differences: Mapping[str, Any] = {}
         if "recipe" in known:
             name = explicit.get("recipe", known["recipe"].default)
             differences = RECIPES.get(name, {})  # an unknown recipe is reported with the rest
         try:
-            return TypeAdapter(cls).validate_python({**differences, **explicit})
+            made = TypeAdapter(cls).validate_python({**differences, **explicit})
         except ValidationError as error:
-            lines = [
+            problems += [
                 f"{option_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
                 f" (got {e['input']!r})"
                 for e in error.errors()
             ]
-            raise UserError("\n".join(lines)) from None
+        if problems:
+            raise UserError("\n".join(problems))
+        return made
 
     @classmethod
     def sections(cls) -> dict[str, str]:
@@ -113,7 +114,7 @@ def option_name(field: str) -> str:
 def _unknown(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
     hint = f" Did you mean {option_name(close[0])}?" if close else ""
-    return f"unknown option {option_name(name)}.{hint}"
+    return f"unknown option --{name}.{hint}"
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -220,18 +221,12 @@ class DecisionOptions(Options):
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class DeviceOptions(Options):
-    """Where and in which numbers it computes."""
+    """Where it computes."""
 
     section: ClassVar = "device"
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what computes")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="of training steps; evaluation is always fp32"
-    )
     workers: str = Field("auto", description="processes that read images (auto, or a number)")
-    cache_gib: float = Field(
-        4.0, ge=0, description="disk for decoded images, in GiB; 0 decodes them every epoch"
-    )
 
     @field_validator("workers")
     @classmethod
@@ -239,6 +234,20 @@ class DeviceOptions(Options):
         if workers != "auto" and not (workers.isdecimal() and int(workers) <= 256):
             raise ValueError("give auto or a number from 0 to 256")
         return workers
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class TrainingDeviceOptions(DeviceOptions):
+    """Where and in which numbers it trains."""
+
+    section: ClassVar = "device"
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of training steps; evaluation is always fp32"
+    )
+    cache_gib: float = Field(
+        4.0, ge=0, description="disk for decoded images, in GiB; 0 decodes them every epoch"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -264,7 +273,7 @@ class TrainOptions(
     ModelOptions,
     OptimOptions,
     DecisionOptions,
-    DeviceOptions,
+    TrainingDeviceOptions,
     RunOptions,
 ):
     """`synthdetect train`: one tracked training run."""
@@ -292,6 +301,54 @@ class FoldOptions(Options):
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class CvOptions(TrainOptions, FoldOptions):
     """`synthdetect cv`: cross-validation, a tracked run a fold under one parent run."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class PredictOptions(DeviceOptions):
+    """`synthdetect predict`: score images without labels, with one detector or several together."""
+
+    section: ClassVar = "predict"
+
+    model: Names = Field(
+        (), description="detectors, separated by commas: .safetensors files, models:/ URIs, run ids"
+    )
+    data: str = Field(
+        "", description="a folder, an archive (.zip, .tar, .tar.gz, .tgz), a manifest, or 'sample'"
+    )
+    output: str = Field("predictions", description="folder for the results")
+    ensemble: Literal["mean_logit", "mean_probability", "median", "vote"] = Field(
+        "mean_logit",
+        description="how several become one: mean_logit, mean_probability, median or vote",
+    )
+    tta: Literal["none", "flip"] = Field(
+        "none", description="flip: mean of the logits of an image and its mirror image"
+    )
+    batch_size: int = Field(64, ge=1, description="images at a time")
+    submission: Literal["", "constrained", "open"] = Field(
+        "", description="also write a MediaEval run of this type"
+    )
+    team: str = Field("", description="the team's name, for a submission")
+    edition: Literal["2025", "2026"] = Field(
+        "2025", description="of MediaEval: 2025 wants a zip, 2026 a plain CSV"
+    )
+    unreadable_as: Literal["", "real", "synthetic"] = Field(
+        "", description="what a submission answers for images that cannot be read"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class CheckSubmissionOptions(Options):
+    """Find every fault of a MediaEval run file (image_id,prob,label,threshold), whoever wrote it.
+
+    Exit status 0: no errors (perhaps warnings); 2: errors.
+    """
+
+    file: str = Field(description="the run file: .zip (2025) or .csv (2026)")
+    images: str = Field("", description="the test images: a folder or an archive (listed only)")
+    edition: Literal["", "2025", "2026"] = Field(
+        "", description="of MediaEval; without it, the file's suffix decides"
+    )
+    other: str = Field("", description="the team's other run, which must not be the same")
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)

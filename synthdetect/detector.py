@@ -118,9 +118,11 @@ def _card(header: Any, path: Path) -> Card:
         found = header.get("format") if isinstance(header, dict) else header
         raise UserError(f"{path}: card format {found!r}; this version reads {FORMAT}.")
     try:
-        card = Card(**header)
+        card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in header.items()})
     except TypeError as error:
         raise UserError(f"{path}: its card does not fit: {error}") from error
+    if (card.classes, card.mean, card.std) != (CLASSES, IMAGENET_MEAN, IMAGENET_STD):
+        raise UserError(f"{path}: made for other classes or another normalisation.")
     if card.arch not in ARCHITECTURES or card.geometry not in GEOMETRIES:
         raise UserError(f"{path}: unknown architecture or geometry: {card.arch}, {card.geometry}.")
     return card

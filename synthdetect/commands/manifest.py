@@ -5,13 +5,14 @@ from pathlib import Path
 from synthdetect.config import ManifestOptions
 from synthdetect.console import console, counting, table
 from synthdetect.data.index import index
-from synthdetect.data.manifest import load, write
+from synthdetect.data.manifest import check_suffix, load, write
 
 
 def write_manifest(options: ManifestOptions) -> None:
     """Index a folder and write its manifest; files that have not changed are not read again."""
-    manifest = load(options.folder)
     output = Path(options.output)
+    check_suffix(output)
+    manifest = load(options.folder)
     with counting("reading") as count:
         manifest = index(manifest, progress=count)
     if output.resolve().parent != manifest.root:

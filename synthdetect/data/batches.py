@@ -5,9 +5,10 @@ Everything random about an image is seeded by (seed, epoch, row), and the order 
 there is no random state to save.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +41,72 @@ class Batch(NamedTuple):
     unreadable: list[tuple[int, str]]
 
 
-class ImageFiles(Dataset[tuple[int, Pixels | str]]):
-    """Image files, decoded to squares; (row, reason) instead of pixels where one is unreadable.
+class Images(Dataset[tuple[int, Pixels | str]]):
+    """Images by row, decoded to squares; (row, reason) instead of pixels where one is unreadable.
+
+    A subclass says how many there are, what each is called and where its bytes come from.
+
+    Attributes:
+        preprocess: how each becomes a square.
+        seed: of the crops' places where the geometry is random; None takes the centre.
+        cache: decoded images, and the slot of each row in it.
+    """
+
+    preprocess: Preprocess
+    seed: int | None = None
+    cache: tuple[DecodedCache, npt.NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def name(self, row: int) -> str:
+        """What the user calls an image."""
+        raise NotImplementedError
+
+    def read(self, row: int) -> bytes:
+        """The content of an image's file.
+
+        Raises:
+            BadImage: it cannot be read; the message is the reason.
+            OSError: likewise.
+        """
+        raise NotImplementedError
+
+    def seen_by(self, preprocess: Preprocess) -> Self:
+        """The same images as other squares."""
+        images = copy.copy(self)
+        images.preprocess = preprocess
+        return images
+
+    def __getitem__(self, key: Key) -> tuple[int, Pixels | str]:
+        epoch, row = key
+        try:
+            return row, self._square(epoch, row)
+        except BadImage as error:
+            return row, str(error)
+        except OSError as error:
+            return row, error.strerror or str(error)
+
+    def _square(self, epoch: int, row: int) -> Pixels:
+        if self.cache is not None:
+            cache, slots = self.cache
+            kept = cache.get(slots[row])
+            if kept is not None:
+                return kept
+        square = self.preprocess(self.read(row), self._place(epoch, row))
+        if self.cache is not None:
+            cache.put(slots[row], square)
+        return square
+
+    def _place(self, epoch: int, row: int) -> Place:
+        if self.seed is None or not self.preprocess.random:
+            return CENTRE
+        left, top = np.random.default_rng([self.seed, epoch, row]).random(2)
+        return float(left), float(top)
+
+
+class ImageFiles(Images):
+    """Image files.
 
     Args:
         files: the images' paths.
@@ -68,32 +133,13 @@ class ImageFiles(Dataset[tuple[int, Pixels | str]]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, key: Key) -> tuple[int, Pixels | str]:
-        epoch, row = key
-        try:
-            return row, self._square(epoch, row)
-        except BadImage as error:
-            return row, str(error)
-        except OSError as error:
-            return row, error.strerror or str(error)
+    def name(self, row: int) -> str:
+        """The image's path."""
+        return str(self.files[row].as_py())
 
-    def _square(self, epoch: int, row: int) -> Pixels:
-        if self.cache is not None:
-            cache, slots = self.cache
-            kept = cache.get(slots[row])
-            if kept is not None:
-                return kept
-        data = Path(self.files[row].as_py()).read_bytes()
-        square = self.preprocess(data, self._place(epoch, row))
-        if self.cache is not None:
-            cache.put(slots[row], square)
-        return square
-
-    def _place(self, epoch: int, row: int) -> Place:
-        if self.seed is None or not self.preprocess.random:
-            return CENTRE
-        left, top = np.random.default_rng([self.seed, epoch, row]).random(2)
-        return float(left), float(top)
+    def read(self, row: int) -> bytes:
+        """The content of the file."""
+        return Path(self.name(row)).read_bytes()
 
 
 class Order(Sampler[list[Key]]):
@@ -106,25 +152,29 @@ class Order(Sampler[list[Key]]):
         rows: number of rows.
         batch_size: images a batch.
         seed: of the order; None keeps the rows' own order.
+        first: the row to begin with; those before it are done.
     """
 
-    def __init__(self, rows: int, batch_size: int, *, seed: int | None = None) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+    def __init__(
+        self, rows: int, batch_size: int, *, seed: int | None = None, first: int = 0
+    ) -> None:
+        self.rows, self.batch_size, self.seed, self.first = rows, batch_size, seed, first
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self._starts())
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.arange(self.rows)
+        order = np.arange(self.first, self.rows)
         if self.seed is not None:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        for rows in np.split(order, self._starts()[1:]) if self.rows else ():
+        for rows in np.split(order, self._starts()[1:]) if len(order) else ():
             yield [(self.epoch, row) for row in rows.tolist()]
 
     def _starts(self) -> list[int]:
-        starts = list(range(0, self.rows, self.batch_size))
-        if len(starts) > 1 and self.seed is not None and self.rows % self.batch_size == 1:
+        rows = self.rows - self.first
+        starts = list(range(0, rows, self.batch_size))
+        if len(starts) > 1 and self.seed is not None and rows % self.batch_size == 1:
             starts.pop()
         return starts
 
@@ -132,7 +182,7 @@ class Order(Sampler[list[Key]]):
 class Batches:
     """Batches of a dataset, epoch after epoch, read by worker processes that stay alive."""
 
-    def __init__(self, dataset: ImageFiles, order: Order, workers: int) -> None:
+    def __init__(self, dataset: Images, order: Order, workers: int) -> None:
         self.dataset, self.order = dataset, order
         self._loader = DataLoader(
             dataset,
@@ -140,6 +190,7 @@ class Batches:
             num_workers=workers,
             collate_fn=_collate,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else it draws from the one that dropout uses
         )
 
     def __len__(self) -> int:
@@ -164,7 +215,7 @@ class Batches:
         for batch in self.epoch(number):
             for row, reason in batch.unreadable:
                 raise UserError(
-                    f"{self.dataset.files[row].as_py()}: was readable when the run began and is "
+                    f"{self.dataset.name(row)}: was readable when the run began and is "
                     f"not any more: {reason}. Restore it and resume the run."
                 )
             yield batch

@@ -18,6 +18,7 @@ from synthdetect.data import layouts
 from synthdetect.data.dialects import read_columns
 from synthdetect.data.labels import CLASSES, label_of
 from synthdetect.errors import UserError
+from synthdetect.files import replace_atomically
 
 COLUMNS = ("path", "label", "split", "generator", "category", "source_id")
 SPLITS = ("train", "val", "test")
@@ -128,12 +129,23 @@ def write(manifest: Manifest, path: Path) -> None:
     Raises:
         UserError: another suffix.
     """
+    check_suffix(path)
     table = manifest.table.assign(label=manifest.table["label"].map(dict(enumerate(CLASSES))))
-    if path.suffix.lower() == ".parquet":
-        table.to_parquet(path, index=False)
-    elif path.suffix.lower() == ".csv":
-        table.to_csv(path, index=False)
-    else:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_atomically(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
+
+
+def check_suffix(path: Path) -> None:
+    """See that a manifest can be written under this name.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if path.suffix.lower() not in (".csv", ".parquet"):
         raise UserError(f"{path}: a manifest ends in .csv or .parquet.")
 
 

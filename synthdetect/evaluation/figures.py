@@ -60,6 +60,11 @@ def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
     return figure
 
 
+def _plain(name: str) -> str:
+    """Text from the data, in which a dollar sign starts no formula."""
+    return name.replace("$", r"\$")
+
+
 def _square(title: str) -> tuple[Figure, "matplotlib.axes.Axes"]:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
@@ -155,7 +160,7 @@ def _generators(evaluation: Evaluation) -> Figure:
     )  # fmt: skip
     axes.set_yticks(
         np.arange(len(table)),
-        [f"{g} ({n})" for g, n in zip(table["generator"], table["images"], strict=True)],
+        [_plain(f"{g} ({n})") for g, n in zip(table["generator"], table["images"], strict=True)],
     )
     axes.axvline(0.5, color=NEUTRAL, linestyle=":")
     axes.set(
@@ -180,7 +185,8 @@ def _worst_mistakes(
         row = table.iloc[i]
         axes.imshow(preprocess(files[i].read_bytes()))
         axes.set_title(
-            f"{row['generator'] or CLASSES[row['label']]}\np = {row['probability']:.3f}", fontsize=9
+            _plain(f"{row['generator'] or CLASSES[row['label']]}\np = {row['probability']:.3f}"),
+            fontsize=9,
         )
     for axes in figure.axes:
         axes.set_axis_off()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit, log_expit
+from scipy.special import expit, log_expit, logit
 
 Floats = npt.NDArray[np.float64]
 
@@ -148,7 +148,7 @@ def choose_threshold(labels: npt.ArrayLike, logits: npt.ArrayLike, rule: str) ->
     if rule == "half":
         return 0.5
     y, x = _checked(labels, logits)
-    curve = _Curve(y, x, np.ones((1, len(y))))
+    curve = _Curve(y, expit(x), np.ones((1, len(y))))
     tp, fp = curve.tp[0, 1:], curve.fp[0, 1:]  # cut just below each distinct score, falling
     if rule == "balanced_accuracy":
         quality = tp / curve.positives[0] - fp / curve.negatives[0]
@@ -156,8 +156,9 @@ def choose_threshold(labels: npt.ArrayLike, logits: npt.ArrayLike, rule: str) ->
         quality = 2 * tp / (tp + fp + curve.positives[0])
     else:
         raise ValueError(f"unknown threshold rule {rule!r}")
-    scores = curve.scores
-    cuts = expit(np.append((scores[:-1] + scores[1:]) / 2, scores[-1]))
+    upper, lower = curve.scores[:-1], curve.scores[1:]
+    middle = expit((logit(upper) + logit(lower)) / 2)
+    cuts = np.append(np.where(middle > lower, middle, upper), curve.scores[-1])
     best = np.flatnonzero(quality >= quality.max() - 1e-12)
     return float(cuts[best[np.abs(cuts[best] - 0.5).argmin()]])
 

@@ -4,6 +4,7 @@ Columns `path,label,split,generator,category,source_id` and the manifest's furth
 `logit` (calibrated log-odds of "synthetic"), `probability` (its sigmoid) and `predicted` (0 or 1).
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from scipy.special import expit
 from synthdetect.data.labels import REAL, SYNTHETIC
 from synthdetect.data.splits import group_codes
 from synthdetect.evaluation.metrics import intervals, metrics
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :]")  # what a metric's name cannot have in MLflow
 
 NOT_SHOWN = ("bytes", "mtime_ns")
 """Columns of the index that say nothing about an image's content."""
@@ -95,8 +98,9 @@ class Evaluation:
         """Metrics by name, those that are defined."""
         values = {f"{prefix}/{m}": v for m, v in zip(*self._columns(), strict=True)}
         for row in self.generators.to_dict(orient="records"):
-            values[f"{prefix}/generator/{row['generator']}/auc"] = row["auc"]
-            values[f"{prefix}/generator/{row['generator']}/recall"] = row["recall"]
+            name = _NOT_IN_NAMES.sub("_", row["generator"])
+            values[f"{prefix}/generator/{name}/auc"] = row["auc"]
+            values[f"{prefix}/generator/{name}/recall"] = row["recall"]
         values[f"{prefix}/auc_against_real"] = self.control_auc
         return {name: float(value) for name, value in values.items() if np.isfinite(value)}
 

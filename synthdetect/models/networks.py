@@ -1,7 +1,6 @@
 """Building a network and giving it its starting weights."""
 
 import re
-import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,8 +102,8 @@ def initialise(network: Network, arch: str, image_size: int, weights: str) -> St
     if weights in ("auto", "imagenet"):
         chosen = torchvision.models.get_weight(entry.weights)
         try:
-            state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        except (OSError, urllib.error.URLError, RuntimeError) as error:
+            state = _download(chosen)
+        except Exception as error:  # no network, a web page for a file, a cut or forged download
             if weights == "auto":
                 return Start("random", f"{entry.weights} not to be had: {error}")
             raise UserError(
@@ -121,6 +120,21 @@ def initialise(network: Network, arch: str, image_size: int, weights: str) -> St
     return start
 
 
+def _download(weights: torchvision.models.WeightsEnum) -> dict[str, Tensor]:
+    """Torchvision's published weights, from its cache if they are there.
+
+    torch.hub checks the hash of what it downloads, but not of what it finds in the cache.
+    """
+    name = Path(weights.url).name
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if cached.exists() and not file_sha256(cached).startswith(Path(name).stem.rpartition("-")[2]):
+        raise OSError(f"{cached} is not the published file; remove it")
+    state: dict[str, Tensor] = weights.get_state_dict(
+        progress=False, check_hash=True, weights_only=True
+    )
+    return state
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
@@ -135,7 +149,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, dict):
         raise UserError(f"--weights: {path} holds no state dictionary.")
-    return {k: v for k, v in loaded.items() if isinstance(v, Tensor)}
+    return {k: v for k, v in loaded.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -90,8 +90,8 @@ def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
 def _header(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            tree: dict[str, Any] = json.loads((file.metadata() or {})["checkpoint"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            tree = dict(json.loads((file.metadata() or {})["checkpoint"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: no checkpoint, or a damaged one: {error}") from error
     if tree.get("format") != FORMAT:
         raise UserError(

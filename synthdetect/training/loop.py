@@ -25,7 +25,7 @@ OnBatch = Callable[[int, float], None]
 
 
 class Diverged(RuntimeError):
-    """The loss is not a finite number any more."""
+    """The loss, or what the network says, is not a finite number any more."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,11 @@ def fit(
         if val is not None:
             batches_of_val = val.strict_epoch(0)
             scores = predict(training.network, batches_of_val, device, len(val_labels), on_batch)
+            if not np.isfinite(scores).all():
+                raise Diverged(
+                    f"the network's answers are no numbers after epoch {epoch}. "
+                    "Lower --lr, or train in --precision fp32."
+                )
             record |= epoch_metrics("val", val_labels, scores)
         record |= {"lr": lr, "images_per_second": len(targets) / seconds}
         training.progress = training.progress.after(record)
