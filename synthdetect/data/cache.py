@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,17 +72,32 @@ class DecodedCache:
         except OSError:  # a full disk
             self._files = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers that are started afresh (macOS, Windows): open files do not travel."""
+        return {**self.__dict__, "_files": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._capacity:
+            self._open_files()
+
     def _open(self, limit: int) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             os.utime(self._folder)
             _make_room(self._folder, limit - self._capacity * self._bytes)
-            flags = os.O_RDWR | os.O_CREAT
+        except OSError:  # nowhere to write: everything works without a cache
+            return
+        self._open_files()
+
+    def _open_files(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT
+        try:
             self._files = (
                 os.open(self._folder / _PIXELS, flags, 0o600),
                 os.open(self._folder / _DONE, flags, 0o600),
             )
-        except OSError:  # nowhere to write: everything works without a cache
+        except OSError:
             self._files = None
 
 

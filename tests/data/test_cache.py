@@ -1,5 +1,6 @@
 """The decoded-image cache gives back what was decoded, and nothing else."""
 
+import copy as copy_module
 import os
 from pathlib import Path
 
@@ -79,3 +80,10 @@ def test_nowhere_to_write_is_no_error(folder: Path) -> None:
     cache = DecodedCache(HASHES, SQUARE, 10**6)
     cache.put(0, pixels(0))
     assert cache.get(0) is None
+
+
+def test_it_travels_to_a_worker_process() -> None:
+    cache = DecodedCache(HASHES, SQUARE, 10**6)
+    cache.put(2, pixels(2))
+    copy = copy_module.copy(cache)  # by the same protocol as between processes
+    np.testing.assert_array_equal(copy.get(2), pixels(2))
