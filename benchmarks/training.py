@@ -1,6 +1,6 @@
 """Whole-epoch training from the sample's JPEG files against the same steps on tensors in memory.
 
-    python -m benchmarks.training [--arch resnet18] [--image-size 224] [--rounds 5]
+    python -m benchmarks.training [--arch resnet18] [--image-size 224] [--rounds 12]
 
 The limit is what the machine computes when images cost nothing: the same `train_epoch` on batches
 that are already augmented, normalised by the network itself, in memory.
@@ -27,10 +27,10 @@ from synthdetect.training.loop import prepared, start_training, train_epoch
 
 
 def main() -> None:
-    arguments = parser("training throughput", rounds=5)
+    arguments = parser("training throughput", rounds=12)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
-    arguments.add_argument("--images", type=int, default=256, help="images an epoch")
+    arguments.add_argument("--images", type=int, default=96, help="images an epoch")
     given = arguments.parse_args()
     if given.smoke:
         given.images, given.image_size, given.rounds = 16, 32, 1

@@ -1,10 +1,11 @@
 """Pictures of the MLflow UI for the README, from real runs in a real browser.
 
-    python docs/screenshots.py STORE RUN_ID OTHER_RUN_ID
+    python docs/screenshots.py STORE RUN_ID
 
 Needs `pip install playwright` and Debian's Chromium.
 """
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
 CHROMIUM = "/usr/bin/chromium"
@@ -20,7 +21,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
-def main(store: str, run: str, other: str) -> None:
+def main(store: str, run: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -34,16 +35,15 @@ def main(store: str, run: str, other: str) -> None:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport={"width": 1400, "height": 900})
             IMAGES.mkdir(exist_ok=True)
-            _shoot(page, f"{address}/#/experiments/0/runs", "runs.png")
             _shoot(page, f"{address}/#/experiments/0/runs/{run}", "run.png")
-            _shoot(page, f"{address}/#/experiments/0/runs/{run}/model-metrics", "metrics.png")
-            runs = f'["{run}","{other}"]'
-            _shoot(page, f'{address}/#/compare-runs?runs={runs}&experiments=["0"]', "compare.png")
+            chart = "compareRunsMode=CHART"
+            _shoot(page, f"{address}/#/experiments/0/runs?{chart}", "compare.png")
             page.goto(f"{address}/#/experiments/0/runs/{run}/artifacts")
             for name in ("figures", "test", "worst_mistakes.png"):
                 page.get_by_text(name, exact=True).first.click()
                 time.sleep(2)
-            page.screenshot(path=IMAGES / "figures.png")
+            # The picture alone: above it stands the path of whoever took it.
+            page.get_by_role("img").last.screenshot(path=IMAGES / "figures.png")
     finally:
         server.terminate()
         server.wait()
@@ -51,6 +51,10 @@ def main(store: str, run: str, other: str) -> None:
 
 def _shoot(page: Page, address: str, name: str) -> None:
     page.goto(address)
+    page.reload()  # a changed fragment alone loads nothing
+    panel = page.get_by_role("button", name="Close")
+    with contextlib.suppress(TimeoutError):
+        panel.first.click(timeout=5000)  # the assistant's panel, open at the first visit
     time.sleep(8)  # the UI keeps polling, so the network is never idle
     page.screenshot(path=IMAGES / name)
 

@@ -118,7 +118,11 @@ def _card(header: Any, path: Path) -> Card:
         found = header.get("format") if isinstance(header, dict) else header
         raise UserError(f"{path}: card format {found!r}; this version reads {FORMAT}.")
     try:
-        card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in header.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in header.items()
+        }
+        card = Card(**fields)
     except TypeError as error:
         raise UserError(f"{path}: its card does not fit: {error}") from error
     if (card.classes, card.mean, card.std) != (CLASSES, IMAGENET_MEAN, IMAGENET_STD):

@@ -34,6 +34,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 import pandas as pd
 
+from synthdetect.data.layouts import IMAGE_SUFFIXES, is_image
 from synthdetect.errors import UserError
 
 Severity = Literal["error", "warning"]
@@ -57,7 +58,6 @@ EDITIONS: dict[str, Edition] = {
 }
 RUNS = ("constrained", "open")
 COLUMNS = ("image_id", "prob", "label", "threshold")
-IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "avif"})
 
 # Letters, digits and inner hyphens: the first "_" then always ends the team's name.
 TEAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
@@ -476,7 +476,7 @@ class _TestSet:
 
     def __init__(self, image_ids: Collection[str] | None) -> None:
         self.ids = None if image_ids is None else frozenset(image_ids)
-        self._by_stem = {_stem(name): name for name in sorted(self.ids or ()) if _is_image(name)}
+        self._by_stem = {_stem(name): name for name in sorted(self.ids or ()) if _has_suffix(name)}
 
     def match(self, written: str) -> tuple[str, list[tuple[str, str]]]:
         """The id that is meant ("" for none), and the code and detail of each fault in it."""
@@ -488,11 +488,11 @@ class _TestSet:
         faults = []
         if name != written or _CONTROL.search(name):
             faults.append(("id-characters", ""))
-        base = _base_name(name)
+        base = base_name(name)
         if base != name:
             faults.append(("id-folder", ""))
         if self.ids is None:
-            if not _is_image(base):
+            if not _has_suffix(base):
                 faults.append(("id-no-extension", ""))
         elif base not in self.ids and base in self._by_stem:
             base = self._by_stem[base]
@@ -817,18 +817,18 @@ def image_ids_of(directory_or_archive: Path) -> list[str]:
     """The sorted file names of the images in a folder or an archive: the ids a run must hold.
 
     A folder is searched with all its subfolders; of a .tar, .tar.gz, .tgz or .zip only the listing
-    is read, nothing is unpacked. Files whose suffix is not in ``IMAGE_SUFFIXES``, and those macOS
-    adds to archives (``__MACOSX``, ``._name``), are left out. Ids carry no folder (MediaEval 2025
-    SynthIM README / 2026), so two images of one name cannot be told apart.
+    is read, nothing is unpacked. What is no image to ``is_image`` is left out: other suffixes, and
+    hidden files such as those macOS adds to archives. Ids carry no folder (MediaEval 2025 SynthIM
+    README / 2026), so two images of one name cannot be told apart.
 
     Raises UserError: nothing there, an unknown or damaged archive, no image, two of one name.
     """
     path = directory_or_archive
     found: dict[str, str] = {}
     for member in sorted(set(_members(path))):
-        name = _base_name(member)
-        if not _is_image(name) or _is_apple_double(member):
+        if not is_image(member):
             continue
+        name = base_name(member)
         if name in found:
             raise UserError(
                 f"{path}: two images are named {name}: {found[name]} and {member}; "
@@ -870,7 +870,8 @@ def _files_below(folder: Path) -> list[str]:
     ]
 
 
-def _base_name(name: str) -> str:
+def base_name(name: str) -> str:
+    """What an image's id is: its file name without folders, whichever slashes they have."""
     return _SLASH.split(name)[-1]
 
 
@@ -878,9 +879,8 @@ def _stem(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _is_image(name: str) -> bool:
-    stem, _, suffix = name.rpartition(".")
-    return stem != "" and suffix.lower() in IMAGE_SUFFIXES
+def _has_suffix(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _is_apple_double(member: str) -> bool:

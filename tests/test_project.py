@@ -17,6 +17,12 @@ from synthdetect.project import render
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = {"main": "train"} | {name: name for name, c in COMMANDS.items() if c.project}
+WITH_RECIPE = [e for e, name in ENTRIES.items() if "recipe" in COMMANDS[name].options.fields()]
+ASKED = {
+    "train": {"lr": "1e-3", "recipe": "open", "data": "my data/table 1.csv", "generators": "a,b c"},
+    "predict": {"model": "models:/a b@champion,x.safetensors", "data": "my data/images 1.zip"},
+}
+"""Some parameters by command; what is said of train holds for cv."""
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +60,19 @@ def test_the_parameters_are_the_commands_options(project: dict[str, Any], entry:
     assert {p["type"] for p in parameters.values()} == {"string"}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry not in WITH_RECIPE])
 def test_all_defaults_together_are_as_good_as_giving_nothing(
+    project: dict[str, Any], entry: str
+) -> None:
+    parameters = project["entry_points"][entry]["parameters"]
+    given = {name: parameter["default"] for name, parameter in parameters.items()}
+    options = COMMANDS[ENTRIES[entry]].options
+    assert options.resolve(given) == options.resolve({})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("entry", WITH_RECIPE)
+def test_all_defaults_together_are_as_good_as_giving_nothing_but_the_recipe(
     project: dict[str, Any], entry: str, recipe: str
 ) -> None:
     options = COMMANDS[ENTRIES[entry]].options
@@ -69,7 +85,7 @@ def test_all_defaults_together_are_as_good_as_giving_nothing(
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_command_that_mlflow_runs_parses_to_the_options_asked_for(entry: str) -> None:
     point = load_project(str(ROOT)).get_entry_point(entry)  # type: ignore[no-untyped-call]
-    asked = {"lr": "1e-3", "recipe": "open", "data": "my data/table 1.csv", "generators": "a,b c"}
+    asked = ASKED.get(ENTRIES[entry], ASKED["train"])
     command = shlex.split(point.compute_command(asked, storage_dir=None))
     assert command[:3] == ["python", "-m", "synthdetect"]
     name, given = _parse(command[3:])

@@ -23,11 +23,8 @@ from synthdetect.evaluation.predictions import evaluate, tabulate
 from synthdetect.experiment import CONFIG, Decision, decide, run_training
 from synthdetect.models.networks import check
 from synthdetect.tracking.model import register
-from synthdetect.tracking.run import Run, open_run
+from synthdetect.tracking.run import FOLD, Run, open_run
 from synthdetect.training.devices import Device, resolve
-
-FOLD = "synthdetect.fold"
-"""Tag of a child run: its fold, or `refit`."""
 
 FOLDS = "folds.csv"
 """The parent's artifact that says which image is in which fold."""

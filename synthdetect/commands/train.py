@@ -5,7 +5,7 @@ import shlex
 import mlflow
 
 from synthdetect.commands.resuming import fetch_checkpoint, recorded, require_same_data
-from synthdetect.config import TrainOptions, option_name
+from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.prepare import Prepared, prepare
 from synthdetect.experiment import Outcome, run_training, summary_rows
@@ -41,19 +41,18 @@ def read_data(options: TrainOptions) -> Prepared:
         return prepare(options, seed=options.seed, progress=count)
 
 
-def tags(command: str, options: TrainOptions) -> dict[str, str]:
+def tags(command: str, options: Options) -> dict[str, str]:
     """What one filters runs by in the UI, and the command that does the same again."""
-    defaults = type(options).resolve({}).to_json()
+    values, defaults = options.to_json(), type(options).resolve({}).to_json()
     arguments = [
-        f"{option_name(name)}={value}"
-        for name, value in options.to_json().items()
-        if value != defaults[name] and name != "resume"
+        f"{option_name(name)}={values[name]}"
+        for name in options.sections()
+        if values[name] != defaults[name] and name != "resume"
     ]
+    filters = [name for name in ("arch", "recipe", "data") if name in values]
     return {
         "synthdetect.command": shlex.join(["synthdetect", command, *arguments]),
-        "synthdetect.arch": options.arch,
-        "synthdetect.recipe": options.recipe,
-        "synthdetect.data": options.data,
+        **{f"synthdetect.{name}": values[name] for name in filters},
     }
 
 

@@ -19,7 +19,9 @@ from synthdetect.data.dialects import COLUMNS, SPLITS, import_csv, read_columns
 from synthdetect.data.labels import LABELS, REAL, SYNTHETIC, label_of
 from synthdetect.errors import UserError
 
-__all__ = ["COLUMNS", "IMAGE_SUFFIXES", "LAYOUTS", "import_csv", "import_folder"]
+__all__ = [
+    "COLUMNS", "IMAGE_SUFFIXES", "LAYOUTS", "import_csv", "import_folder", "is_image", "walk",
+]  # fmt: skip
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif",
@@ -33,6 +35,8 @@ FOLDER_LABELS = {
     if name not in ("0", "1", "0.0", "1.0", "true", "false")
 }
 """Label names that a folder may have. A folder called 0 or 1 is as likely a class or a shard."""
+
+_SLASH = re.compile(r"[/\\]")
 
 Parts = tuple[str, ...]
 """A folder's path below the root, one name an item."""
@@ -85,7 +89,7 @@ def import_folder(root: Path) -> pd.DataFrame:
         UserError: no images, a folder that cannot be read, no layout that explains every folder,
             or folder names or accompanying files that contradict each other.
     """
-    tree = _walk(root)
+    tree = walk(root)
     layout, folders = _choose(root, tree)
     columns: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, "platform")}
     for parts, folder in folders.items():
@@ -107,7 +111,12 @@ def import_folder(root: Path) -> pd.DataFrame:
     return table.sort_values("path", ignore_index=True)
 
 
-def _walk(root: Path) -> Tree:
+def walk(root: Path) -> Tree:
+    """Find the images below a folder.
+
+    Raises:
+        UserError: there are none, or a folder that cannot be read, or a name that is not UTF-8.
+    """
     if not root.is_dir():
         raise UserError(f"{root}: is not a folder.")
 
@@ -117,7 +126,7 @@ def _walk(root: Path) -> Tree:
     tree: Tree = {}
     for folder, subfolders, files in os.walk(root, onerror=fail):
         subfolders[:] = [n for n in subfolders if not n.startswith(".") and n != "__MACOSX"]
-        images = [name for name in files if _is_image(name)]
+        images = [name for name in files if is_image(name)]
         if images:
             parts = Path(folder).relative_to(root).parts
             try:
@@ -133,8 +142,14 @@ def _walk(root: Path) -> Tree:
     return tree
 
 
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+def is_image(path: str) -> bool:
+    """Whether a path in a folder or an archive is an image's, by its suffix; hidden ones are not.
+
+    Hidden are names that begin with a dot, as the copies that macOS adds, and all of `__MACOSX`.
+    """
+    parts = _SLASH.split(path)
+    hidden = any(p == "__MACOSX" or (p.startswith(".") and p not in (".", "..")) for p in parts)
+    return not hidden and os.path.splitext(parts[-1])[1].lower() in IMAGE_SUFFIXES
 
 
 def _choose(root: Path, tree: Tree) -> tuple[Layout, dict[Parts, Folder]]:

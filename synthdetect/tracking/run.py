@@ -34,6 +34,9 @@ from synthdetect.errors import UserError
 KIND = "synthdetect.kind"
 """Tag that says which command made a run."""
 
+FOLD = "synthdetect.fold"
+"""Tag of a cross-validation's child run: its fold, or `refit`."""
+
 _EXPERIMENT_KIND = "mlflow.experimentKind"
 _PARAM_LIMIT = 6000
 _BATCH_LIMIT = 100

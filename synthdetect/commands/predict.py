@@ -1,0 +1,284 @@
+"""`synthdetect predict`: images in, predictions and a submission out."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from synthdetect import __version__
+from synthdetect.commands.submission import show
+from synthdetect.commands.train import tags
+from synthdetect.config import PredictOptions
+from synthdetect.console import console, counting, table
+from synthdetect.data.batches import Images
+from synthdetect.data.manifest import SAMPLE
+from synthdetect.data.sources import unlabelled
+from synthdetect.detector import Card, Detector
+from synthdetect.errors import UserError
+from synthdetect.evaluation.ensemble import agreement
+from synthdetect.files import file_sha256, replace_atomically
+from synthdetect.inference import Scores, Scoring, names_sha256, tabulate
+from synthdetect.submission import TEAM_NAME, base_name, check_submission, write_submission
+from synthdetect.tracking.find import find_detectors
+from synthdetect.tracking.run import Run, environment, open_run
+from synthdetect.training.devices import Device, deterministic, noting_fallbacks, resolve
+
+_ALLOWED_WEIGHTS = ("imagenet", "random")
+_SHOWN = 10  # unreadable images on the console; unreadable.csv has them all
+
+Models = Sequence[tuple[str, Detector]]
+
+
+def predict_images(options: PredictOptions) -> None:
+    """Score images in one tracked run; started again after a kill, it goes on.
+
+    Raises:
+        UserError: options, models or images that do not fit, before anything is scored; or a
+            submission asked for with unreadable images and no answer for them, when all the
+            others are scored and written.
+    """
+    _check(options)
+    device = resolve(options.device, "fp32", options.workers)
+    models = find_detectors(options.model)
+    if options.submission == "constrained":
+        for name, detector in models:
+            _require_constrained(name, detector.card)
+    images = unlabelled(options.data)
+    names = [images.name(row) for row in range(len(images))]
+    if options.submission:
+        _require_ids(names)
+    folder = Path(options.output)
+    detectors = [detector for _, detector in models]
+    where = (
+        options.data if options.data == SAMPLE else str(Path(options.data).expanduser().resolve())
+    )
+    scoring = Scoring(
+        folder, detectors, images, data=where, tta=options.tta, batch_size=options.batch_size
+    )
+    with open_run("predict", kind="predict", tags=tags("predict", options)) as run:
+        console.print(f"run {run.id}  {len(names):,} images, {len(models)} model(s)")
+        speed = _score(run, options, scoring, device)
+        scores = scoring.scores()
+        thresholds = np.array([detector.card.threshold for detector in detectors])
+        predictions, threshold = tabulate(names, scores, thresholds, options.ensemble)
+        files = _write(folder, options, models, predictions, threshold)
+        files += _write_agreement(folder, models, scores, thresholds)
+        files += _write_unreadable(folder, predictions)
+        for file in files:
+            run.log_file(file, "predictions")
+        _summarise(run, predictions, speed)
+        if options.submission:
+            submitted = _submit(options, folder, models, images, predictions, threshold)
+            for file in submitted:
+                run.log_file(file, "submission")
+            files += submitted
+        scoring.discard()
+    for file in files:
+        console.print(f"wrote {file}", markup=False)
+
+
+def _check(options: PredictOptions) -> None:
+    if not options.model:
+        raise UserError("--model: give a .safetensors file, a models:/ URI or a run id.")
+    if not options.data:
+        raise UserError("--data: give a folder, an archive or a manifest of images, or 'sample'.")
+    if options.submission and not TEAM_NAME.fullmatch(options.team):
+        raise UserError(
+            "--team: a submission needs a team's name, of 1 to 64 letters, digits and hyphens "
+            f"(got {options.team!r})."
+        )
+
+
+def _require_constrained(name: str, card: Card) -> None:
+    """Refuse a model that has seen more than a constrained run may."""
+    known = card.provenance
+    reasons = []
+    if known.get("weights") not in _ALLOWED_WEIGHTS:
+        reasons.append(f"its starting weights are {known.get('weights', 'unknown')!r}")
+    if known.get("supplement"):
+        reasons.append(f"it was trained on further data ({known['supplement']})")
+    if known.get("finetune"):
+        reasons.append(f"it was trained on validation images (finetune {known['finetune']})")
+    if reasons:
+        raise UserError(
+            f"--submission constrained: {name} may not be used: {', and '.join(reasons)}. "
+            "Give another --model, or submit an open run."
+        )
+
+
+def _require_ids(names: Sequence[str]) -> None:
+    """Refuse images that a submission, which names them without folders, cannot tell apart."""
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(base_name(name), name)
+        if other is not name:
+            raise UserError(
+                f"--submission: {other} and {name} have the same file name, which is all that a "
+                "submission says of an image; keep one of them."
+            )
+
+
+def _score(run: Run, options: PredictOptions, scoring: Scoring, device: Device) -> float:
+    """Score what is not done; returns images a second (nan if everything was done)."""
+    facts = {f"hardware.{name}": value for name, value in device.describe().items()}
+    run.log_params({**options.to_flat(), **facts, **environment()})
+    before, began = scoring.done, time.perf_counter()
+    if before:
+        passes = f" in {scoring.passes} passes" if scoring.passes > 1 else ""
+        console.print(f"going on after {before:,} of {scoring.total:,} images{passes}")
+    with deterministic(0), noting_fallbacks() as fallbacks, counting("scoring") as count:
+        scoring.run(device, count)
+    run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
+    scored = (scoring.done - before) / scoring.passes
+    return scored / (time.perf_counter() - began) if scored else float("nan")
+
+
+def _write(
+    folder: Path,
+    options: PredictOptions,
+    models: Models,
+    predictions: pd.DataFrame,
+    threshold: float,
+) -> list[Path]:
+    csv, parquet, cards = (
+        folder / name for name in ("predictions.csv", "predictions.parquet", "models.json")
+    )
+    _write_csv(predictions, csv)
+    with replace_atomically(parquet) as temporary:
+        predictions.to_parquet(temporary, index=False)
+    _write_json(
+        {
+            "ensemble": options.ensemble if len(models) > 1 else "none",
+            "tta": options.tta,
+            "threshold": threshold,
+            "models": _listed(models),
+        },
+        cards,
+    )
+    return [csv, parquet, cards]
+
+
+def _write_agreement(
+    folder: Path, models: Models, scores: Scores, thresholds: "np.typing.NDArray[np.float64]"
+) -> list[Path]:
+    file = folder / "agreement.csv"
+    if len(models) == 1:
+        file.unlink(missing_ok=True)  # of an earlier prediction
+        return []
+    logits = np.delete(scores.logits, list(scores.unreadable), axis=1)
+    pairs = agreement(logits, thresholds, [name for name, _ in models])
+    _write_csv(pairs, file)
+    table(
+        "Agreement",
+        ["models", "same label", "Spearman"],
+        [[f"{a} / {b}", f"{same:.1%}", f"{rho:.3f}"] for a, b, same, rho in pairs.to_numpy()],
+    )
+    return [file]
+
+
+def _write_unreadable(folder: Path, predictions: pd.DataFrame) -> list[Path]:
+    file = folder / "unreadable.csv"
+    bad = _unreadable(predictions)
+    if bad.empty:
+        file.unlink(missing_ok=True)
+        return []
+    _write_csv(bad, file)
+    console.print(f"[bold yellow]{len(bad):,} image(s) cannot be read:[/]")
+    console.print(_first(bad), markup=False)
+    return [file]
+
+
+def _summarise(run: Run, predictions: pd.DataFrame, speed: float) -> None:
+    called = int(predictions["label"].sum())
+    unreadable = len(_unreadable(predictions))
+    counts = {"images": len(predictions), "synthetic": called, "unreadable": unreadable}
+    metrics = {f"predict/{name}": float(count) for name, count in counts.items()}
+    if speed == speed:  # not nan
+        metrics["predict/images_per_second"] = speed
+    run.log_metrics(metrics)
+    table(
+        "Predictions",
+        ["images", "called synthetic", "unreadable", "images/s"],
+        [[*(f"{count:,}" for count in counts.values()), f"{speed:.1f}" if speed == speed else "-"]],
+    )
+
+
+def _submit(
+    options: PredictOptions,
+    folder: Path,
+    models: Models,
+    images: Images,
+    predictions: pd.DataFrame,
+    threshold: float,
+) -> list[Path]:
+    """Write the run file, and beside it what it was made of and from."""
+    bad = _unreadable(predictions)
+    if len(bad) and not options.unreadable_as:
+        raise UserError(
+            f"--submission: {len(bad)} image(s) cannot be read, and a submission answers for all:\n"
+            f"{_first(bad)}\nSay what, by --unreadable-as real or synthetic: nothing is scored "
+            f"again. Or repair the images and delete {folder / 'state.json'}."
+        )
+    answer = {"real": 0.0, "synthetic": 1.0}.get(options.unreadable_as, float("nan"))
+    ids = [base_name(name) for name in predictions["image"]]
+    rows = pd.DataFrame({"image_id": ids, "prob": predictions["probability"].fillna(answer)})
+    file = write_submission(
+        rows,
+        folder,
+        team=options.team,
+        run=options.submission,
+        edition=options.edition,
+        threshold=threshold,
+    )
+    show(check_submission(file, image_ids=ids, edition=options.edition))
+    provenance = folder / "provenance.json"
+    _write_json(
+        {
+            "submission": {"file": file.name, "sha256": file_sha256(file), "threshold": threshold},
+            "models": _listed(models),
+            "images": {
+                "data": options.data,
+                "count": len(images),
+                "names_sha256": names_sha256(images),
+                "unreadable": bad["image"].tolist(),
+            },
+            "options": options.to_json(),
+            "synthdetect": __version__,
+        },
+        provenance,
+    )
+    return [file, provenance]
+
+
+def _listed(models: Models) -> list[dict[str, Any]]:
+    """The models by the numbers they have in the columns' names."""
+    return [
+        {"number": number, "model": name, "card": asdict(detector.card)}
+        for number, (name, detector) in enumerate(models, 1)
+    ]
+
+
+def _unreadable(predictions: pd.DataFrame) -> pd.DataFrame:
+    return predictions.loc[predictions["error"] != "", ["image", "error"]]
+
+
+def _first(bad: pd.DataFrame) -> str:
+    # By repr, so that a name from a foreign archive does nothing to the terminal.
+    lines = [f"  {image!r}: {error}" for image, error in bad.head(_SHOWN).to_numpy()]
+    more = [f"  and {len(bad) - _SHOWN:,} more, see unreadable.csv"] if len(bad) > _SHOWN else []
+    return "\n".join([*lines, *more])
+
+
+def _write_csv(rows: pd.DataFrame, path: Path) -> None:
+    with replace_atomically(path) as temporary:
+        rows.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _write_json(value: Mapping[str, Any], path: Path) -> None:
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")

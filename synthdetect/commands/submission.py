@@ -1,0 +1,36 @@
+"""`synthdetect check-submission`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from synthdetect.config import CheckSubmissionOptions
+from synthdetect.console import console
+from synthdetect.errors import UserError
+from synthdetect.submission import Finding, check_submission, image_ids_of
+
+
+def check(options: CheckSubmissionOptions) -> None:
+    """Print everything that is wrong with a run file.
+
+    Raises:
+        UserError: it has errors, or cannot be read.
+    """
+    findings = check_submission(
+        Path(options.file),
+        image_ids=image_ids_of(Path(options.images)) if options.images else None,
+        edition=options.edition or None,
+        other=Path(options.other) if options.other else None,
+    )
+    show(findings)
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        raise UserError(f"{options.file}: {errors} error(s).")
+    console.print(f"{options.file}: no errors", markup=False)
+    if not options.images:
+        console.print("Whether it has all test images was not checked; give them by --images.")
+
+
+def show(findings: Iterable[Finding]) -> None:
+    """Print findings, each with its severity."""
+    for finding in findings:
+        console.print(f"{finding.severity}: {finding.message}", markup=False)

@@ -1,0 +1,97 @@
+"""Detectors by whatever names them: a file, a model's URI, a run.
+
+Only the safetensors file of a logged model is read. A model from elsewhere may bring code with it;
+none of it runs.
+"""
+
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
+
+from synthdetect.detector import Detector
+from synthdetect.errors import UserError
+from synthdetect.serving import SERVED_ARTIFACT
+from synthdetect.tracking.model import models_of
+from synthdetect.tracking.run import FOLD, KIND
+
+_URI = "models:/"
+
+
+def find_detectors(models: tuple[str, ...]) -> list[tuple[str, Detector]]:
+    """Load detectors, each with a name to call it by.
+
+    Args:
+        models: of each, the path of a detector's `.safetensors` file; a URI `models:/...` with a
+            version, an alias or a model's id; or the id of a run, which stands for the model that
+            it logged, and a cross-validation's for those of its finished folds, in their order.
+
+    Raises:
+        UserError: there is no such thing, or it is no detector.
+    """
+    found: list[tuple[str, Detector]] = []
+    for model in models:
+        path = Path(model).expanduser()
+        if model.startswith(_URI):
+            found.append((model, _from_uri(model)))
+        elif path.is_file():
+            found.append((model, Detector.load(path)))
+        else:
+            found += _from_run(model)
+    return found
+
+
+def _from_run(run_id: str) -> list[tuple[str, Detector]]:
+    client = MlflowClient()
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise UserError(
+            f"--model: {run_id!r} is neither a file, nor a {_URI} URI, nor a run in "
+            f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
+        ) from error
+    if run.data.tags.get(KIND) != "cv":
+        return [(run_id, _logged_by(run_id))]
+    children = client.search_runs(
+        [run.info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`{KIND}` = 'fold' "
+        "and attributes.status = 'FINISHED'",
+        max_results=1000,
+    )
+    folds = {int(child.data.tags[FOLD]): child.info.run_id for child in children}
+    if not folds:
+        raise UserError(f"--model: cross-validation {run_id} has no finished fold.")
+    return [(f"{run_id} fold {fold}", _logged_by(folds[fold])) for fold in sorted(folds)]
+
+
+def _logged_by(run_id: str) -> Detector:
+    models = models_of(run_id)
+    if not models:
+        status = MlflowClient().get_run(run_id).info.status
+        raise UserError(f"--model: run {run_id} ({status}) has logged no model; let it finish.")
+    return _from_uri(f"{_URI}{models[0].model_id}")
+
+
+def _from_uri(uri: str) -> Detector:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            repository: Any = get_artifact_repository(uri)
+            description = Model.load(repository.download_artifacts("MLmodel", folder))
+            artifacts = description.flavors["python_function"]["artifacts"]
+            weights = PurePosixPath(artifacts[SERVED_ARTIFACT]["path"])
+            if weights.is_absolute() or ".." in weights.parts:
+                raise ValueError(f"{weights} is not in it")
+            file = repository.download_artifacts(str(weights), folder)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"--model: {uri} is no detector of synthdetect: {error}") from error
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"--model: {uri} cannot be had from {mlflow.get_registry_uri()}: "
+                f"{str(error).rstrip('.')}. Set MLFLOW_TRACKING_URI to the store that has it."
+            ) from error
+        return Detector.load(Path(file))
