@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from scipy.special import expit
@@ -24,13 +23,11 @@ from synthdetect.data.batches import Batch, Batches, Images, Order
 from synthdetect.data.geometry import Preprocess
 from synthdetect.detector import Detector
 from synthdetect.errors import UserError
-from synthdetect.evaluation.ensemble import ENSEMBLES, log_odds, spread
+from synthdetect.evaluation.ensemble import ENSEMBLES, Floats, log_odds, spread
 from synthdetect.files import replace_atomically
 from synthdetect.models.networks import Network
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import predict
-
-Floats = npt.NDArray[np.float64]
 
 STATE = "state.json"
 """The file that says what the journals beside it are of."""

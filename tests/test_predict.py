@@ -321,6 +321,7 @@ def test_several_detectors_are_combined_and_each_is_shown(
     assert len(pairs) == 3
     same = (table["label_1"] == table["label_3"]).mean()
     assert pairs["same_label"][1] == pytest.approx(same)
+    assert last_run().data.metrics["predict/logit_std"] == pytest.approx(exact.std(1).mean())
 
 
 def test_detectors_that_see_alike_share_a_pass(
@@ -556,6 +557,15 @@ def test_check_submission_counts_the_errors(
     assert printed.err == f"synthdetect: {file}: 3 error(s).\n"
     assert printed.out.count("error: ") == 3
     assert "label contradicts" in printed.out
+
+
+def test_nothing_but_unreadable_images_is_no_crash(
+    predict: Predict, detectors: list[Saved], tmp_path: Path, out: Path
+) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.png").write_text("no image")
+    assert predict(detectors, tmp_path / "none").status == 0
+    assert read(out)["error"].tolist() == ["not an image of a known format"]
 
 
 # --- interrupted

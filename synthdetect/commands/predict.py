@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from synthdetect.data.manifest import SAMPLE
 from synthdetect.data.sources import unlabelled
 from synthdetect.detector import Card, Detector
 from synthdetect.errors import UserError
-from synthdetect.evaluation.ensemble import agreement
+from synthdetect.evaluation.ensemble import Floats, agreement
 from synthdetect.files import file_sha256, replace_atomically
 from synthdetect.inference import Scores, Scoring, names_sha256, tabulate
 from synthdetect.submission import TEAM_NAME, base_name, check_submission, write_submission
@@ -164,19 +165,24 @@ def _write(
 
 
 def _write_agreement(
-    folder: Path, models: Models, scores: Scores, thresholds: "np.typing.NDArray[np.float64]"
+    folder: Path, models: Models, scores: Scores, thresholds: Floats
 ) -> list[Path]:
     file = folder / "agreement.csv"
-    if len(models) == 1:
+    logits = np.delete(scores.logits, list(scores.unreadable), axis=1)
+    if len(models) == 1 or not logits.size:
         file.unlink(missing_ok=True)  # of an earlier prediction
         return []
-    logits = np.delete(scores.logits, list(scores.unreadable), axis=1)
     pairs = agreement(logits, thresholds, [name for name, _ in models])
     _write_csv(pairs, file)
+    numbers = combinations(range(1, len(models) + 1), 2)
+    shares = pairs[["same_label", "spearman"]].to_numpy()
     table(
         "Agreement",
         ["models", "same label", "Spearman"],
-        [[f"{a} / {b}", f"{same:.1%}", f"{rho:.3f}"] for a, b, same, rho in pairs.to_numpy()],
+        [
+            [f"{a} and {b}", f"{same:.1%}", f"{rho:.3f}"]
+            for (a, b), (same, rho) in zip(numbers, shares, strict=True)
+        ],
     )
     return [file]
 
@@ -198,6 +204,9 @@ def _summarise(run: Run, predictions: pd.DataFrame, speed: float) -> None:
     unreadable = len(_unreadable(predictions))
     counts = {"images": len(predictions), "synthetic": called, "unreadable": unreadable}
     metrics = {f"predict/{name}": float(count) for name, count in counts.items()}
+    for name in ("logit_std", "probability_std"):
+        if name in predictions and unreadable < len(predictions):
+            metrics[f"predict/{name}"] = float(predictions[name].mean())
     if speed == speed:  # not nan
         metrics["predict/images_per_second"] = speed
     run.log_metrics(metrics)

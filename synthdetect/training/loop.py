@@ -219,7 +219,7 @@ def predict(
         for batch in batches:
             if len(batch.rows):
                 images = batch.images.to(device.torch, non_blocking=True)
-                result[batch.rows.numpy()] = network(images).double().cpu().numpy()
+                result[batch.rows.numpy()] = network(images).cpu().double().numpy()
             on_batch(len(batch.rows) + len(batch.unreadable), math.nan)
     return result
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -10,11 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.entities import Run
+from playwright.sync_api import expect, sync_playwright
 
 from synthdetect.detector import Detector
 from tests.e2e.conftest import Platform, end
 
 EPOCHS = "3"
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +189,34 @@ def test_mlflow_run_fails_for_an_unknown_parameter(platform: Platform) -> None:
     assert platform.run(*platform.project("main", lrr="3")) != 0
     assert "unknown option --lrr. Did you mean --lr?" in platform.output()
     assert platform.latest().info.status == "FAILED"
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium (.ci/run installs it)")
+def test_a_browser_shows_the_run_its_results_and_its_figures(
+    platform: Platform, finished: Run
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = platform.environment["MLFLOW_TRACKING_URI"]
+    server = platform.start(
+        "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)
+    )
+    try:
+        platform.wait_for(server, "Application startup complete")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            run = f"http://127.0.0.1:{port}/#/experiments/0/runs/{finished.info.run_id}"
+            page.goto(run)
+            expect(page.get_by_text("Finished", exact=True).first).to_be_visible(timeout=60_000)
+            expect(page.get_by_text("test / realsr_df2k").first).to_be_attached(timeout=30_000)
+            page.goto(f"{run}/artifacts")
+            for name in ("figures", "test", "worst_mistakes.png"):
+                page.get_by_text(name, exact=True).first.click(timeout=30_000)
+            picture = page.locator("img[src^='blob:'], img[src*='get-artifact']").first
+            expect(picture).to_be_visible(timeout=30_000)
+            assert picture.evaluate("image => image.naturalWidth") > 500
+            browser.close()
+    finally:
+        end(server, signal.SIGTERM)
