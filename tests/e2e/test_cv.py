@@ -73,8 +73,8 @@ def test_killed_damaged_mended_and_finished(platform: Platform, small_table: pd.
     # The final model: every labelled image, and the decision from out-of-fold predictions.
     refit = after["refit"]
     assert refit.data.metrics["decision/threshold"] == done.data.metrics["decision/threshold"]
-    train = refit.data.metrics["data/train/0"] + refit.data.metrics["data/train/1"]
-    assert train == len(labelled)
+    train = [refit.data.metrics[f"data/train/{label}"] for label in ("real", "synthetic")]
+    assert sum(train) == len(labelled)
     assert "val/auc" not in refit.data.metrics
     version = client.get_model_version_by_alias("cv", "champion")
     assert version.run_id == refit.info.run_id
