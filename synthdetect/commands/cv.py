@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from synthdetect.commands.resuming import fetch_checkpoint, recorded, require_same_data
-from synthdetect.commands.train import announce, conclude, read_data, tags
+from synthdetect.commands.resuming import fetch_checkpoint
+from synthdetect.commands.train import announce, begin, conclude, tags
 from synthdetect.config import CvOptions
 from synthdetect.console import console, table
 from synthdetect.data.folds import assign, fold_manifest, pooled
@@ -21,10 +21,9 @@ from synthdetect.errors import UserError
 from synthdetect.evaluation.figures import folds_figure
 from synthdetect.evaluation.predictions import evaluate, tabulate
 from synthdetect.experiment import CONFIG, Decision, decide, run_training
-from synthdetect.models.networks import check
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import FOLD, Run, open_run
-from synthdetect.training.devices import Device, resolve
+from synthdetect.training.devices import Device
 
 FOLDS = "folds.csv"
 """The parent's artifact that says which image is in which fold."""
@@ -51,14 +50,7 @@ class Fold:
 
 def cross_validate(options: CvOptions) -> None:
     """Train a detector a fold, each in a child run, and pool what they say of unseen images."""
-    digest = ""
-    if options.resume:
-        options, digest = recorded(options)
-    check(options.arch, options.image_size, options.weights)
-    device = resolve(options.device, options.precision, options.workers)
-    prepared = read_data(options)
-    if digest:
-        require_same_data(prepared, digest, options.resume)
+    options, device, prepared = begin(options)
     name = f"cv {options.arch} {options.recipe}"
     with open_run(name, kind="cv", tags=tags("cv", options), resume=options.resume) as run:
         announce(run, prepared)

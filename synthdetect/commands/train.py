@@ -4,7 +4,12 @@ import shlex
 
 import mlflow
 
-from synthdetect.commands.resuming import fetch_checkpoint, recorded, require_same_data
+from synthdetect.commands.resuming import (
+    Given,
+    fetch_checkpoint,
+    recorded,
+    require_same_data,
+)
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.prepare import Prepared, prepare
@@ -12,19 +17,12 @@ from synthdetect.experiment import Outcome, run_training, summary_rows
 from synthdetect.models.networks import check
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import Run, open_run
-from synthdetect.training.devices import resolve
+from synthdetect.training.devices import Device, resolve
 
 
 def train(options: TrainOptions) -> None:
     """Train one detector in one run and print what came of it."""
-    digest = ""
-    if options.resume:
-        options, digest = recorded(options)
-    check(options.arch, options.image_size, options.weights)
-    device = resolve(options.device, options.precision, options.workers)
-    prepared = read_data(options)
-    if digest:
-        require_same_data(prepared, digest, options.resume)
+    options, device, prepared = begin(options)
     name = f"{options.arch} {options.recipe}"
     with open_run(name, kind="train", tags=tags("train", options), resume=options.resume) as run:
         announce(run, prepared)
@@ -35,10 +33,25 @@ def train(options: TrainOptions) -> None:
     conclude(run, outcome, options.register, version)
 
 
-def read_data(options: TrainOptions) -> Prepared:
-    """Prepare the data, with a bar."""
+def begin(options: Given) -> tuple[Given, Device, Prepared]:
+    """Check everything that can be checked before a run is opened.
+
+    Returns:
+        The options (of a resumed run, those it recorded), the device and the data.
+
+    Raises:
+        UserError: whatever is wrong with them.
+    """
+    digest = ""
+    if options.resume:
+        options, digest = recorded(options)
+    check(options.arch, options.image_size, options.weights)
+    device = resolve(options.device, options.precision, options.workers)
     with counting("reading the data") as count:
-        return prepare(options, seed=options.seed, progress=count)
+        prepared = prepare(options, seed=options.seed, progress=count)
+    if digest:
+        require_same_data(prepared, digest, options.resume)
+    return options, device, prepared
 
 
 def tags(command: str, options: Options) -> dict[str, str]:
