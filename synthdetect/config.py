@@ -38,7 +38,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RecipeName = Literal["baseline", "constrained", "open"]
-ThresholdRule = Literal["balanced_accuracy", "f1", "half"]
+ThresholdRule = Literal["balanced_accuracy", "f1", "fpr", "half"]
 
 
 _CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -212,10 +212,19 @@ class DecisionOptions(Options):
     section: ClassVar = "decision"
 
     threshold: ThresholdRule = Field(
-        "balanced_accuracy", description="what the threshold maximises on validation (half: 0.5)"
+        "balanced_accuracy",
+        description="chosen on validation: the best balanced_accuracy or f1, most found at max_fpr "
+        "(fpr), or 0.5 (half)",
     )
-    calibration: Literal["temperature", "none"] = Field(
+    max_fpr: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="share of real images that threshold=fpr lets be called synthetic"
+    )
+    calibration: Literal["temperature", "platt", "isotonic", "none"] = Field(
         "temperature", description="how probabilities are calibrated on validation"
+    )
+    unsure: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0,
+        description="answer 'unsure' where the probability is this near to the threshold",
     )
 
 

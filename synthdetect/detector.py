@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,11 +18,12 @@ from synthdetect import __version__
 from synthdetect.data.geometry import GEOMETRIES, Preprocess
 from synthdetect.data.labels import CLASSES
 from synthdetect.errors import UserError
+from synthdetect.evaluation.calibration import UNCALIBRATED, Calibration
 from synthdetect.files import replace_atomically
 from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.networks import IMAGENET_MEAN, IMAGENET_STD, Network, build
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of a card changes."""
 
 
@@ -34,8 +35,9 @@ class Card:
         arch: a name of `ARCHITECTURES`.
         image_size: side of the square the network sees, in pixels.
         geometry: how an image becomes that square; a name of `GEOMETRIES`.
-        temperature: what logits are divided by before the sigmoid; fitted on validation.
+        calibration: from the network's logits to those of the probabilities; from validation.
         threshold: the probability from which on an image is called synthetic; from validation.
+        unsure: the answer is "unsure" where the probability is nearer to the threshold than this.
         provenance: data, starting weights, run and options, for the record.
         weights_sha256: of the tensors; checked when the file is read.
     """
@@ -43,8 +45,9 @@ class Card:
     arch: str
     image_size: int
     geometry: str
-    temperature: float = 1.0
+    calibration: Calibration = UNCALIBRATED
     threshold: float = 0.5
+    unsure: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
     classes: tuple[str, ...] = CLASSES
@@ -63,8 +66,8 @@ class Detector:
         self.preprocess = Preprocess(card.image_size, card.geometry)
 
     def calibrated(self, logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """The network's logits divided by the temperature."""
-        return np.asarray(logits, dtype=np.float64) / self.card.temperature
+        """The network's logits as log-odds that mean what they say."""
+        return self.card.calibration(logits)
 
     def score(self, squares: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """The probability that each preprocessed image is synthetic.
@@ -82,7 +85,7 @@ class Detector:
     def save(self, path: Path) -> Card:
         """Write the detector to one `.safetensors` file and return the card as written."""
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
-        card = Card(**{**asdict(self.card), "weights_sha256": _digest(tensors)})
+        card = replace(self.card, weights_sha256=_digest(tensors))
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(path) as temporary:
             save_file(tensors, temporary, metadata={"card": json.dumps(asdict(card))})
@@ -122,8 +125,10 @@ def _card(header: Any, path: Path) -> Card:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in header.items()
         }
+        knots = tuple((before, after) for before, after in header["calibration"].pop("knots"))
+        fields["calibration"] = Calibration(**header["calibration"], knots=knots)
         card = Card(**fields)
-    except TypeError as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: its card does not fit: {error}") from error
     if (card.classes, card.mean, card.std) != (CLASSES, IMAGENET_MEAN, IMAGENET_STD):
         raise UserError(f"{path}: made for other classes or another normalisation.")

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import torch
 from mlflow.data.dataset import Dataset
 from mlflow.entities import LoggedModel
@@ -21,11 +18,12 @@ from synthdetect.data.geometry import Preprocess
 from synthdetect.data.manifest import Manifest
 from synthdetect.data.prepare import Prepared
 from synthdetect.detector import Card, Detector
-from synthdetect.evaluation.calibration import fit_temperature
-from synthdetect.evaluation.figures import draw, learning_curves
-from synthdetect.evaluation.metrics import choose_threshold
+from synthdetect.evaluation.decision import Decision, decide
+from synthdetect.evaluation.figures import learning_curves
 from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
+from synthdetect.evaluation.summary import summary_markdown
 from synthdetect.models.networks import Network, Start, build, initialise
+from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.model import log_detector
 from synthdetect.tracking.run import Run, environment, undisturbed
 from synthdetect.training import checkpoint
@@ -59,18 +57,16 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Final:
     """What is otherwise taken from validation, for a training that has none.
 
     Attributes:
         epochs: how many to train.
-        temperature: of the probabilities.
-        threshold: between the labels.
+        decision: from scores to answers.
     """
 
     epochs: int
-    temperature: float
-    threshold: float
+    decision: Decision
 
 
 def run_training(
@@ -78,16 +74,16 @@ def run_training(
     options: TrainOptions,
     prepared: Prepared,
     device: Device,
-    decision: Decision | None = None,
+    final: Final | None = None,
 ) -> Outcome:
     """Train, evaluate and log one detector in an open run; goes on where the run had stopped.
 
     Args:
         run: to log to; its id names the folder of checkpoints.
         options: of the training.
-        prepared: data with train and val splits, or, with a `decision`, without val.
+        prepared: data with train and val splits, or, with a `final`, without val.
         device: what computes.
-        decision: for a final training on all labelled images.
+        final: for a final training on all labelled images.
 
     Raises:
         UserError: a checkpoint that does not fit, or starting weights that are not to be had.
@@ -112,11 +108,11 @@ def run_training(
             if (folder / LAST).is_file():
                 checkpoint.load(folder / LAST, training)
                 run.log_history(training.progress.history, datasets)
-            epochs = decision.epochs if decision else options.epochs
+            epochs = final.epochs if final else options.epochs
             _fit(run, options, manifest, device, cache, training, folder, datasets, epochs)
             checkpoint.load_network(folder / BEST, network)
             detector, logits = _calibrated(
-                options, manifest, device, cache, network, start, run, decision
+                options, manifest, device, cache, network, start, run, final
             )
     except BaseException:
         with undisturbed():
@@ -125,11 +121,12 @@ def run_training(
                     run.log_file(folder / name, CHECKPOINTS)
         raise
     run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
+    card = detector.card
     tables = {
-        split: tabulate(manifest.split(split).table, logits[split], detector.card.threshold)
-        for split in logits
+        split: tabulate(manifest.split(split).table, detector.calibrated(raw), card.threshold, raw)
+        for split, raw in logits.items()
     }
-    evaluations = evaluate(tables, detector.card.threshold, seed=options.seed)
+    evaluations = evaluate(tables, card.threshold, seed=options.seed, band=card.unsure)
     model = log_detector(run, detector)
     outcome = Outcome(detector, evaluations, model, training)
     _log_results(run, outcome, manifest, datasets)
@@ -239,9 +236,9 @@ def _calibrated(
     network: Network,
     start: Start,
     run: Run,
-    decision: Decision | None,
+    final: Final | None,
 ) -> tuple[Detector, dict[str, Any]]:
-    """Score every evaluation split, and set temperature and threshold on val alone."""
+    """Score every evaluation split, and set calibration and threshold on val alone."""
     splits = [split for split in manifest.splits if split != "train"]
     parts = {split: manifest.split(split) for split in splits}
     logits = {}
@@ -256,29 +253,20 @@ def _calibrated(
                 count(done, total)
 
             logits[split] = predict(network, batches, device, len(part), on_batch)
-    if decision is None:
+    if final:
+        decision = final.decision
+    else:
         decision = decide(options, parts["val"].table["label"], logits["val"])
-    logits = {split: values / decision.temperature for split, values in logits.items()}
     card = Card(
         arch=options.arch,
         image_size=options.image_size,
         geometry=options.geometry,
-        temperature=decision.temperature,
+        calibration=decision.calibration,
         threshold=decision.threshold,
+        unsure=decision.unsure,
         provenance=_provenance(options, manifest, start, run),
     )
     return Detector(network.cpu(), card), logits
-
-
-def decide(
-    options: TrainOptions, labels: npt.ArrayLike, logits: npt.NDArray[np.float64], epochs: int = 0
-) -> Decision:
-    """Fit temperature and threshold on validation images (or those out of fold), never on test."""
-    temperature = 1.0
-    if options.calibration == "temperature":
-        temperature = fit_temperature(labels, logits)
-    threshold = choose_threshold(labels, logits / temperature, options.threshold)
-    return Decision(epochs, temperature, threshold)
 
 
 def _provenance(
@@ -308,56 +296,23 @@ def _log_results(
         {
             "best/epoch": float(progress.best_epoch),
             "decision/threshold": card.threshold,
-            "decision/temperature": card.temperature,
+            **{f"decision/{name}": v for name, v in card.calibration.describe().items()},
         },
         model_id=model_id,
     )
     figure = learning_curves(progress.history, progress.best_epoch)
     run.log_figure(figure, "figures/learning_curves.png")
     for split, evaluation in outcome.evaluations.items():
-        prefix = "best/val" if split == "val" else split
-        run.log_metrics(evaluation.flat(prefix), dataset=datasets[split], model_id=model_id)
-        run.log_table(evaluation.predictions, f"predictions/{split}.csv")
-        run.log_table(evaluation.overall, f"evaluation/{split}.csv")
-        if len(evaluation.generators):
-            run.log_table(evaluation.generators, f"evaluation/{split}_generators.csv")
         files = [manifest.file(path) for path in evaluation.predictions["path"]]
-        for name, figure in draw(evaluation, card.threshold, files, outcome.detector.preprocess):
-            run.log_figure(figure, f"figures/{split}/{name}.png")
-    run.describe(summary_markdown(outcome))
-
-
-def summary_rows(outcome: Outcome) -> pd.DataFrame:
-    """The results a person looks at first: a row a split and a generator, as text."""
-    rows = []
-    for split, evaluation in outcome.evaluations.items():
-        m = evaluation.overall.set_index("metric")
-        auc = _with_interval(m.loc["auc"])
-        if evaluation.control_auc == evaluation.control_auc:  # not nan
-            auc = f"{evaluation.control_auc:.3f} against real"
-        cells = [_text(m.loc[name, "value"]) for name in ("accuracy", "f1", "ece")]
-        rows.append((split, len(evaluation.predictions), auc, *cells))
-        for g in evaluation.generators.to_dict(orient="records") if split != "val" else ():
-            auc = f"{g['auc']:.3f} [{g['auc_low']:.3f}, {g['auc_high']:.3f}]"
-            rows.append((f"  {split} / {g['generator']}", g["images"], auc, "", "", ""))
-    return pd.DataFrame(rows, columns=["images of", "n", "AUC [95 %]", "accuracy", "F1", "ECE"])
-
-
-def summary_markdown(outcome: Outcome) -> str:
-    """The same as Markdown, for the run's page in the UI."""
-    table = summary_rows(outcome)
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.to_numpy()]
-    progress = outcome.training.progress
+        log_evaluation(
+            run,
+            evaluation,
+            "best/val" if split == "val" else split,
+            card.threshold,
+            dataset=datasets[split],
+            model_id=model_id,
+            images=(files, outcome.detector.preprocess),
+        )
     chosen = f"Best of {progress.epoch} epochs by validation AUC: {progress.best_epoch}."
-    return "\n".join([*lines, "", f"{chosen} Model: `models:/{outcome.model.model_id}`"])
-
-
-def _with_interval(row: "pd.Series[float]") -> str:
-    if row["value"] != row["value"]:
-        return "undefined"
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
-def _text(value: float) -> str:
-    return "undefined" if value != value else f"{value:.3f}"
+    model = f"Model: `models:/{model_id}`"
+    run.describe(f"{summary_markdown(outcome.evaluations)}\n\n{chosen} {model}")

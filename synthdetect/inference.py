@@ -23,6 +23,7 @@ from synthdetect.data.batches import Batch, Batches, Images, Order
 from synthdetect.data.geometry import Preprocess
 from synthdetect.detector import Detector
 from synthdetect.errors import UserError
+from synthdetect.evaluation.calibration import unsure
 from synthdetect.evaluation.ensemble import ENSEMBLES, Floats, log_odds, spread
 from synthdetect.files import replace_atomically
 from synthdetect.models.networks import Network
@@ -220,7 +221,7 @@ def names_sha256(images: Images) -> str:
 
 
 def tabulate(
-    names: Sequence[str], scores: Scores, thresholds: Floats, ensemble: str
+    names: Sequence[str], scores: Scores, thresholds: Floats, ensemble: str, band: float = 0.0
 ) -> tuple[pd.DataFrame, float]:
     """Make the table of predictions.
 
@@ -228,8 +229,8 @@ def tabulate(
         The table and the threshold between the labels. It has a row an image, with the columns
         `image`; of several models `logit_1`, `probability_1` and `label_1` (0 real, 1 synthetic)
         and so on; `logit`, `probability` and `label` of all together; of several models
-        `logit_std` and `probability_std` between them; and `error`, why an image is unreadable,
-        which then has no numbers.
+        `logit_std` and `probability_std` between them; with a band, `unsure` (0 or 1); and
+        `error`, why an image is unreadable, which then has no numbers.
     """
     rows = [row for row in range(len(names)) if row not in scores.unreadable]
     logits = scores.logits[:, rows]
@@ -239,6 +240,8 @@ def tabulate(
         for number, (values, own) in enumerate(zip(logits, thresholds, strict=True), 1):
             columns |= _answers(f"_{number}", values, expit(values), own)
     columns |= _answers("", log_odds(ensemble, logits, probability), probability, threshold)
+    if band:
+        columns["unsure"] = pd.array(unsure(probability, threshold, band).astype(int), "Int8")
     if len(logits) > 1:
         columns["logit_std"], columns["probability_std"] = spread(logits)
     table = pd.DataFrame(columns, index=rows).reindex(range(len(names)))

@@ -171,7 +171,7 @@ def test_every_unknown_name_of_a_call_is_named() -> None:
         ("arch", ""),
         ("recipe", "best"),
         ("threshold", "accuracy"),
-        ("calibration", "platt"),
+        ("calibration", "scaling"),
         ("on_bad_image", "ignore"),
         ("device", "tpu"),
         ("precision", "fp8"),

@@ -20,13 +20,14 @@ from safetensors.torch import load_file, save_file
 
 from synthdetect.detector import Card, Detector
 from synthdetect.errors import UserError
+from synthdetect.evaluation.calibration import Calibration
 from synthdetect.models.networks import build
 
 CARD = Card(
     arch="mobilenet_v3_large",
     image_size=32,
     geometry="resize",
-    temperature=1.7,
+    calibration=Calibration(slope=1 / 1.7),
     threshold=0.4,
     provenance={"run_id": "abc", "training_generators": ["glide", "sd14"], "finetune": 0.2},
 )
@@ -138,7 +139,7 @@ def test_the_card_read_back_is_the_card_that_was_written(
 
 def test_the_card_says_what_it_was_given_and_the_weights_hash(detector: Detector) -> None:
     assert detector.card == CARD
-    assert (CARD.classes, CARD.format, CARD.weights_sha256) == (("real", "synthetic"), 1, "")
+    assert (CARD.classes, CARD.format, CARD.weights_sha256) == (("real", "synthetic"), 2, "")
 
 
 def test_equal_weights_have_equal_hashes_and_others_do_not(
@@ -219,12 +220,14 @@ def test_a_card_that_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"format": 2}, "card format 2; this version reads 1"),
+        ({"format": 1}, "card format 1; this version reads 2"),
         ({"format": None}, "card format None"),
         ({"arch": "vgg16"}, "vgg16"),
         ({"geometry": "stretch"}, "stretch"),
         ({"arch": "resnet18"}, "resnet18"),
         ({"mood": "good"}, "mood"),
+        ({"calibration": {"slope": 1}}, "knots"),
+        ({"calibration": "temperature"}, "its card does not fit"),
         ({"weights_sha256": "0" * 64}, "weights are not those"),
     ],
 )

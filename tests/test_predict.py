@@ -31,6 +31,7 @@ from synthdetect import cli
 from synthdetect.data.sources import unlabelled
 from synthdetect.detector import Card, Detector
 from synthdetect.errors import UserError
+from synthdetect.evaluation.calibration import Calibration
 from synthdetect.inference import STATE, Scoring
 from synthdetect.models.networks import build
 from synthdetect.submission import check_submission, image_ids_of
@@ -103,7 +104,12 @@ def save(path: Path, seed: int, **card: Any) -> Saved:
     with torch.no_grad():  # with the batch's statistics the scores of its images differ
         network.train()
         network(torch.randint(0, 256, (16, 3, SIZE, SIZE), dtype=torch.uint8))
-    given = {"geometry": "resize", "temperature": 1.0 + seed, "provenance": ALLOWED, **card}
+    given = {
+        "geometry": "resize",
+        "calibration": Calibration(slope=1 / (1 + seed)),
+        "provenance": ALLOWED,
+        **card,
+    }
     detector = Detector(network, Card(arch="mobilenet_v3_large", image_size=SIZE, **given))
     seen = np.stack([detector.preprocess(picture(number)) for number in range(11)])
     threshold = float(np.median(detector.score(seen)))

@@ -18,9 +18,11 @@ from synthdetect.data.folds import read as read_folds
 from synthdetect.data.manifest import Manifest
 from synthdetect.data.prepare import Prepared
 from synthdetect.errors import UserError
+from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.figures import folds_figure
 from synthdetect.evaluation.predictions import evaluate, tabulate
-from synthdetect.experiment import CONFIG, Decision, decide, run_training
+from synthdetect.experiment import CONFIG, Final, run_training
+from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import FOLD, Run, open_run
 from synthdetect.training.devices import Device
@@ -41,7 +43,7 @@ class Fold:
 
     Attributes:
         metrics: of its run.
-        predictions: of the images it held out, with `raw_logit` beside the calibrated one.
+        predictions: of the images it held out.
     """
 
     metrics: Mapping[str, float]
@@ -66,9 +68,9 @@ def cross_validate(options: CvOptions) -> None:
                 f"{len(failed)} of {folds['fold'].nunique()} folds failed: {listed}. "
                 f"Go on with: synthdetect cv --resume {run.id}"
             )
-        decision = _conclude_folds(run, options, done)
+        final = _conclude_folds(run, options, done)
         if options.refit:
-            _refit(run, options, prepared, device, decision)
+            _refit(run, options, prepared, device, final)
     console.print(f"run          {run.id}")
 
 
@@ -131,35 +133,33 @@ def _train_child(
     fold: str,
     name: str,
     resume: str,
-    decision: Decision | None = None,
+    final: Final | None = None,
 ) -> str:
     """One training in a child run; returns the child's id."""
     labels = {**tags("cv", options), FOLD: fold}
-    kind = "refit" if decision else "fold"
+    kind = "refit" if final else "fold"
     with open_run(name, kind=kind, tags=labels, resume=resume, parent=parent) as child:
         if resume:
             fetch_checkpoint(child, options.output)
-        outcome = run_training(child, options, prepared, device, decision)
-        if decision:
+        outcome = run_training(child, options, prepared, device, final)
+        if final:
             version = register(outcome.model, options.register) if options.register else ""
             conclude(child, outcome, options.register, version)
     return child.id
 
 
-def _refit(
-    run: Run, options: CvOptions, prepared: Prepared, device: Device, decision: Decision
-) -> None:
+def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:
     child = _children(run).get("refit", "")
     if child and _is_finished(run, child):
         console.print(f"[bold]refit[/]  is done (run {child})")
         return
-    console.print(f"[bold]refit[/]  {decision.epochs} epochs on all labelled images")
+    console.print(f"[bold]refit[/]  {final.epochs} epochs on all labelled images")
     part = replace(prepared, manifest=pooled(prepared.manifest))
-    child = _train_child(run, options, part, device, "refit", "refit", child, decision)
+    child = _train_child(run, options, part, device, "refit", "refit", child, final)
     run.set_tags({"synthdetect.refit_run": child})
 
 
-def _conclude_folds(run: Run, options: CvOptions, done: Mapping[int, Fold]) -> Decision:
+def _conclude_folds(run: Run, options: CvOptions, done: Mapping[int, Fold]) -> Final:
     """Log means, deviations and pooled metrics; decide what the final training needs."""
     rows = pd.DataFrame({fold: dict(result.metrics) for fold, result in done.items()}).T
     per_fold = rows[[name for name in rows if name.startswith(("best/", "test/"))]].dropna(axis=1)
@@ -172,25 +172,23 @@ def _conclude_folds(run: Run, options: CvOptions, done: Mapping[int, Fold]) -> D
         [result.predictions.assign(fold=fold) for fold, result in done.items()], ignore_index=True
     )
     epochs = int(np.ceil(np.median(rows["best/epoch"])))
-    decision = decide(options, oof["label"], oof["raw_logit"].to_numpy(), epochs)
-    logits = (oof["raw_logit"] / decision.temperature).to_numpy()
-    pool = tabulate(oof.drop(columns=["logit", "probability", "predicted"]), logits,
-                    decision.threshold)  # fmt: skip
-    evaluation = evaluate({"oof": pool}, decision.threshold, seed=options.seed)["oof"]
-    run.log_metrics({**summary, **evaluation.flat("oof")})
+    raw = oof["raw_logit"].to_numpy()
+    decision = decide(options, oof["label"], raw)
+    pool = tabulate(oof, decision.calibration(raw), decision.threshold, raw)
+    evaluation = evaluate(
+        {"oof": pool}, decision.threshold, seed=options.seed, band=decision.unsure
+    )["oof"]
+    log_evaluation(run, evaluation, "oof", decision.threshold)
     run.log_metrics(
         {
+            **summary,
             "refit/epochs": float(epochs),
-            "decision/temperature": decision.temperature,
             "decision/threshold": decision.threshold,
+            **{f"decision/{name}": v for name, v in decision.calibration.describe().items()},
         }
     )
     run.set_tags({"synthdetect.refit_rule": REFIT_RULE})
     run.log_table(per_fold.rename_axis("fold").reset_index(), "cv/folds.csv")
-    run.log_table(pool, "predictions/oof.csv")
-    run.log_table(evaluation.overall, "evaluation/oof.csv")
-    if len(evaluation.generators):
-        run.log_table(evaluation.generators, "evaluation/oof_generators.csv")
     run.log_figure(folds_figure(per_fold, pool), "figures/folds.png")
     shown = [
         [name, _pm(summary, name), _interval(evaluation.overall, name)]
@@ -200,7 +198,7 @@ def _conclude_folds(run: Run, options: CvOptions, done: Mapping[int, Fold]) -> D
     table("Cross-validation", columns, shown)
     lines = [" | ".join(["", *row, ""]).strip() for row in [columns, ["---"] * 3, *shown]]
     run.describe("\n".join(lines))
-    return decision
+    return Final(epochs, decision)
 
 
 def _pm(summary: Mapping[str, float], name: str) -> str:
@@ -229,8 +227,7 @@ def _finished_fold(run: Run, run_id: str) -> Fold:
     predictions = _artifact(run, run_id, "predictions/val.csv")
     if predictions is None:
         raise UserError(f"run {run_id} has lost its predictions; delete it and resume.")
-    raw = predictions["logit"] * metrics["decision/temperature"]
-    return Fold(metrics, predictions.assign(raw_logit=raw))
+    return Fold(metrics, predictions)
 
 
 def _artifact(run: Run, run_id: str, path: str) -> pd.DataFrame | None:

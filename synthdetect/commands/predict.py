@@ -66,7 +66,8 @@ def predict_images(options: PredictOptions) -> None:
         speed = _score(run, options, scoring, device)
         scores = scoring.scores()
         thresholds = np.array([detector.card.threshold for detector in detectors])
-        predictions, threshold = tabulate(names, scores, thresholds, options.ensemble)
+        band = float(np.mean([detector.card.unsure for detector in detectors]))
+        predictions, threshold = tabulate(names, scores, thresholds, options.ensemble, band)
         files = _write(folder, options, models, predictions, threshold)
         files += _write_agreement(folder, models, scores, thresholds)
         files += _write_unreadable(folder, predictions)
@@ -203,6 +204,8 @@ def _summarise(run: Run, predictions: pd.DataFrame, speed: float) -> None:
     called = int(predictions["label"].sum())
     unreadable = len(_unreadable(predictions))
     counts = {"images": len(predictions), "synthetic": called, "unreadable": unreadable}
+    if "unsure" in predictions:
+        counts["unsure"] = int(predictions["unsure"].sum())
     metrics = {f"predict/{name}": float(count) for name, count in counts.items()}
     for name in ("logit_std", "probability_std"):
         if name in predictions and unreadable < len(predictions):
@@ -212,7 +215,7 @@ def _summarise(run: Run, predictions: pd.DataFrame, speed: float) -> None:
     run.log_metrics(metrics)
     table(
         "Predictions",
-        ["images", "called synthetic", "unreadable", "images/s"],
+        [*counts, "images/s"],
         [[*(f"{count:,}" for count in counts.values()), f"{speed:.1f}" if speed == speed else "-"]],
     )
 

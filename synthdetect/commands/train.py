@@ -13,7 +13,8 @@ from synthdetect.commands.resuming import (
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.prepare import Prepared, prepare
-from synthdetect.experiment import Outcome, run_training, summary_rows
+from synthdetect.evaluation.summary import summary_rows
+from synthdetect.experiment import Outcome, run_training
 from synthdetect.models.networks import check
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import Run, open_run
@@ -83,11 +84,12 @@ def announce(run: Run, prepared: Prepared) -> None:
 
 def conclude(run: Run, outcome: Outcome, name: str, version: str) -> None:
     """Print the results, where they are, and what to do with the model."""
-    rows = summary_rows(outcome)
+    rows = summary_rows(outcome.evaluations)
     table("Results", list(rows.columns), [list(map(str, row)) for row in rows.to_numpy()])
     card = outcome.detector.card
     uri = f"models:/{outcome.model.model_id}"
-    console.print(f"threshold    {card.threshold:.4f}, temperature {card.temperature:.3f}")
+    numbers = [f"{name} {value:.3f}" for name, value in card.calibration.describe().items()]
+    console.print(f"threshold    {card.threshold:.4f}, {', '.join(numbers)}")
     console.print(f"run          {run.id}")
     console.print(f"model        {uri}")
     if name:

@@ -1,31 +1,132 @@
-"""Making probabilities mean what they say, by one number fitted on validation."""
+"""Making probabilities mean what they say, by a map of logits that is fitted on validation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_expit
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_expit, logit
+from sklearn.isotonic import IsotonicRegression
+
+Floats = npt.NDArray[np.float64]
 
 _LIMITS = (0.05, 20.0)
 
 
-def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
-    """The temperature that makes `logits / temperature` likeliest.
+@dataclass(frozen=True)
+class Calibration:
+    """From the network's logits to calibrated ones; never falling, so no order is turned round.
 
-    One number cannot change the order of scores, so AUC stays as it is. Guo et al., "On Calibration
-    of Modern Neural Networks", ICML 2017, section 4.2.
+    Attributes:
+        slope: what a logit is multiplied by: one over the temperature.
+        offset: what is then added.
+        knots: if any, pairs of a logit and the calibrated logit it becomes, both rising; between
+            them one goes straight, beyond them the last one holds. Slope and offset are not used.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    knots: tuple[tuple[float, float], ...] = ()
+
+    def __call__(self, logits: npt.ArrayLike) -> Floats:
+        """Calibrated log-odds of "synthetic", in the shape of `logits`."""
+        x = np.asarray(logits, dtype=np.float64)
+        if self.knots:
+            before, after = np.array(self.knots).T
+            return np.asarray(np.interp(x, before, after))
+        return self.slope * x + self.offset
+
+    def describe(self) -> dict[str, float]:
+        """Its numbers by name, for the record."""
+        if self.knots:
+            return {"knots": float(len(self.knots))}
+        if self.offset:
+            return {"slope": self.slope, "offset": self.offset}
+        return {"temperature": 1 / self.slope}
+
+
+UNCALIBRATED = Calibration()
+
+
+def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
+    """Divide by the temperature that makes the labels likeliest, from 0.05 to 20.
+
+    One number cannot change the order of scores, so AUC stays as it is; above 1 the network was too
+    sure. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
 
     Args:
         labels: shape (images,), 0 or 1, of validation images.
         logits: their scores.
-
-    Returns:
-        From 0.05 to 20; above 1 the network was too sure.
     """
-    y, x = np.asarray(labels).astype(bool), np.asarray(logits, dtype=np.float64)
+    y, x = _checked(labels, logits)
     sign = np.where(y, 1.0, -1.0)
 
     def loss(log_temperature: float) -> float:
         return float(-log_expit(sign * x / np.exp(log_temperature)).mean())
 
     low, high = np.log(_LIMITS)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+    best = minimize_scalar(loss, bounds=(low, high), method="bounded").x
+    return Calibration(slope=float(np.exp(-best)))
+
+
+def fit_platt(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
+    """A slope and an offset: temperature, and a correction of how often images are synthetic.
+
+    The targets lie a little inside 0 and 1, by Laplace's rule. Platt, "Probabilistic Outputs for
+    Support Vector Machines", 1999, section 2.2. The slope is kept positive.
+    """
+    y, x = _checked(labels, logits)
+    positives, negatives = y.sum(), (~y).sum()
+    target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    scale = max(float(np.abs(x).max()), 1e-12)
+
+    def loss(parameters: Floats) -> float:
+        z = parameters[0] * x / scale + parameters[1]
+        return float(-(target * log_expit(z) + (1 - target) * log_expit(-z)).mean())
+
+    bounds = [(scale / _LIMITS[1], scale / _LIMITS[0]), (None, None)]
+    found = minimize(loss, np.array([scale, 0.0]), method="L-BFGS-B", bounds=bounds).x
+    return Calibration(slope=float(found[0]) / scale, offset=float(found[1]))
+
+
+def fit_isotonic(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
+    """The never-falling steps that fit the labels best.
+
+    Scores on one step become equal, so AUC can change a little, and hundreds of images are needed.
+    Probabilities stay 1 / (images + 2) away from 0 and 1, which no sample shows. Zadrozny and
+    Elkan, "Transforming Classifier Scores into Accurate Multiclass Probability Estimates",
+    KDD 2002.
+    """
+    y, x = _checked(labels, logits)
+    edge = 1 / (len(y) + 2)
+    steps = IsotonicRegression(y_min=edge, y_max=1 - edge).fit(x, y)
+    after = logit(steps.y_thresholds_)
+    return Calibration(knots=tuple(zip(steps.X_thresholds_.tolist(), after.tolist(), strict=True)))
+
+
+def no_calibration(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
+    """Leave the network's logits as they are."""
+    return UNCALIBRATED
+
+
+CALIBRATIONS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], Calibration]] = {
+    "temperature": fit_temperature,
+    "platt": fit_platt,
+    "isotonic": fit_isotonic,
+    "none": no_calibration,
+}
+"""Ways to calibrate, by name: from validation labels and logits."""
+
+
+UNSURE = "unsure"
+"""The answer that is neither label."""
+
+
+def unsure(probability: npt.ArrayLike, threshold: float, band: float) -> npt.NDArray[np.bool_]:
+    """Where the answer is "unsure": the probability lies less than `band` from the threshold."""
+    return np.asarray(np.abs(np.asarray(probability) - threshold) < band)
+
+
+def _checked(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Floats]:
+    return np.asarray(labels).astype(bool), np.asarray(logits, dtype=np.float64)

@@ -1,12 +1,13 @@
 """Figures of an evaluation, drawn after training and never while it waits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.special import expit
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
 from synthdetect.data.geometry import Preprocess
@@ -24,15 +25,15 @@ WORST = 20
 
 
 def draw(
-    evaluation: Evaluation, threshold: float, files: list[Path], preprocess: Preprocess
+    evaluation: Evaluation, threshold: float, images: tuple[Sequence[Path], Preprocess] | None
 ) -> Iterator[tuple[str, Figure]]:
     """The figures of one split, by name; those that need both classes only where both are there.
 
     Args:
         evaluation: of the split.
         threshold: from validation.
-        files: the image files, in the order of the predictions.
-        preprocess: how the network saw them, which is how they are shown.
+        images: the image files in the order of the predictions, and how the network saw them,
+            which is how the worst mistakes are shown; None shows none.
     """
     table = evaluation.predictions
     if table["label"].nunique() == 2:
@@ -43,7 +44,8 @@ def draw(
     yield "scores", _scores(table, evaluation.split, threshold)
     if len(evaluation.generators):
         yield "generators", _generators(evaluation)
-    yield "worst_mistakes", _worst_mistakes(table, evaluation.split, files, preprocess)
+    if images:
+        yield "worst_mistakes", _worst_mistakes(table, evaluation.split, *images)
 
 
 def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
@@ -98,16 +100,20 @@ def _precision_recall(table: pd.DataFrame) -> Figure:
 def _reliability(table: pd.DataFrame, evaluation: Evaluation) -> Figure:
     ece = evaluation.overall.set_index("metric").loc["ece"]
     figure, axes = _square(f"{evaluation.split}: calibration error {ece['value']:.3f}")
-    edges = np.linspace(0, 1, ECE_BINS + 1)
-    bins = np.clip(np.digitize(table["probability"], edges) - 1, 0, ECE_BINS - 1)
-    grouped = table.groupby(bins)
-    sizes = grouped.size()
     axes.plot([0, 1], [0, 1], linestyle=":", color=NEUTRAL)
-    axes.plot(grouped["probability"].mean(), grouped["label"].mean(), color=REAL_COLOUR)
-    axes.scatter(
-        grouped["probability"].mean(), grouped["label"].mean(),
-        s=20 + 300 * sizes / sizes.max(), color=REAL_COLOUR, alpha=0.6,
-    )  # fmt: skip
+    curves = [("after calibration", table["probability"], REAL_COLOUR)]
+    if "raw_logit" in table:
+        curves.insert(0, ("before", expit(table["raw_logit"]), NEUTRAL))
+    edges = np.linspace(0, 1, ECE_BINS + 1)
+    for name, probability, colour in curves:
+        bins = np.clip(np.digitize(probability, edges) - 1, 0, ECE_BINS - 1)
+        grouped = pd.DataFrame({"p": probability, "y": table["label"]}).groupby(bins)
+        sizes, means = grouped.size(), grouped.mean()
+        axes.plot(means["p"], means["y"], color=colour, label=name)
+        axes.scatter(means["p"], means["y"], s=20 + 300 * sizes / sizes.max(), color=colour,
+                     alpha=0.6)  # fmt: skip
+    if len(curves) > 1:
+        axes.legend(loc="upper left")
     axes.set(
         xlabel="mean probability of synthetic", ylabel="share that is synthetic",
         xlim=(0, 1), ylim=(0, 1),
@@ -172,7 +178,7 @@ def _generators(evaluation: Evaluation) -> Figure:
 
 
 def _worst_mistakes(
-    table: pd.DataFrame, split: str, files: list[Path], preprocess: Preprocess
+    table: pd.DataFrame, split: str, files: Sequence[Path], preprocess: Preprocess
 ) -> Figure:
     """The images furthest on the wrong side, as the network saw them."""
     wrongness = np.where(table["label"] == SYNTHETIC, -table["logit"], table["logit"])

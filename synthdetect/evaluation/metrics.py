@@ -9,7 +9,8 @@ calibration, where there is any), probabilities are their sigmoid, and an image 
 if its probability is at least the threshold.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -60,8 +61,28 @@ def metrics(labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float) -> d
     Raises:
         ValueError: no images, or a logit that is not finite.
     """
-    values = _weighted(*_checked(labels, logits), threshold, np.ones((1, np.size(labels))))
+    values = weighted_metrics(labels, logits, threshold, np.ones((1, np.size(labels))))
     return {name: float(value[0]) for name, value in values.items()}
+
+
+def weighted_metrics(
+    labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float, weights: Floats
+) -> dict[str, Floats]:
+    """All of `METRICS` for many weightings of the same images at once.
+
+    Args:
+        labels: as `metrics`.
+        logits: as `metrics`.
+        threshold: as `metrics`.
+        weights: how often each image counts, shape (weightings, images); 0 leaves it out.
+
+    Returns:
+        By metric, shape (weightings,); nan where a class has no weight.
+
+    Raises:
+        ValueError: as `metrics`.
+    """
+    return _weighted(*_checked(labels, logits), threshold, weights)
 
 
 def intervals(
@@ -91,20 +112,58 @@ def intervals(
         A row a metric: `metric`, `value`, `low`, `high`. Replicates in which a metric is undefined
         (a class was not drawn) do not count; if all are, the bounds are nan.
     """
-    y, x = _checked(labels, logits)
-    value = metrics(y, x, threshold)
-    parts = [
-        _weighted(y, x, threshold, weights)
-        for weights in bootstrap_weights(groups, replicates, seed)
-    ]
-    tail = 100 * (1 - level) / 2
-    rows = []
-    for name in METRICS:
-        draws = np.concatenate([part[name] for part in parts])
-        draws = draws[~np.isnan(draws)]
-        low, high = np.percentile(draws, [tail, 100 - tail]) if len(draws) else (np.nan, np.nan)
-        rows.append((name, value[name], low, high))
+    value = metrics(labels, logits, threshold)
+    everything = {"": np.ones(np.size(labels), dtype=bool)}
+    draws = resampled(
+        labels, logits, threshold, groups, everything, replicates=replicates, seed=seed
+    )[""]
+    rows = [(name, value[name], *interval(draws[name], level)) for name in METRICS]
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+
+
+def resampled(
+    labels: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    threshold: float,
+    groups: npt.ArrayLike,
+    subsets: Mapping[str, npt.NDArray[np.bool_]],
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, Floats]]:
+    """All of `METRICS` of subsets of the images, in bootstrap replicates that all subsets share.
+
+    Args:
+        labels: as `metrics`.
+        logits: as `metrics`.
+        threshold: as `metrics`.
+        groups: the source of each image, shape (images,).
+        subsets: by name, which images belong to each, shape (images,), not none.
+        replicates: bootstrap draws.
+        seed: of the draws.
+
+    Returns:
+        By subset and metric, shape (replicates,).
+    """
+    y, x = _checked(labels, logits)
+    parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in subsets}
+    for weights in bootstrap_weights(groups, replicates, seed):
+        for name, chosen in subsets.items():
+            parts[name].append(_weighted(y[chosen], x[chosen], threshold, weights[:, chosen]))
+    return {
+        name: {m: np.concatenate([chunk[m] for chunk in chunks]) for m in METRICS}
+        for name, chunks in parts.items()
+    }
+
+
+def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrap draws; those that are nan do not count."""
+    defined = draws[~np.isnan(draws)]
+    if not len(defined):
+        return math.nan, math.nan
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(defined, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def bootstrap_weights(groups: npt.ArrayLike, replicates: int, seed: int) -> Iterator[Floats]:
@@ -131,7 +190,9 @@ def epoch_metrics(prefix: str, labels: npt.ArrayLike, logits: npt.ArrayLike) -> 
     return {f"{prefix}/{name}": values[source] for name, source in names.items()}
 
 
-def choose_threshold(labels: npt.ArrayLike, logits: npt.ArrayLike, rule: str) -> float:
+def choose_threshold(
+    labels: npt.ArrayLike, logits: npt.ArrayLike, rule: str, max_fpr: float = 0.05
+) -> float:
     """The probability from which on an image is called synthetic.
 
     Every cut between two neighbouring observed scores is tried, so the choice is exact; of equally
@@ -140,7 +201,9 @@ def choose_threshold(labels: npt.ArrayLike, logits: npt.ArrayLike, rule: str) ->
     Args:
         labels: of the images to choose on (validation), both classes present.
         logits: their scores.
-        rule: `balanced_accuracy` or `f1` is maximised; `half` is 0.5.
+        rule: `balanced_accuracy` or `f1` is maximised; `fpr` finds the most synthetic images
+            with at most a share `max_fpr` of the real ones called so; `half` is 0.5.
+        max_fpr: for that rule.
 
     Raises:
         ValueError: an unknown rule.
@@ -154,6 +217,11 @@ def choose_threshold(labels: npt.ArrayLike, logits: npt.ArrayLike, rule: str) ->
         quality = tp / curve.positives[0] - fp / curve.negatives[0]
     elif rule == "f1":
         quality = 2 * tp / (tp + fp + curve.positives[0])
+    elif rule == "fpr":
+        allowed = fp <= max_fpr * curve.negatives[0] + 1e-9
+        quality = np.where(allowed, tp, -1.0)
+        if not allowed.any():  # the highest score is a real image's: nothing may be called
+            return float(np.nextafter(curve.scores[0], 2.0))
     else:
         raise ValueError(f"unknown threshold rule {rule!r}")
     upper, lower = curve.scores[:-1], curve.scores[1:]

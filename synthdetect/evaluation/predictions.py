@@ -1,11 +1,13 @@
 """The predictions table: what a detector said of each image, and every metric's only input.
 
 Columns `path,label,split,generator,category,source_id` and the manifest's further ones, then
-`logit` (calibrated log-odds of "synthetic"), `probability` (its sigmoid) and `predicted` (0 or 1).
+`raw_logit` (the network's own, where it is known), `logit` (calibrated log-odds of "synthetic"),
+`probability` (its sigmoid) and `predicted` (0 or 1).
 """
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +18,59 @@ from scipy.special import expit
 
 from synthdetect.data.labels import REAL, SYNTHETIC
 from synthdetect.data.splits import group_codes
-from synthdetect.evaluation.metrics import intervals, metrics
+from synthdetect.evaluation.calibration import unsure
+from synthdetect.evaluation.metrics import (
+    choose_threshold,
+    interval,
+    intervals,
+    metrics,
+    resampled,
+)
+from synthdetect.evaluation.slices import present, slice_table
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :]")  # what a metric's name cannot have in MLflow
+
+SCORES = ("raw_logit", "logit", "probability", "predicted")
+"""Columns that say what a detector said."""
 
 NOT_SHOWN = ("bytes", "mtime_ns")
 """Columns of the index that say nothing about an image's content."""
 
 
-def tabulate(rows: pd.DataFrame, logits: npt.NDArray[np.float64], threshold: float) -> pd.DataFrame:
-    """Put calibrated logits beside the manifest's rows."""
-    table = rows.drop(columns=[c for c in NOT_SHOWN if c in rows]).copy()
+def tabulate(
+    rows: pd.DataFrame,
+    logits: npt.NDArray[np.float64],
+    threshold: float,
+    raw: npt.NDArray[np.float64] | None = None,
+) -> pd.DataFrame:
+    """Put calibrated logits, and the network's own, beside the manifest's rows."""
+    table = rows.drop(columns=[c for c in (*NOT_SHOWN, *SCORES) if c in rows]).copy()
+    if raw is not None:
+        table["raw_logit"] = raw
     table["logit"] = logits
     table["probability"] = expit(logits)
     table["predicted"] = (table["probability"] >= threshold).astype("int8")
     return table
+
+
+ORACLE_RULE = "balanced_accuracy"
+
+AT_THRESHOLD = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "f1_macro",
+    "real_accuracy",
+    "fake_accuracy",
+)
+"""Metrics that depend on the threshold."""
+
+MEAN, WORST = "(mean)", "(worst)"
+"""Rows of `per_generator` that stand for all generators together."""
+
+_IN_METRICS = {MEAN: "generators/mean", WORST: "generators/worst"}
 
 
 def summarise(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.DataFrame:
@@ -43,25 +83,43 @@ def per_generator(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.Dat
 
     Returns:
         A row a generator, sorted: `generator`, `images` of it, and for each metric its value, with
-        `auc_low` and `auc_high` beside the AUC. Empty if there are no real images or no generators.
+        `auc_low` and `auc_high` beside the AUC; of two or more, also the rows `MEAN` and `WORST`,
+        whose AUC is the mean and the lowest of all (their intervals are of the mean and the lowest
+        in each replicate). Empty if there are no real images or no generators.
     """
-    real = table[table["label"] == REAL]
+    real = (table["label"] == REAL).to_numpy()
+    synthetic = table.loc[~real, "generator"]
+    if not real.any() or synthetic.empty:
+        return pd.DataFrame()
+    names = {g: real | (table["generator"] == g).to_numpy() & ~real for g in synthetic.unique()}
+    draws = resampled(
+        table["label"], table["logit"], threshold, group_codes(table), names, seed=seed
+    )
     rows: list[dict[str, Any]] = []
-    synthetic = table[table["label"] == SYNTHETIC]
-    for generator, images in synthetic.groupby("generator") if len(real) else ():
-        both = pd.concat([real, images])
-        measured = summarise(both, threshold, seed=seed).set_index("metric")
-        auc = measured.loc["auc"]
+    for generator in sorted(names):
+        part = table[names[generator]]
+        measured = metrics(part["label"], part["logit"], threshold)
+        low, high = interval(draws[generator]["auc"])
         rows.append(
             {
                 "generator": generator or "(unnamed)",
-                "images": len(images),
-                "auc": auc["value"],
-                "auc_low": auc["low"],
-                "auc_high": auc["high"],
-                **measured["value"].drop("auc").to_dict(),
+                "images": int((names[generator] & ~real).sum()),
+                "auc": measured.pop("auc"),
+                "auc_low": low,
+                "auc_high": high,
+                **measured,
             }
         )
+    found = pd.DataFrame(rows)
+    if len(found) > 1:
+        aucs = np.stack([draws[g]["auc"] for g in names])
+        for name, value, drawn in (
+            (MEAN, found["auc"].mean(), aucs.mean(axis=0)),
+            (WORST, found["auc"].min(), aucs.min(axis=0)),
+        ):
+            low, high = interval(drawn)
+            bounds = {"auc_low": low, "auc_high": high}
+            rows.append({"generator": name, "images": len(synthetic), "auc": value, **bounds})
     return pd.DataFrame(rows)
 
 
@@ -84,54 +142,91 @@ class Evaluation:
         split: its name.
         predictions: the predictions table.
         overall: metric, value, low, high.
-        generators: a row a generator.
-        control_auc: for a real-only split, `against_real`; else nan.
+        generators: a row a generator, and their mean and worst.
+        oracle: the metrics that depend on a threshold, at the one that is best on these very
+            images (balanced accuracy): what no honest choice could have known. Empty without both
+            classes.
+        slices: a row a slice.
+        extra: further numbers by name: `auc_against_real` of a real-only split (`against_real`),
+            `oracle/threshold`, and of an unsure band the share left `unsure/share` and the
+            accuracy on the rest, `unsure/accuracy_of_the_rest`.
     """
 
     split: str
     predictions: pd.DataFrame
     overall: pd.DataFrame
     generators: pd.DataFrame
-    control_auc: float = float("nan")
+    oracle: pd.DataFrame
+    slices: pd.DataFrame
+    extra: dict[str, float]
 
     def flat(self, prefix: str) -> dict[str, float]:
         """Metrics by name, those that are defined."""
-        values = {f"{prefix}/{m}": v for m, v in zip(*self._columns(), strict=True)}
+        values = {f"{prefix}/{m}": v for m, v in _pairs(self.overall)}
+        values |= {f"{prefix}/oracle/{m}": v for m, v in _pairs(self.oracle)}
         for row in self.generators.to_dict(orient="records"):
-            name = _NOT_IN_NAMES.sub("_", row["generator"])
-            values[f"{prefix}/generator/{name}/auc"] = row["auc"]
-            values[f"{prefix}/generator/{name}/recall"] = row["recall"]
-        values[f"{prefix}/auc_against_real"] = self.control_auc
+            name = _IN_METRICS.get(row["generator"]) or (
+                f"generator/{_NOT_IN_NAMES.sub('_', row['generator'])}"
+            )
+            values[f"{prefix}/{name}/auc"] = row["auc"]
+            values[f"{prefix}/{name}/recall"] = row["recall"]
+        values |= {f"{prefix}/{name}": value for name, value in self.extra.items()}
         return {name: float(value) for name, value in values.items() if np.isfinite(value)}
 
-    def _columns(self) -> tuple["pd.Series[str]", "pd.Series[float]"]:
-        return self.overall["metric"], self.overall["value"]
+
+def _pairs(measured: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    if len(measured):
+        yield from zip(measured["metric"], measured["value"], strict=True)
 
 
 def evaluate(
-    tables: dict[str, pd.DataFrame], threshold: float, *, seed: int,
+    tables: Mapping[str, pd.DataFrame],
+    threshold: float,
+    *,
+    seed: int,
+    band: float = 0.0,
+    slices: Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda split: None,
-) -> dict[str, Evaluation]:  # fmt: skip
+) -> dict[str, Evaluation]:
     """Evaluate the predictions of each split; real-only ones also against the test's real images.
 
     Args:
         tables: predictions by split.
         threshold: from validation.
         seed: of the bootstrap.
+        band: within which of the threshold the answer is "unsure".
+        slices: columns to cut by; None cuts by those of `slices.AUTO` in which images differ.
         progress: told which split is next.
+
+    Raises:
+        UserError: no such column to cut by.
     """
     result = {}
     for name, table in tables.items():
         progress(name)
-        control = float("nan")
+        extra = {}
         if set(table["label"]) == {REAL} and "test" in tables and name != "test":
             test = tables["test"]
-            control = against_real(table, test[test["label"] == REAL])
+            extra["auc_against_real"] = against_real(table, test[test["label"] == REAL])
+        oracle = pd.DataFrame()
+        if table["label"].nunique() == 2:
+            best = choose_threshold(table["label"], table["logit"], ORACLE_RULE)
+            extra["oracle/threshold"] = best
+            at_best = summarise(table, best, seed=seed)
+            oracle = at_best[at_best["metric"].isin(AT_THRESHOLD)].reset_index(drop=True)
+        if band:
+            left = unsure(table["probability"], threshold, band)
+            right = (table["predicted"] == table["label"])[~left]
+            extra["unsure/share"] = float(left.mean())
+            extra["unsure/accuracy_of_the_rest"] = float(right.mean()) if len(right) else math.nan
+        cut_by = present(table) if slices is None else slices
         result[name] = Evaluation(
             name,
             table,
             summarise(table, threshold, seed=seed),
             per_generator(table, threshold, seed=seed),
-            control,
+            oracle,
+            slice_table(table, cut_by, threshold, seed=seed),
+            extra,
         )
     return result

@@ -1,7 +1,8 @@
 """The MLflow model, as code: what `mlflow models serve` and `mlflow.pyfunc.load_model` run.
 
 In: a column `image` of base64 text, each the content of an image file. Out: a row an image with
-`probability` (of being synthetic), `label` and the `threshold` between the labels.
+`probability` (of being synthetic), `label` (real, synthetic, or unsure where the detector has a
+band for that) and the `threshold` between the labels.
 """
 
 import base64
@@ -19,6 +20,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from synthdetect.data.images import BadImage
 from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.detector import Detector
+from synthdetect.evaluation.calibration import UNSURE, unsure
 from synthdetect.serving import SERVED_ARTIFACT
 
 MAX_BYTES = 32 * 2**20
@@ -74,11 +76,12 @@ class ServedDetector(PythonModel):
         chunks = [texts[begin : begin + _BATCH] for begin in range(0, len(texts), _BATCH)]
         scores = [self._score(chunk, number * _BATCH) for number, chunk in enumerate(chunks)]
         probability = np.concatenate(scores) if scores else np.empty(0)
-        labels = np.where(probability >= threshold, SYNTHETIC, REAL)
+        labels = np.where(probability >= threshold, CLASSES[SYNTHETIC], CLASSES[REAL])
+        labels = np.where(unsure(probability, threshold, self.detector.card.unsure), UNSURE, labels)
         return pd.DataFrame(
             {
                 "probability": probability,
-                "label": [CLASSES[label] for label in labels],
+                "label": labels.astype(object),
                 "threshold": np.full(len(probability), threshold),
             }
         )

@@ -1,11 +1,19 @@
-"""The temperature is found again, and does nothing but scale."""
+"""What made the logits is found again; no method turns an order round or leaves the limits."""
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
 
-from synthdetect.evaluation.calibration import fit_temperature
+from synthdetect.evaluation.calibration import (
+    CALIBRATIONS,
+    UNCALIBRATED,
+    fit_isotonic,
+    fit_platt,
+    fit_temperature,
+    unsure,
+)
 from synthdetect.evaluation.metrics import metrics
 
 Labels = npt.NDArray[np.bool_]
@@ -19,17 +27,21 @@ def drawn(temperature: float, n: int = 20_000) -> tuple[Labels, Floats]:
     return rng.random(n) < expit(true), temperature * true
 
 
+def temperature_of(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
+    return fit_temperature(labels, logits).describe()["temperature"]
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_the_temperature_that_made_the_logits_is_found(temperature: float) -> None:
     labels, logits = drawn(temperature)
-    assert fit_temperature(labels, logits) == pytest.approx(temperature, rel=0.1)
+    assert temperature_of(labels, logits) == pytest.approx(temperature, rel=0.1)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_calibration_lowers_the_errors_and_leaves_the_auc(temperature: float) -> None:
     labels, logits = drawn(temperature)
     before = metrics(labels, logits, 0.5)
-    after = metrics(labels, logits / fit_temperature(labels, logits), 0.5)
+    after = metrics(labels, fit_temperature(labels, logits)(logits), 0.5)
     assert after["auc"] == before["auc"]
     assert after["accuracy"] == before["accuracy"]
     assert after["nll"] < before["nll"]
@@ -38,7 +50,7 @@ def test_calibration_lowers_the_errors_and_leaves_the_auc(temperature: float) ->
 
 def test_no_other_temperature_is_likelier() -> None:
     labels, logits = drawn(3.0, n=300)
-    best = metrics(labels, logits / fit_temperature(labels, logits), 0.5)["nll"]
+    best = metrics(labels, fit_temperature(labels, logits)(logits), 0.5)["nll"]
     for temperature in np.geomspace(0.05, 20, 200):
         assert metrics(labels, logits / temperature, 0.5)["nll"] >= best - 1e-9
 
@@ -47,14 +59,14 @@ def test_no_other_temperature_is_likelier() -> None:
 def test_separated_classes_stay_inside_the_limits(scale: float) -> None:
     """The likeliest temperature would be 0; the other way round, infinite."""
     labels, logits = [0, 0, 1, 1], scale * np.array([-2.0, -1.0, 1.0, 2.0])
-    assert 0.05 <= fit_temperature(labels, logits) <= 20
-    assert 0.05 <= fit_temperature(labels, -logits) <= 20
+    assert 0.05 <= temperature_of(labels, logits) <= 20
+    assert 0.05 <= temperature_of(labels, -logits) <= 20
 
 
 def test_the_limits_are_reached_where_the_likelihood_only_rises() -> None:
     labels, logits = [0, 0, 1, 1], np.array([-0.02, -0.01, 0.01, 0.02])
-    assert fit_temperature(labels, logits) == pytest.approx(0.05, rel=0.01)
-    assert fit_temperature(labels, -logits) == pytest.approx(20, rel=0.01)
+    assert temperature_of(labels, logits) == pytest.approx(0.05, rel=0.01)
+    assert temperature_of(labels, -logits) == pytest.approx(20, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -62,4 +74,71 @@ def test_the_limits_are_reached_where_the_likelihood_only_rises() -> None:
     [([0, 1], [0.0, 0.0]), ([0, 1, 1], [800.0, -800.0, 800.0]), ([1, 1], [1.0, 2.0])],
 )
 def test_odd_validation_sets_give_a_usable_number(labels: list[int], logits: list[float]) -> None:
-    assert 0.05 <= fit_temperature(labels, logits) <= 20
+    assert 0.05 <= temperature_of(labels, logits) <= 20
+
+
+# --- slope and offset, and steps
+
+
+@pytest.mark.parametrize(("temperature", "offset"), [(0.5, 1.0), (3.0, -2.0)])
+def test_platt_finds_slope_and_offset(temperature: float, offset: float) -> None:
+    labels, logits = drawn(temperature)
+    found = fit_platt(labels, logits + offset)
+    assert found.slope == pytest.approx(1 / temperature, rel=0.1)
+    assert found.offset == pytest.approx(-offset / temperature, abs=0.15)
+    assert metrics(labels, found(logits + offset), 0.5)["ece"] < 0.02
+
+
+def test_isotonic_mends_what_no_slope_can() -> None:
+    """Logits bent by a cube: a temperature leaves an error that the steps remove."""
+    labels, logits = drawn(1.0)
+    bent = np.sign(logits) * np.abs(logits) ** 3
+    by_steps, by_slope = fit_isotonic(labels, bent), fit_temperature(labels, bent)
+    fresh = metrics(labels, by_steps(bent), 0.5)["ece"]
+    assert fresh < 0.02 < metrics(labels, by_slope(bent), 0.5)["ece"]
+    assert len(by_steps.knots) > 5
+
+
+@pytest.mark.parametrize("name", CALIBRATIONS)
+@pytest.mark.parametrize("seed", range(5))
+def test_no_method_turns_an_order_round(name: str, seed: int) -> None:
+    """Not even where the scores are worse than chance."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=60) * 4
+    labels = rng.random(60) < expit(-logits)
+    after = CALIBRATIONS[name](labels, logits)(np.sort(logits))
+    assert (np.diff(after) >= 0).all()
+    assert np.isfinite(after).all()
+
+
+@pytest.mark.parametrize("name", CALIBRATIONS)
+@pytest.mark.parametrize(
+    ("labels", "logits"),
+    [([0, 1], [0.0, 0.0]), ([0, 1, 1], [800.0, -800.0, 800.0]), ([1, 1], [1.0, 2.0]),
+     ([0, 0, 1, 1], [-2.0, -1.0, 1.0, 2.0])],
+)  # fmt: skip
+def test_every_method_gives_finite_logits_of_odd_sets(
+    name: str, labels: list[int], logits: list[float]
+) -> None:
+    calibration = CALIBRATIONS[name](labels, logits)
+    assert np.isfinite(calibration(np.array([-1e4, -1, 0, 1, 1e4]))).all()
+    assert all(np.isfinite(list(calibration.describe().values())))
+
+
+def test_isotonic_equals_scikit_learns_probabilities() -> None:
+    labels, logits = drawn(2.0, n=500)
+    edge = 1 / 502
+    expected = IsotonicRegression(y_min=edge, y_max=1 - edge).fit_transform(logits, labels)
+    assert expit(fit_isotonic(labels, logits)(logits)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_uncalibrated_changes_nothing() -> None:
+    assert UNCALIBRATED([1.5, -2.0]).tolist() == [1.5, -2.0]
+    assert CALIBRATIONS["none"]([0, 1], [1.0, 2.0]) == UNCALIBRATED
+
+
+def test_the_unsure_band_lies_around_the_threshold() -> None:
+    assert unsure([0.29, 0.31, 0.4, 0.49, 0.51], 0.4, 0.1).tolist() == [
+        False, True, True, True, False,
+    ]  # fmt: skip
+    assert not unsure([0.4], 0.4, 0.0).any()

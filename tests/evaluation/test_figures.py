@@ -85,7 +85,7 @@ def png(figure: Figure) -> bytes:
 def test_every_figure_is_drawn(kind: str, files: list[Path]) -> None:
     table, names = TABLES[kind]
     evaluation = evaluate({"test": table}, 0.5, seed=0)["test"]
-    figures = dict(draw(evaluation, 0.5, files[: len(table)], PREPROCESS))
+    figures = dict(draw(evaluation, 0.5, (files[: len(table)], PREPROCESS)))
     assert list(figures) == names
     for figure in figures.values():
         picture = png(figure)
@@ -96,7 +96,7 @@ def test_every_figure_is_drawn(kind: str, files: list[Path]) -> None:
 
 def drawn(table: pd.DataFrame, name: str, files: list[Path]) -> Figure:
     evaluation = evaluate({"test": table}, 0.5, seed=0)["test"]
-    return dict(draw(evaluation, 0.5, files[: len(table)], PREPROCESS))[name]
+    return dict(draw(evaluation, 0.5, (files[: len(table)], PREPROCESS)))[name]
 
 
 def test_the_confusion_counts_every_image_where_it_belongs(files: list[Path]) -> None:
@@ -149,7 +149,7 @@ def test_no_figure_stays_in_pyplots_memory(files: list[Path]) -> None:
     before = plt.get_fignums()
     table, _ = TABLES["usual"]
     evaluation = evaluate({"test": table}, 0.5, seed=0)["test"]
-    for _, figure in draw(evaluation, 0.5, files, PREPROCESS):
+    for _, figure in draw(evaluation, 0.5, (files, PREPROCESS)):
         png(figure)
     png(learning_curves([{"train/loss": 1.0, "train/auc": 0.5}], 1))
     assert plt.get_fignums() == before

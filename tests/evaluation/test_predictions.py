@@ -11,12 +11,18 @@ from scipy.special import expit
 from sklearn.metrics import recall_score, roc_auc_score
 
 from synthdetect.evaluation.predictions import (
+    AT_THRESHOLD,
+    MEAN,
+    WORST,
     against_real,
     evaluate,
     per_generator,
     summarise,
     tabulate,
 )
+
+NUMBERS = 19 + 2 * 2 + 2 + 1 + len(AT_THRESHOLD)
+"""Logged of two generators: overall, of each, mean and worst, and at the oracle's threshold."""
 
 
 def predictions(
@@ -74,9 +80,9 @@ def test_the_table_has_the_rows_the_scores_and_the_answers() -> None:
 
 def test_each_generator_is_measured_against_all_real_images(table: pd.DataFrame) -> None:
     found = per_generator(table, 0.5, seed=0)
-    assert found["generator"].tolist() == ["glide", "sd14"]
-    assert found["images"].tolist() == [20, 30]
-    for row in found.to_dict(orient="records"):
+    assert found["generator"].tolist() == ["glide", "sd14", MEAN, WORST]
+    assert found["images"].tolist() == [20, 30, 50, 50]
+    for row in found.head(2).to_dict(orient="records"):
         both = table[(table["label"] == 0) | (table["generator"] == row["generator"])]
         assert len(both) == 30 + row["images"]
         assert row["auc"] == pytest.approx(roc_auc_score(both["label"], both["logit"]))
@@ -85,9 +91,22 @@ def test_each_generator_is_measured_against_all_real_images(table: pd.DataFrame)
         assert row["real_accuracy"] == (table.loc[table["label"] == 0, "logit"] < 0).mean()
 
 
+def test_mean_and_worst_are_over_the_generators(table: pd.DataFrame) -> None:
+    found = per_generator(table, 0.5, seed=0).set_index("generator")
+    each = found.loc[["glide", "sd14"], "auc"]
+    assert found.loc[MEAN, "auc"] == pytest.approx(each.mean())
+    assert found.loc[WORST, "auc"] == each.min()
+    for name in (MEAN, WORST):
+        row = found.loc[name]
+        assert row["auc_low"] < row["auc"] < row["auc_high"]
+        assert math.isnan(row["recall"])
+    alone = per_generator(table[table["generator"] != "sd14"], 0.5, seed=0)
+    assert alone["generator"].tolist() == ["glide"]
+
+
 def test_the_threshold_given_is_the_one_measured_at(table: pd.DataFrame) -> None:
-    assert per_generator(table, 0.0, seed=0)["recall"].tolist() == [1.0, 1.0]
-    assert per_generator(table, 1.0, seed=0)["recall"].tolist() == [0.0, 0.0]
+    assert per_generator(table, 0.0, seed=0)["recall"].dropna().tolist() == [1.0, 1.0]
+    assert per_generator(table, 1.0, seed=0)["recall"].dropna().tolist() == [0.0, 0.0]
 
 
 def test_without_real_or_without_synthetic_images_there_are_no_generators(
@@ -135,16 +154,17 @@ def test_only_real_only_splits_are_compared_with_the_tests_real_images(
     found = evaluate(tables, 0.5, seed=0, progress=told.append)
     assert list(found) == told == list(tables)
     real = table[table["label"] == 0]
-    assert found["control_blur"].control_auc == against_real(blurred, real) > 0.99
-    assert all(math.isnan(found[s].control_auc) for s in ("val", "test", "only_synthetic"))
+    control = found["control_blur"].extra["auc_against_real"]
+    assert control == against_real(blurred, real) > 0.99
+    assert all("auc_against_real" not in found[s].extra for s in ("val", "test", "only_synthetic"))
     assert found["test"].split == "test"
     assert found["test"].predictions is table
 
 
 def test_without_a_test_split_a_control_is_compared_with_nothing() -> None:
     control = predictions({"real": np.zeros(5)}, "control")
-    assert math.isnan(evaluate({"control": control}, 0.5, seed=0)["control"].control_auc)
-    assert math.isnan(evaluate({"test": control}, 0.5, seed=0)["test"].control_auc)
+    for name in ("control", "test"):
+        assert evaluate({name: control}, 0.5, seed=0)[name].extra == {}
 
 
 # --- what is logged
@@ -160,7 +180,9 @@ def test_flat_names_every_defined_number(table: pd.DataFrame) -> None:
     assert flat["test/auc"] == overall["auc"]
     assert flat["test/generator/glide/auc"] == glide["auc"]
     assert flat["test/generator/glide/recall"] == glide["recall"]
-    assert len(flat) == 19 + 2 * 2
+    assert {"test/generators/mean/auc", "test/generators/worst/auc"} <= set(flat)
+    assert {"test/oracle/threshold", "test/oracle/balanced_accuracy"} <= set(flat)
+    assert len(flat) == NUMBERS
     assert {type(value) for value in flat.values()} == {float}
 
 
@@ -184,6 +206,6 @@ def test_mlflow_accepts_the_name_of_every_metric_whatever_generators_are_called(
 ) -> None:
     renamed = table.assign(generator=table["generator"].replace("glide", generator))
     flat = evaluate({"test": renamed}, 0.5, seed=0)["test"].flat("test")
-    assert len(flat) == 19 + 2 * 2
+    assert len(flat) == NUMBERS
     for name in flat:
         _validate_metric_name(name)  # type: ignore[no-untyped-call]

@@ -1,0 +1,119 @@
+"""Cutting images into slices by what is known of them: category, format, size, any column."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from synthdetect.data.labels import REAL, SYNTHETIC
+from synthdetect.data.splits import group_codes
+from synthdetect.errors import UserError
+from synthdetect.evaluation.metrics import interval, metrics, resampled
+
+AUTO = ("category", "platform", "format", "jpeg_quality", "size")
+"""Slices that are made where the images differ in them, without being asked for."""
+
+SIZE = "size"
+"""The slice by the shorter side, which is no column of its own."""
+
+_EDGES = {
+    SIZE: (0, 128, 256, 512, 1024, 2048),
+    "jpeg_quality": (0, 1, 50, 70, 80, 90, 95),
+}
+"""Lower edges of the bins of some columns, the same for all data sets."""
+
+_MOST_VALUES = 12  # distinct numbers; a column with more is cut into quarters
+_SHOWN = ("balanced_accuracy", "real_accuracy", "fake_accuracy", "f1", "ece")
+
+
+def slice_table(
+    table: pd.DataFrame, names: Sequence[str], threshold: float, *, seed: int
+) -> pd.DataFrame:
+    """What a detector does on each slice.
+
+    Args:
+        table: predictions.
+        names: columns to cut by, or `SIZE`.
+        threshold: from validation.
+        seed: of the bootstrap.
+
+    Returns:
+        A row a slice: `slice` (what it is cut by), `value`, `images`, `real`, `synthetic`, `auc`
+        with `auc_low` and `auc_high` (by source), and further metrics; what needs both classes is
+        nan where the slice has one. No rows without names.
+
+    Raises:
+        UserError: the table has no such column.
+    """
+    rows = []
+    for name in names:
+        values = slice_values(table, name)
+        subsets = {str(v): (values == v).to_numpy() for v in values.unique()}
+        draws = resampled(
+            table["label"], table["logit"], threshold, group_codes(table), subsets, seed=seed
+        )
+        for value in sorted(subsets, key=_natural):
+            part = table[subsets[value]]
+            measured = metrics(part["label"], part["logit"], threshold)
+            low, high = interval(draws[value]["auc"])
+            counts = part["label"].value_counts()
+            rows.append(
+                {
+                    "slice": name,
+                    "value": value,
+                    "images": len(part),
+                    "real": int(counts.get(REAL, 0)),
+                    "synthetic": int(counts.get(SYNTHETIC, 0)),
+                    "auc": measured["auc"],
+                    "auc_low": low,
+                    "auc_high": high,
+                    **{shown: measured[shown] for shown in _SHOWN},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def present(table: pd.DataFrame) -> list[str]:
+    """Those of `AUTO` in which the images of a table differ."""
+    known = [n for n in AUTO if n in table or (n == SIZE and {"width", "height"} <= set(table))]
+    return [name for name in known if slice_values(table, name).nunique() > 1]
+
+
+def slice_values(table: pd.DataFrame, name: str) -> "pd.Series[str]":
+    """The slice that each image is in.
+
+    Raises:
+        UserError: the table has no such column.
+    """
+    if name == SIZE and {"width", "height"} <= set(table):
+        numbers = table[["width", "height"]].astype(float).min(axis=1)
+    elif name in table:
+        column = table[name]
+        numbers = pd.to_numeric(column, errors="coerce")
+        if numbers.isna().any() or (name not in _EDGES and numbers.nunique() <= _MOST_VALUES):
+            return column.astype(str).replace("", "(unknown)")
+    else:
+        raise UserError(
+            f"--slices: no column {name!r}. Found: {', '.join(map(str, table.columns))}, {SIZE}."
+        )
+    edges = _EDGES.get(name) or np.unique(np.quantile(numbers, [0, 0.25, 0.5, 0.75]))
+    return _binned(numbers, np.asarray(edges, dtype=float))
+
+
+def _binned(numbers: "pd.Series[float]", edges: np.ndarray) -> "pd.Series[str]":
+    names = [f"{low:g} to below {high:g}" for low, high in pairwise(edges)]
+    names.append(f"{edges[-1]:g} and more")
+    if edges[:2].tolist() == [0, 1]:
+        names[0] = "none"  # a JPEG quality of 0 stands for no JPEG
+    position = np.clip(np.digitize(numbers, edges) - 1, 0, len(names) - 1)
+    return pd.Series(np.array(names, dtype=object)[position], index=numbers.index)
+
+
+def _natural(value: str) -> tuple[float, str]:
+    """Order by the first number in a name, then by name."""
+    head = value.split(" ")[0]
+    try:
+        return float(head), value
+    except ValueError:
+        return -1.0, value

@@ -1,0 +1,46 @@
+"""The results that a person looks at first, as text."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from synthdetect.evaluation.predictions import Evaluation
+
+CONTROL = "auc_against_real"
+
+
+def summary_rows(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
+    """A row a split, and a row a generator of every split but val."""
+    rows = []
+    for split, evaluation in evaluations.items():
+        m = evaluation.overall.set_index("metric")
+        auc = with_interval(*m.loc["auc"])
+        if CONTROL in evaluation.extra:
+            auc = f"{evaluation.extra[CONTROL]:.3f} against real"
+        cells = [_text(m.loc[name, "value"]) for name in ("accuracy", "f1", "ece")]
+        rows.append((split, len(evaluation.predictions), auc, *cells))
+        for g in evaluation.generators.to_dict(orient="records") if split != "val" else ():
+            auc = with_interval(g["auc"], g["auc_low"], g["auc_high"])
+            rows.append((f"  {split} / {g['generator']}", g["images"], auc, "", "", ""))
+    return pd.DataFrame(rows, columns=["images of", "n", "AUC [95 %]", "accuracy", "F1", "ECE"])
+
+
+def summary_markdown(evaluations: Mapping[str, Evaluation]) -> str:
+    """The same as Markdown, for a run's page in the UI."""
+    return markdown(summary_rows(evaluations))
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown, cells as they stand."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.to_numpy()]
+    return "\n".join(lines)
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """A number with its interval, or that it is undefined."""
+    return "undefined" if value != value else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _text(value: float) -> str:
+    return "undefined" if value != value else f"{value:.3f}"

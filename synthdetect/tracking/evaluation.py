@@ -1,0 +1,48 @@
+"""An evaluation in a run: under the same names, whatever command made it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlflow.data.dataset import Dataset
+
+from synthdetect.data.geometry import Preprocess
+from synthdetect.evaluation.figures import draw
+from synthdetect.evaluation.predictions import Evaluation
+from synthdetect.tracking.run import Run
+
+
+def log_evaluation(
+    run: Run,
+    evaluation: Evaluation,
+    prefix: str,
+    threshold: float,
+    *,
+    dataset: Dataset | None = None,
+    model_id: str | None = None,
+    images: tuple[Sequence[Path], Preprocess] | None = None,
+) -> None:
+    """Log everything measured on one split.
+
+    Args:
+        run: to log to.
+        evaluation: of the split.
+        prefix: of the metrics' names.
+        threshold: from validation.
+        dataset: the images, to bind the metrics to.
+        model_id: the logged model, likewise.
+        images: the files and how the network saw them, for the sheet of mistakes.
+    """
+    split = evaluation.split
+    run.log_metrics(evaluation.flat(prefix), dataset=dataset, model_id=model_id)
+    run.log_table(evaluation.predictions, f"predictions/{split}.csv")
+    run.log_table(evaluation.overall, f"evaluation/{split}.csv")
+    further = {
+        "generators": evaluation.generators,
+        "oracle": evaluation.oracle,
+        "slices": evaluation.slices,
+    }
+    for name, table in further.items():
+        if len(table):
+            run.log_table(table, f"evaluation/{split}_{name}.csv")
+    for name, figure in draw(evaluation, threshold, images):
+        run.log_figure(figure, f"figures/{split}/{name}.png")
