@@ -16,6 +16,7 @@ from synthdetect.config import (
     RECIPES,
     CheckSubmissionOptions,
     CvOptions,
+    EvaluateOptions,
     ListOptions,
     ManifestOptions,
     Options,
@@ -62,6 +63,12 @@ COMMANDS: dict[str, Command] = {
         PredictOptions,
         "synthdetect.commands.predict:predict_images",
         "score images without labels, and write a submission",
+        project=True,
+    ),
+    "evaluate": Command(
+        EvaluateOptions,
+        "synthdetect.commands.evaluate:evaluate_detector",
+        "metrics of a detector or of anybody's predictions",
         project=True,
     ),
     "check-submission": Command(

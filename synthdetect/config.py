@@ -346,6 +346,37 @@ class PredictOptions(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class EvaluateOptions(DecisionOptions, DeviceOptions):
+    """`synthdetect evaluate`: what a detector, or anybody's table of predictions, is worth."""
+
+    section: ClassVar = "evaluate"
+
+    model: Names = Field((), description="one detector: a file, a models:/ URI or a run id")
+    data: str = Field("", description="labelled images for it: as for train")
+    predictions: str = Field(
+        "", description="instead of both: a CSV or Parquet table with path, label and a score"
+    )
+    columns: Names = Field(
+        (), description="the table's names for ours, as label=target,logit=score"
+    )
+    splits: Names = Field((), description="which splits (default: all but train)")
+    on_bad_image: Literal["stop", "exclude"] = Field(
+        "stop", description="what to do about unreadable images: stop, or leave out and list them"
+    )
+    decide: Literal["auto", "given", "val"] = Field(
+        "auto",
+        description="threshold and calibration as given by the model or table, or anew from the "
+        "val rows here; auto: as given, and for a table without a threshold, from val or 0.5",
+    )
+    slices: Names = Field(
+        (), description="columns to cut the images by (default: those of note in which they differ)"
+    )
+    output: str = Field("evaluation", description="folder for the results")
+    batch_size: int = Field(64, ge=1, description="images at a time")
+    seed: int = Field(42, ge=0, lt=2**31, description="of the bootstrap")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class CheckSubmissionOptions(Options):
     """Find every fault of a MediaEval run file (image_id,prob,label,threshold), whoever wrote it.
 

@@ -25,7 +25,7 @@ from synthdetect.evaluation.summary import summary_markdown
 from synthdetect.models.networks import Network, Start, build, initialise
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.model import log_detector
-from synthdetect.tracking.run import Run, environment, undisturbed
+from synthdetect.tracking.run import MANIFEST, Run, environment, undisturbed
 from synthdetect.training import checkpoint
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import Training, fit, predict, start_training
@@ -143,7 +143,7 @@ def _log_setting(
     digest = prepared.manifest.digest()
     run.log_params({**options.to_flat(), **facts, **environment(), "data.digest": digest})
     run.log_json({"options": options.to_json(), "digest": digest}, CONFIG)
-    run.log_table(prepared.manifest.table, "data/manifest.csv")
+    run.log_table(prepared.manifest.table, MANIFEST)
     run.log_metrics({"data/excluded": float(len(prepared.excluded))})
     if len(prepared.excluded):
         run.log_table(prepared.excluded, "data/excluded.csv")

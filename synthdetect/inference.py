@@ -41,10 +41,12 @@ class Scores:
     Attributes:
         logits: calibrated, shape (models, images); nan where an image is unreadable.
         unreadable: the reason, by row.
+        raw: the networks' own logits, likewise.
     """
 
     logits: Floats
     unreadable: dict[int, str]
+    raw: Floats
 
 
 class Scoring:
@@ -141,7 +143,7 @@ class Scoring:
                     logits[members, row] = list(map(float, texts))
         logits[:, list(unreadable)] = np.nan
         calibrated = [d.calibrated(x) for d, x in zip(self._detectors, logits, strict=True)]
-        return Scores(np.stack(calibrated), unreadable)
+        return Scores(np.stack(calibrated), unreadable, logits)
 
     def discard(self) -> None:
         """Remove the journals: the results are elsewhere."""

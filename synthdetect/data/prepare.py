@@ -31,7 +31,7 @@ def prepare(options: DataOptions, *, seed: int, progress: Progress | None = None
     Raises:
         UserError: whatever is wrong with them, before anything is trained.
     """
-    manifest, excluded = _readable(load(options.data), options.on_bad_image, progress)
+    manifest, excluded = readable(load(options.data), options.on_bad_image, progress)
     manifest = split(
         manifest, seed=seed, val_share=options.val_share, test_share=options.test_share
     )
@@ -39,16 +39,24 @@ def prepare(options: DataOptions, *, seed: int, progress: Progress | None = None
     if options.finetune:
         manifest = move_to_train(manifest, options.finetune, seed=seed)
     if options.supplement:
-        extra, bad = _readable(load(options.supplement), options.on_bad_image, progress)
+        extra, bad = readable(load(options.supplement), options.on_bad_image, progress)
         manifest = supplement(manifest, extra)
         excluded = pd.concat([excluded, bad], ignore_index=True)
     check(manifest)
     return Prepared(manifest, excluded)
 
 
-def _readable(
+def readable(
     manifest: Manifest, on_bad_image: str, progress: Progress | None
 ) -> tuple[Manifest, pd.DataFrame]:
+    """Index a manifest's images; those that cannot be read stop it, or are left out.
+
+    Returns:
+        The manifest of the readable ones, and `path` and `error` of the others.
+
+    Raises:
+        UserError: some cannot be read, and `on_bad_image` is `stop`.
+    """
     manifest = index(manifest, progress=progress)
     bad = manifest.table["error"] != ""
     if bad.any() and on_bad_image == "stop":

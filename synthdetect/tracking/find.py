@@ -9,16 +9,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from synthdetect.detector import Detector
+from synthdetect.detector import Card, Detector
 from synthdetect.errors import UserError
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.tracking.model import models_of
-from synthdetect.tracking.run import FOLD, KIND
+from synthdetect.tracking.run import FOLD, KIND, MANIFEST
 
 _URI = "models:/"
 
@@ -44,6 +45,17 @@ def find_detectors(models: tuple[str, ...]) -> list[tuple[str, Detector]]:
         else:
             found += _from_run(model)
     return found
+
+
+def training_rows(card: Card) -> pd.DataFrame | None:
+    """The manifest of the run that made a detector, or None where it is not to be had."""
+    run_id = str(card.provenance.get("run_id", ""))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = MlflowClient().download_artifacts(run_id, MANIFEST, folder)
+            return pd.read_csv(file, keep_default_na=False, dtype={"source_id": str})
+    except (MlflowException, OSError):
+        return None
 
 
 def _from_run(run_id: str) -> list[tuple[str, Detector]]:

@@ -34,6 +34,9 @@ from synthdetect.errors import UserError
 KIND = "synthdetect.kind"
 """Tag that says which command made a run."""
 
+MANIFEST = "data/manifest.csv"
+"""Artifact of a training run: its images, with their splits."""
+
 FOLD = "synthdetect.fold"
 """Tag of a cross-validation's child run: its fold, or `refit`."""
 

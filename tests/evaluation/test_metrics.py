@@ -16,8 +16,11 @@ from synthdetect.evaluation.metrics import (
     bootstrap_weights,
     choose_threshold,
     epoch_metrics,
+    interval,
     intervals,
     metrics,
+    resampled,
+    weighted_metrics,
 )
 
 Labels = npt.NDArray[np.int64]
@@ -495,3 +498,45 @@ def test_mixed_targets_count_for_the_class_they_are_nearer_to() -> None:
     assert epoch_metrics("train", [0.1, 0.9, 0.5, 0.49], logits) == (
         epoch_metrics("train", [0, 1, 1, 0], logits)
     )
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("max_fpr", [0.01, 0.1, 0.3, 0.9])
+def test_a_false_positive_rate_is_kept_to_and_used_up(seed: int, max_fpr: float) -> None:
+    labels, logits = random_data(seed)
+    threshold = choose_threshold(labels, logits, "fpr", max_fpr)
+    found = metrics(labels, logits, threshold)
+    assert 1 - found["real_accuracy"] <= max_fpr
+    possible = [
+        m["recall"]
+        for cut in [*expit(logits), 2.0]
+        if 1 - (m := metrics(labels, logits, cut))["real_accuracy"] <= max_fpr
+    ]
+    assert found["recall"] == max(possible)
+
+
+def test_nothing_is_called_synthetic_where_even_the_highest_score_is_a_real_one() -> None:
+    labels, logits = [0, 1, 0], [2.0, 1.0, 0.0]
+    threshold = choose_threshold(labels, logits, "fpr", 0.05)
+    assert metrics(labels, logits, threshold)["real_accuracy"] == 1
+    assert threshold == pytest.approx(expit(2.0))
+
+
+def test_subsets_share_their_bootstrap_draws() -> None:
+    labels, logits = random_data(2)
+    groups = np.arange(len(labels)) // 3
+    everything = np.ones(len(labels), dtype=bool)
+    part = groups < 12
+    found = resampled(
+        labels, logits, 0.5, groups, {"all": everything, "again": everything, "part": part},
+        replicates=50,
+    )  # fmt: skip
+    assert (found["all"]["auc"] == found["again"]["auc"]).all()
+    weights = np.concatenate(list(bootstrap_weights(groups, 50, 0)))
+    alone = weighted_metrics(labels[part], logits[part], 0.5, weights[:, part])
+    assert found["part"]["f1"] == pytest.approx(alone["f1"], nan_ok=True)
+
+
+def test_the_interval_of_nothing_defined_is_undefined() -> None:
+    assert all(math.isnan(bound) for bound in interval(np.array([np.nan, np.nan])))
+    assert interval(np.array([1.0, np.nan, 3.0]), 1.0) == (1.0, 3.0)

@@ -1,0 +1,225 @@
+"""`synthdetect evaluate`: predictions first, then every number from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from synthdetect.commands.train import tags
+from synthdetect.config import EvaluateOptions
+from synthdetect.console import console, counting, table
+from synthdetect.data.batches import ImageFiles
+from synthdetect.data.manifest import Manifest, load
+from synthdetect.data.prepare import readable
+from synthdetect.detector import Detector
+from synthdetect.errors import UserError
+from synthdetect.evaluation.decision import Decision, decide
+from synthdetect.evaluation.foreign import read_predictions
+from synthdetect.evaluation.held_out import held_out
+from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
+from synthdetect.evaluation.slices import slice_values
+from synthdetect.evaluation.summary import summary_markdown, summary_rows
+from synthdetect.inference import Scoring
+from synthdetect.tracking.evaluation import log_evaluation
+from synthdetect.tracking.find import find_detectors, training_rows
+from synthdetect.tracking.run import Run, environment, open_run
+from synthdetect.training.devices import Device, deterministic, resolve
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated.
+
+    Attributes:
+        rows: labelled images with `raw_logit`.
+        given: the decision that comes with it.
+        has_threshold: whether that was chosen by anybody.
+        detector: what scored them, if it was one of ours.
+        manifest: where the images lie, then.
+        excluded: `path` and `error` of images that were left out.
+    """
+
+    rows: pd.DataFrame
+    given: Decision
+    has_threshold: bool
+    detector: Detector | None = None
+    manifest: Manifest | None = None
+    excluded: pd.DataFrame | None = None
+
+
+def evaluate_detector(options: EvaluateOptions) -> None:
+    """Evaluate a detector on labelled images, or a table of predictions, in one tracked run.
+
+    Raises:
+        UserError: options, images or a table that do not fit.
+    """
+    _check(options)
+    device = resolve(options.device, "fp32", options.workers)
+    if options.predictions:
+        rows, moved = read_predictions(Path(options.predictions), options.columns)
+        subject = _foreign(rows)
+        _decide(options, subject)  # what cannot be done is said before a run is opened
+        _splits(options, Manifest(rows, Path(), "").splits)
+        if moved:
+            console.print(f"{moved} probabilities of 0 or 1 were moved inside by 1e-7")
+    else:
+        (model,) = find_detectors(options.model)
+        detector = model[1]
+        manifest, excluded = _images(options)
+        rows = manifest.table
+        scoring = _scoring(options, detector, manifest)
+    for name in options.slices:
+        slice_values(rows, name)
+    with open_run("evaluate", kind="evaluate", tags=tags("evaluate", options)) as run:
+        console.print(f"run {run.id}")
+        facts = {f"hardware.{name}": value for name, value in device.describe().items()}
+        run.log_params({**options.to_flat(), **facts, **environment()})
+        if not options.predictions:
+            run.log_manifest(manifest)
+            raw = _score(scoring, device, manifest)
+            subject = Subject(
+                manifest.table.assign(raw_logit=raw),
+                Decision(detector.card.calibration, detector.card.threshold, detector.card.unsure),
+                True,
+                detector,
+                manifest,
+                excluded,
+            )
+        evaluations = _evaluate(run, options, subject)
+        if not options.predictions:
+            scoring.discard()
+        run.describe(summary_markdown(evaluations))
+    run.client.download_artifacts(run.id, "", options.output)
+    shown = summary_rows(evaluations)
+    table("Results", list(shown.columns), [list(map(str, row)) for row in shown.to_numpy()])
+    console.print(f"wrote {options.output}", markup=False)
+
+
+def _check(options: EvaluateOptions) -> None:
+    if options.predictions and (options.model or options.data):
+        raise UserError("--predictions: a table needs no --model and no --data; give one or both.")
+    if not options.predictions and len(options.model) != 1:
+        raise UserError(
+            "--model: give one .safetensors file, models:/ URI or run id"
+            f" (got {len(options.model)}), or a table by --predictions."
+        )
+    if options.model and not options.data:
+        raise UserError("--data: give labelled images: a manifest, a folder, or 'sample'.")
+    if options.columns and not options.predictions:
+        raise UserError("--columns: names the columns of --predictions, which is not given.")
+    Path(options.output).mkdir(parents=True, exist_ok=True)
+
+
+def _foreign(rows: pd.DataFrame) -> Subject:
+    """A table; a column `threshold` with one value is its threshold."""
+    thresholds = pd.to_numeric(rows.get("threshold", pd.Series(dtype=float)), errors="coerce")
+    known = thresholds.dropna().unique()
+    if len(known) > 1 or (len(known) == 1 and not 0 <= known[0] <= 1):
+        raise UserError(
+            f"--predictions: the column 'threshold' holds {len(known)} values, first {known[0]}; "
+            "one number from 0 to 1 is a threshold. Leave the column out."
+        )
+    given = Decision(threshold=float(known[0])) if len(known) else Decision()
+    return Subject(rows, given, len(known) == 1)
+
+
+def _images(options: EvaluateOptions) -> tuple[Manifest, pd.DataFrame]:
+    """The labelled images of the splits asked for; without splits all are `test`."""
+    with counting("reading the data") as count:
+        manifest, excluded = readable(load(options.data), options.on_bad_image, count)
+    split = manifest.table["split"].replace("", "test")
+    manifest = manifest.with_table(manifest.table.assign(split=split))
+    wanted = _splits(options, manifest.splits)
+    return manifest.with_table(manifest.table[manifest.table["split"].isin(wanted)]), excluded
+
+
+def _splits(options: EvaluateOptions, found: list[str]) -> list[str]:
+    unknown = sorted(set(options.splits) - set(found))
+    if unknown:
+        raise UserError(f"--splits: no {', '.join(unknown)} here. Found: {', '.join(found)}.")
+    wanted = list(options.splits) or [split for split in found if split != "train"]
+    if not wanted:
+        raise UserError("--splits: there is only a train split; ask for it by --splits train.")
+    return wanted
+
+
+def _scoring(options: EvaluateOptions, detector: Detector, manifest: Manifest) -> Scoring:
+    files = [manifest.file(path) for path in manifest.table["path"]]
+    images = ImageFiles(files, detector.preprocess)
+    return Scoring(
+        Path(options.output), [detector], images,
+        data=manifest.digest(), tta="none", batch_size=options.batch_size,
+    )  # fmt: skip
+
+
+def _score(scoring: Scoring, device: Device, manifest: Manifest) -> np.ndarray:
+    """The network's own logits, shape (images,)."""
+    with deterministic(0), counting("scoring") as count:
+        scoring.run(device, count)
+    scores = scoring.scores()
+    for row, reason in scores.unreadable.items():
+        raise UserError(
+            f"{manifest.file(manifest.table['path'][row])}: was readable a moment ago and is not "
+            f"any more: {reason}. Restore it and start again; nothing is scored twice."
+        )
+    return np.asarray(scores.raw[0])
+
+
+def _evaluate(run: Run, options: EvaluateOptions, subject: Subject) -> dict[str, Evaluation]:
+    decision, where = _decide(options, subject)
+    found = Manifest(subject.rows, Path(), "").splits
+    splits = _splits(options, found)
+    raw = subject.rows["raw_logit"].to_numpy()
+    scored = tabulate(subject.rows, decision.calibration(raw), decision.threshold, raw)
+    tables = {s: scored[scored["split"] == s].reset_index(drop=True) for s in splits}
+    run.log_params({"decision.from": where})
+    run.log_metrics(
+        {
+            "decision/threshold": decision.threshold,
+            **{f"decision/{name}": v for name, v in decision.calibration.describe().items()},
+        }
+    )
+    console.print(f"threshold {decision.threshold:.4f}, {where}")
+    _held_out(run, subject, tables)
+    if subject.excluded is not None and len(subject.excluded):
+        run.log_table(subject.excluded, "data/excluded.csv")
+        console.print(f"[bold yellow]{len(subject.excluded)} unreadable image(s) left out[/]")
+    evaluations = evaluate(
+        tables, decision.threshold, seed=options.seed, band=decision.unsure,
+        slices=options.slices or None,
+    )  # fmt: skip
+    for split, evaluation in evaluations.items():
+        images = None
+        if subject.manifest and subject.detector:
+            files = [subject.manifest.file(path) for path in evaluation.predictions["path"]]
+            images = (files, subject.detector.preprocess)
+        log_evaluation(run, evaluation, split, decision.threshold, images=images)
+    return evaluations
+
+
+def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
+    """The decision, and where it comes from, in words."""
+    val = subject.rows[subject.rows["split"] == "val"]
+    usable = val["label"].nunique() == 2
+    if options.decide == "val" and not usable:
+        raise UserError("--decide val: there are no val rows of both classes to decide on.")
+    if options.decide == "val" or (options.decide == "auto" and not subject.has_threshold
+                                   and usable):  # fmt: skip
+        return decide(options, val["label"], val["raw_logit"]), "chosen on the val rows given here"
+    if subject.detector:
+        return subject.given, "as the model's card says, from its own validation"
+    if subject.has_threshold:
+        return subject.given, "as the table says"
+    return subject.given, "0.5, since nothing else was given; probabilities are not calibrated"
+
+
+def _held_out(run: Run, subject: Subject, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Record, and say loudly, what the detector has seen of these images in training."""
+    trained = training_rows(subject.detector.card) if subject.detector else None
+    facts = held_out(tables, trained)
+    run.log_table(facts, "evaluation/held_out.csv")
+    for split, fact, value, warning in facts.to_numpy():
+        if warning and split != "val":
+            console.print(f"[bold yellow]{split or 'held out'}:[/] {fact}: {value}")

@@ -1,0 +1,113 @@
+"""Anybody's table of predictions, read into the columns of ours."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+
+from synthdetect.data.labels import label_of
+from synthdetect.data.manifest import COLUMNS
+from synthdetect.errors import UserError
+
+NEAREST = 1e-7
+"""How near to 0 and 1 a probability may come: at them its log-odds are infinite."""
+
+_SCORES = ("logit", "probability")
+_TEXT = tuple(name for name in COLUMNS if name != "label")
+
+
+def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """Read a table of predictions.
+
+    Args:
+        path: a CSV or Parquet file with `path`, `label` and `logit` or `probability` (of being
+            synthetic; the logit is used where both are there), and any of the manifest's columns.
+        names: the file's names of those columns where they differ, each as `ours=theirs`.
+
+    Returns:
+        The table with `COLUMNS`, `raw_logit` and what further columns there were; a missing split
+        is "test". And how many probabilities of 0 or 1 were moved by `NEAREST`.
+
+    Raises:
+        UserError: unreadable, a column that is not there, an unknown label, a path twice in one
+            split, or a score that is no number or no probability; the message names the row.
+    """
+    table = _renamed(_read(path), _pairs(names), path)
+    for needed in ("path", "label"):
+        if needed not in table:
+            raise UserError(
+                f"--predictions: {path} has no column {needed!r} (found: {_listed(table)}). "
+                f"If it is called otherwise, say --columns {needed}=NAME."
+            )
+    score = next((name for name in _SCORES if name in table), None)
+    if score is None:
+        raise UserError(
+            f"--predictions: {path} has neither 'logit' nor 'probability' (found: "
+            f"{_listed(table)}). Name the score by --columns logit=NAME or probability=NAME."
+        )
+    if table.empty:
+        raise UserError(f"--predictions: {path} has no rows.")
+    values = pd.to_numeric(table[score], errors="coerce").to_numpy(dtype=np.float64)
+    _require(np.isfinite(values), table, path, f"{score} is no finite number")
+    moved = 0
+    if score == "probability":
+        within = (values >= 0) & (values <= 1)
+        _require(within, table, path, "probability lies outside 0 to 1 (a logit? then say so)")
+        moved = int(((values < NEAREST) | (values > 1 - NEAREST)).sum())
+        values = logit(np.clip(values, NEAREST, 1 - NEAREST))
+    labels = {name: label_of(name, where=str(path)) for name in table["label"].unique()}
+    table["label"] = table["label"].map(labels).astype("int8")
+    for name in _TEXT:
+        column = table[name] if name in table else pd.Series("", index=table.index)
+        table[name] = column.astype(object).fillna("").astype(str).str.strip()
+    table["split"] = table["split"].replace({"": "test", "valid": "val", "validation": "val"})
+    repeated = table.duplicated(["path", "split"]).to_numpy()
+    _require(~repeated, table, path, "path is listed twice in its split")
+    table["raw_logit"] = values
+    further = [c for c in table if c not in (*COLUMNS, "raw_logit", *_SCORES, "predicted")]
+    return table[[*COLUMNS, *further, "raw_logit"]].reset_index(drop=True), moved
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(f"--predictions: {str(path)!r} is no file.")
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype={name: str for name in COLUMNS}, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--predictions: {path} cannot be read as a table: {error}") from error
+
+
+def _pairs(names: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in names:
+        ours, equals, theirs = (part.strip() for part in text.partition("="))
+        if not (ours and equals and theirs):
+            raise UserError(f"--columns: give pairs as label=target (got {text!r}).")
+        pairs[ours] = theirs
+    return pairs
+
+
+def _renamed(table: pd.DataFrame, pairs: Mapping[str, str], path: Path) -> pd.DataFrame:
+    for ours, theirs in pairs.items():
+        if theirs not in table:
+            raise UserError(
+                f"--columns: {path} has no column {theirs!r} for {ours}. Found: {_listed(table)}."
+            )
+        table = table.drop(columns=[ours], errors="ignore") if ours != theirs else table
+    return table.rename(columns={theirs: ours for ours, theirs in pairs.items()})
+
+
+def _require(holds: np.ndarray, table: pd.DataFrame, path: Path, what: str) -> None:
+    if not holds.all():
+        row = int(np.argmin(holds))
+        raise UserError(
+            f"--predictions: {path}: row {row + 1} ({table['path'].iloc[row]!r}): {what}."
+        )
+
+
+def _listed(table: pd.DataFrame) -> str:
+    return ", ".join(map(str, table.columns))

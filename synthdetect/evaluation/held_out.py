@@ -1,0 +1,43 @@
+"""What an evaluation has and has not kept apart from training, as facts one can read."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from synthdetect.data.labels import SYNTHETIC
+
+
+def held_out(tables: Mapping[str, pd.DataFrame], trained: pd.DataFrame | None) -> pd.DataFrame:
+    """Compare evaluated images with those that a detector was trained and chosen on.
+
+    Args:
+        tables: evaluated rows by split, with the manifest's columns.
+        trained: rows of the training's manifest, or None where they are not to be had.
+
+    Returns:
+        Rows `split`, `fact`, `value` and `warning` (whether the number makes results doubtful).
+    """
+    rows: list[tuple[str, str, str, bool]] = []
+    if trained is None:
+        rows.append(("", "images the detector was trained on", "not known", True))
+        return _table(rows)
+    parts = {name: trained[trained["split"] == name] for name in ("train", "val")}
+    seen = set(parts["train"].loc[parts["train"]["label"] == SYNTHETIC, "generator"])
+    for split, table in tables.items():
+        for name, part in parts.items():
+            for column, what in (("sha256", "contents"), ("source_id", "sources")):
+                if column not in table or column not in part:
+                    rows.append((split, f"{what} shared with {name}", "not known", False))
+                    continue
+                known = set(part[column]) - {""}
+                shared = int(table[column].isin(known).sum())
+                text = f"{shared} of {len(table)} images"
+                rows.append((split, f"{what} shared with {name}", text, shared > 0))
+        generators = set(table.loc[table["label"] == SYNTHETIC, "generator"]) - {""}
+        for what, names in (("in training", generators & seen), ("unseen", generators - seen)):
+            rows.append((split, f"generators {what}", ", ".join(sorted(names)) or "none", False))
+    return _table(rows)
+
+
+def _table(rows: list[tuple[str, str, str, bool]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["split", "fact", "value", "warning"])

@@ -1,0 +1,92 @@
+"""Slices hold every image once, are measured as scikit-learn measures, and are named plainly."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from synthdetect.errors import UserError
+from synthdetect.evaluation.predictions import tabulate
+from synthdetect.evaluation.slices import present, slice_table, slice_values
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    n = 120
+    label = (np.arange(n) % 2).astype("int8")
+    rows = pd.DataFrame(
+        {
+            "path": [f"{i}.jpg" for i in range(n)],
+            "label": label,
+            "source_id": [f"s{i // 4}" for i in range(n)],
+            "category": np.where(np.arange(n) < 60, "cat", ""),
+            "platform": np.where(label == 1, "X", "Facebook"),
+            "format": "JPEG",
+            "jpeg_quality": np.tile([0, 49, 50, 94, 95, 100], n // 6),
+            "width": np.linspace(100, 3000, n),
+            "height": 4000,
+            "iso": np.arange(n),
+            "year": 2020 + np.arange(n) % 3,
+        }
+    )
+    return tabulate(rows, rng.normal(size=n) + label, 0.5)
+
+
+def test_each_slice_is_measured_by_itself(table: pd.DataFrame) -> None:
+    found = slice_table(table, ["category"], 0.5, seed=0).set_index("value")
+    assert found["images"].to_dict() == {"cat": 60, "(unknown)": 60}
+    for value, name in (("cat", "cat"), ("(unknown)", "")):
+        part = table[table["category"] == name]
+        row = found.loc[value]
+        assert (row["real"], row["synthetic"]) == (30, 30)
+        assert row["auc"] == pytest.approx(roc_auc_score(part["label"], part["logit"]))
+        expected = balanced_accuracy_score(part["label"], part["predicted"])
+        assert row["balanced_accuracy"] == pytest.approx(expected)
+        assert row["auc_low"] < row["auc"] < row["auc_high"]
+
+
+@pytest.mark.parametrize("name", ["category", "platform", "jpeg_quality", "size", "iso", "year"])
+def test_every_image_is_in_one_slice(table: pd.DataFrame, name: str) -> None:
+    found = slice_table(table, [name], 0.5, seed=0)
+    assert found["images"].sum() == len(table)
+    assert (found["real"] + found["synthetic"] == found["images"]).all()
+
+
+def test_what_a_slice_with_one_class_lacks_is_undefined(table: pd.DataFrame) -> None:
+    found = slice_table(table, ["platform"], 0.5, seed=0).set_index("value")
+    assert math.isnan(found.loc["X", "auc"])
+    assert math.isnan(found.loc["X", "auc_low"])
+    assert math.isnan(found.loc["X", "real_accuracy"])
+    share = table.loc[table["label"] == 1, "predicted"].mean()
+    assert found.loc["X", "fake_accuracy"] == pytest.approx(share)
+
+
+def test_numbers_are_cut_at_their_edges(table: pd.DataFrame) -> None:
+    names = slice_values(table, "jpeg_quality").head(6).tolist()
+    assert names == [
+        "none", "1 to below 50", "50 to below 70", "90 to below 95", "95 and more", "95 and more",
+    ]  # fmt: skip
+    sides = slice_values(table, "size")
+    assert sides.iloc[0] == "0 to below 128"
+    assert sides.iloc[-1] == "2048 and more"
+    quarters = slice_values(table, "iso").value_counts()
+    assert quarters.tolist() == [30, 30, 30, 30]
+    assert set(slice_values(table, "year")) == {"2020", "2021", "2022"}
+
+
+def test_slices_come_in_the_order_of_their_numbers(table: pd.DataFrame) -> None:
+    values = slice_table(table, ["size"], 0.5, seed=0)["value"].tolist()
+    assert values == sorted(values, key=lambda v: float(v.split()[0]))
+
+
+def test_without_being_asked_those_are_made_in_which_images_differ(table: pd.DataFrame) -> None:
+    assert present(table) == ["category", "platform", "jpeg_quality", "size"]
+    assert present(table.drop(columns=["platform", "width"])) == ["category", "jpeg_quality"]
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(table: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match=r"--slices: no column 'camera'.*category.*size"):
+        slice_table(table, ["camera"], 0.5, seed=0)
