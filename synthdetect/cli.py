@@ -22,6 +22,7 @@ from synthdetect.config import (
     Options,
     PredictOptions,
     PromoteOptions,
+    RegimesOptions,
     TrainOptions,
     option_name,
 )
@@ -58,6 +59,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "cv": Command(
         CvOptions, "synthdetect.commands.cv:cross_validate", "cross-validation", project=True
+    ),
+    "regimes": Command(
+        RegimesOptions,
+        "synthdetect.commands.regimes:study_regimes",
+        "the paper's two regimes, or each of their differences by itself",
+        project=True,
     ),
     "predict": Command(
         PredictOptions,

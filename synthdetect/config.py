@@ -118,8 +118,8 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
-class DataOptions(Options):
-    """Which images."""
+class SourceOptions(Options):
+    """Where the images come from."""
 
     section: ClassVar = "data"
 
@@ -135,6 +135,14 @@ class DataOptions(Options):
     test_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.15, description="share of the images that tests, where the data have no splits"
     )
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class DataOptions(SourceOptions):
+    """Which images."""
+
+    section: ClassVar = "data"
+
     generators: Names = Field((), description="train on these generators only")
     categories: Names = Field((), description="train on these categories only")
     per_category: int = Field(
@@ -313,6 +321,49 @@ class CvOptions(TrainOptions, FoldOptions):
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class RegimesOptions(SourceOptions, OptimOptions, DecisionOptions, TrainingDeviceOptions):
+    """`synthdetect regimes`: the paper's two regimes, or all combinations of what sets them apart.
+
+    Whatever else a recipe leaves open is the same for all trainings.
+    """
+
+    section: ClassVar = "regimes"
+
+    image_size: int = Field(224, ge=16, le=4096, description="side of the square in pixels")
+    weights: str = Field("auto", description="of every training: auto, imagenet or none")
+    narrow: Names = Field(
+        (), description="generators of the narrow data (default: the one with most training images)"
+    )
+    narrow_per_category: int = Field(
+        35_000, ge=0, description="narrow data have at most this many images a category"
+    )
+    supplement: str = Field("", description="a manifest or folder that the diverse data have too")
+    finetune: float = Field(
+        0.2,
+        ge=0,
+        description="validation images that the open regime trains on: a number, or a share "
+        "below 1",
+    )
+    factorial: bool = Field(
+        False, description="cross architectures, data and augmentation, one change at a time"
+    )
+    archs: Names = Field(
+        ("resnet18", "resnet50", "vit_b_16"), description="architectures that factorial crosses"
+    )
+    seeds: int = Field(1, ge=1, le=100, description="trainings of each, with seeds from seed on")
+    resume: str = Field("", description="id of a run to go on with")
+    output: str = Field("runs", description="folder for checkpoints of unfinished runs")
+
+    @field_validator("archs")
+    @classmethod
+    def _known_architectures(cls, archs: tuple[str, ...]) -> tuple[str, ...]:
+        for arch in archs:
+            if arch not in ARCHITECTURES:
+                raise ValueError(f"unknown architecture; known: {', '.join(ARCHITECTURES)}")
+        return archs
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class PredictOptions(DeviceOptions):
     """`synthdetect predict`: score images without labels, with one detector or several together."""
 
@@ -416,6 +467,12 @@ class PromoteOptions(Options):
     version: str = Field(description="the version to promote")
 
 
+AUGMENTATIONS: dict[str, Mapping[str, Any]] = {
+    "light": {},  # flip, light colour jitter, blur: what the defaults say
+    "extensive": {"geometry": "resize_crop", "rotation": 10.0, "jitter": 0.2},
+}
+"""The augmentation of the paper's two regimes."""
+
 RECIPES: dict[str, Mapping[str, Any]] = {
     # The paper's common recipe is what the defaults say.
     "baseline": {},
@@ -423,12 +480,6 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "constrained": {"arch": "resnet18", "per_category": 35_000},
     # Configuration 2: diverse data, extensive augmentation, and a part of the validation set
     # (2,000 of its 10,000 images) for fine-tuning.
-    "open": {
-        "arch": "resnet50",
-        "geometry": "resize_crop",
-        "rotation": 10.0,
-        "jitter": 0.2,
-        "finetune": 0.2,
-    },
+    "open": {"arch": "resnet50", **AUGMENTATIONS["extensive"], "finetune": 0.2},
 }
 assert set(RECIPES) == set(get_args(RecipeName))

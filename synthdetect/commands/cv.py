@@ -3,14 +3,14 @@
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
-from synthdetect.commands.resuming import fetch_checkpoint
-from synthdetect.commands.train import announce, begin, conclude, tags
+from synthdetect.commands.children import Part, train_parts
+from synthdetect.commands.train import announce, begin, tags
 from synthdetect.config import CvOptions
 from synthdetect.console import console, table
 from synthdetect.data.folds import assign, fold_manifest, pooled
@@ -21,20 +21,15 @@ from synthdetect.errors import UserError
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.figures import folds_figure
 from synthdetect.evaluation.predictions import evaluate, tabulate
-from synthdetect.experiment import CONFIG, Final, run_training
+from synthdetect.experiment import CONFIG, Final
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.model import register
-from synthdetect.tracking.run import FOLD, Run, open_run
+from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import Device
 
 FOLDS = "folds.csv"
 """The parent's artifact that says which image is in which fold."""
 
 REFIT_RULE = "median of the folds' best epochs, rounded up"
-
-
-class FoldsFailed(RuntimeError):
-    """Some folds ended in an error."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +56,17 @@ def cross_validate(options: CvOptions) -> None:
         record = {"options": options.to_json(), "digest": prepared.manifest.digest()}
         run.log_json(record, CONFIG)
         run.log_manifest(prepared.manifest)
-        done, failed = _train_folds(run, options, prepared, folds, device)
-        if failed:
-            listed = "; ".join(f"fold {fold}: {error}" for fold, error in failed.items())
-            raise FoldsFailed(
-                f"{len(failed)} of {folds['fold'].nunique()} folds failed: {listed}. "
-                f"Go on with: synthdetect cv --resume {run.id}"
-            )
+        numbers = sorted(folds["fold"].unique())
+
+        def fold_of(number: int) -> Prepared:
+            return replace(prepared, manifest=fold_manifest(prepared.manifest, folds, number))
+
+        parts = [
+            Part(str(n), f"fold {n} of {len(numbers)}", "fold", options, partial(fold_of, n))
+            for n in numbers
+        ]
+        runs = train_parts(run, parts, device, "cv", options)
+        done = {fold: _finished_fold(run, runs[str(fold)]) for fold in numbers}
         final = _conclude_folds(run, options, done)
         if options.refit:
             _refit(run, options, prepared, device, final)
@@ -76,7 +75,7 @@ def cross_validate(options: CvOptions) -> None:
 
 def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:
     """The assignment: the run's own if it has one, else a given one, else a new one."""
-    own = _artifact(run, run.id, FOLDS)
+    own = run.read_table(run.id, FOLDS)
     if own is not None:
         return own
     if options.folds_from:
@@ -84,7 +83,7 @@ def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:
         if given.is_file():
             folds = read_folds(given, manifest)
         else:
-            found = _artifact(run, options.folds_from, FOLDS)
+            found = run.read_table(options.folds_from, FOLDS)
             if found is None:
                 raise UserError(
                     f"--folds-from: {options.folds_from!r} is neither a file nor a "
@@ -100,62 +99,11 @@ def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:
     return folds
 
 
-def _train_folds(
-    run: Run, options: CvOptions, prepared: Prepared, folds: pd.DataFrame, device: Device
-) -> tuple[dict[int, Fold], dict[int, str]]:
-    """Train the folds that are not done; one that fails leaves the others."""
-    done: dict[int, Fold] = {}
-    failed: dict[int, str] = {}
-    children = _children(run)
-    for fold in sorted(folds["fold"].unique()):
-        child = children.get(str(fold), "")
-        if child and _is_finished(run, child):
-            console.print(f"[bold]fold {fold}[/]  is done (run {child})")
-            done[fold] = _finished_fold(run, child)
-            continue
-        console.print(f"[bold]fold {fold} of {folds['fold'].nunique()}[/]")
-        part = replace(prepared, manifest=fold_manifest(prepared.manifest, folds, fold))
-        try:
-            child = _train_child(run, options, part, device, str(fold), f"fold {fold}", child)
-        except Exception as error:
-            failed[fold] = f"{type(error).__name__}: {error}"
-            console.print(f"[bold red]fold {fold} failed:[/] {failed[fold]}")
-            continue
-        done[fold] = _finished_fold(run, child)
-    return done, failed
-
-
-def _train_child(
-    parent: Run,
-    options: CvOptions,
-    prepared: Prepared,
-    device: Device,
-    fold: str,
-    name: str,
-    resume: str,
-    final: Final | None = None,
-) -> str:
-    """One training in a child run; returns the child's id."""
-    labels = {**tags("cv", options), FOLD: fold}
-    kind = "refit" if final else "fold"
-    with open_run(name, kind=kind, tags=labels, resume=resume, parent=parent) as child:
-        if resume:
-            fetch_checkpoint(child, options.output)
-        outcome = run_training(child, options, prepared, device, final)
-        if final:
-            version = register(outcome.model, options.register) if options.register else ""
-            conclude(child, outcome, options.register, version)
-    return child.id
-
-
 def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:
-    child = _children(run).get("refit", "")
-    if child and _is_finished(run, child):
-        console.print(f"[bold]refit[/]  is done (run {child})")
-        return
-    console.print(f"[bold]refit[/]  {final.epochs} epochs on all labelled images")
-    part = replace(prepared, manifest=pooled(prepared.manifest))
-    child = _train_child(run, options, part, device, "refit", "refit", child, final)
+    console.print(f"[bold]final training[/]  {final.epochs} epochs on all labelled images")
+    everything = replace(prepared, manifest=pooled(prepared.manifest))
+    refit = Part("refit", "refit", "refit", options, lambda: everything, final)
+    child = train_parts(run, [refit], device, "cv", options)["refit"]
     run.set_tags({"synthdetect.refit_run": child})
 
 
@@ -210,32 +158,9 @@ def _interval(overall: pd.DataFrame, name: str) -> str:
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _children(run: Run) -> dict[str, str]:
-    """The child runs by fold."""
-    found = run.client.search_runs(
-        [run.experiment_id], f"tags.`mlflow.parentRunId` = '{run.id}'", max_results=1000
-    )
-    return {child.data.tags.get(FOLD, ""): child.info.run_id for child in found}
-
-
-def _is_finished(run: Run, run_id: str) -> bool:
-    return bool(run.client.get_run(run_id).info.status == "FINISHED")
-
-
 def _finished_fold(run: Run, run_id: str) -> Fold:
     metrics = run.client.get_run(run_id).data.metrics
-    predictions = _artifact(run, run_id, "predictions/val.csv")
+    predictions = run.read_table(run_id, "predictions/val.csv")
     if predictions is None:
         raise UserError(f"run {run_id} has lost its predictions; delete it and resume.")
     return Fold(metrics, predictions)
-
-
-def _artifact(run: Run, run_id: str, path: str) -> pd.DataFrame | None:
-    """A table among a run's artifacts, or None where it has none."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = run.client.download_artifacts(run_id, path, folder)
-            text = dict.fromkeys(("path", "generator", "category", "source_id", "held_out"), str)
-            return pd.read_csv(file, keep_default_na=False, dtype=text)
-    except (MlflowException, OSError):
-        return None

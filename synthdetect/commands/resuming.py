@@ -9,40 +9,41 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from synthdetect.config import TrainOptions, option_name
+from synthdetect.config import Options, option_name
 from synthdetect.data.prepare import Prepared
 from synthdetect.errors import UserError
 from synthdetect.experiment import CHECKPOINTS, CONFIG, LAST
 from synthdetect.tracking.run import Run
 
-Given = TypeVar("Given", bound=TrainOptions)
+Given = TypeVar("Given", bound=Options)
 
 _MAY_CHANGE = ("resume", "register", "output", "workers", "keep_last", "cache_gib")
 """Options that a resumed run may be given anew, since they change no number."""
 
 
 def recorded(given: Given) -> tuple[Given, str]:
-    """The options and data digest of the run that `given.resume` names.
+    """The options and data digest of the run that the option `resume` names.
 
     Raises:
         UserError: no such run, one that is finished, or options that contradict its own.
     """
-    record = read_config(given.resume)
-    status = MlflowClient().get_run(given.resume).info.status
+    values = given.to_json()
+    run_id = values["resume"]
+    record = read_config(run_id)
+    status = MlflowClient().get_run(run_id).info.status
     if status == "FINISHED":
-        raise UserError(
-            f"--resume: run {given.resume} is FINISHED; there is nothing to go on with."
-        )
+        raise UserError(f"--resume: run {run_id} is FINISHED; there is nothing to go on with.")
     options = record["options"]
     if set(options) != set(type(given).fields()):
-        raise UserError(f"--resume: run {given.resume} was made by another command or version.")
-    defaults = type(given).resolve({"recipe": given.recipe}).to_json()
-    for name, value in given.to_json().items():
+        raise UserError(f"--resume: run {run_id} was made by another command or version.")
+    chosen = {name: values[name] for name in ("recipe",) if name in values}
+    defaults = type(given).resolve(chosen).to_json()
+    for name, value in values.items():
         if name in _MAY_CHANGE:
             options[name] = value
         elif value not in (defaults[name], options[name]):
             raise UserError(
-                f"{option_name(name)}: run {given.resume} was started with {options[name]!r}, not "
+                f"{option_name(name)}: run {run_id} was started with {options[name]!r}, not "
                 f"{value!r}. Leave the option out, or start a new run."
             )
     return type(given).resolve(options), record["digest"]

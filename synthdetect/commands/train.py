@@ -1,15 +1,11 @@
 """`synthdetect train`."""
 
 import shlex
+from typing import TypeVar
 
 import mlflow
 
-from synthdetect.commands.resuming import (
-    Given,
-    fetch_checkpoint,
-    recorded,
-    require_same_data,
-)
+from synthdetect.commands.resuming import fetch_checkpoint, recorded, require_same_data
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.prepare import Prepared, prepare
@@ -19,6 +15,8 @@ from synthdetect.models.networks import check
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import Device, resolve
+
+Trainable = TypeVar("Trainable", bound=TrainOptions)
 
 
 def train(options: TrainOptions) -> None:
@@ -34,7 +32,7 @@ def train(options: TrainOptions) -> None:
     conclude(run, outcome, options.register, version)
 
 
-def begin(options: Given) -> tuple[Given, Device, Prepared]:
+def begin(options: Trainable) -> tuple[Trainable, Device, Prepared]:
     """Check everything that can be checked before a run is opened.
 
     Returns:

@@ -199,6 +199,28 @@ def _worst_mistakes(
     return figure
 
 
+def effects_figure(effects: pd.DataFrame) -> Figure:
+    """Each change's effect on AUC with its interval, a panel for each set of images judged on.
+
+    Args:
+        effects: as `evaluation.effects` makes it, with a column `on`.
+    """
+    outcomes = effects["on"].unique()
+    rows = len(effects) // len(outcomes)
+    figure = Figure(figsize=(5 + 3.5 * len(outcomes), 1.4 + 0.45 * rows), layout="constrained")
+    panels = figure.subplots(1, len(outcomes), sharey=True, squeeze=False)[0]
+    for axes, outcome in zip(panels, outcomes, strict=True):
+        part = effects[effects["on"] == outcome].iloc[::-1]
+        y = np.arange(len(part))
+        spread = [part["effect"] - part["low"], part["high"] - part["effect"]]
+        axes.errorbar(part["effect"], y, xerr=spread, fmt="o", color=REAL_COLOUR, capsize=4)
+        axes.axvline(0, color=NEUTRAL, linestyle=":")
+        names = part[["factor", "level", "against"]].to_numpy()
+        axes.set_yticks(y, [f"{f}: {level} for {first}" for f, level, first in names])
+        axes.set(title=f"on {outcome}", xlabel="change of AUC, with 95 % interval")
+    return figure
+
+
 def folds_figure(per_fold: pd.DataFrame, pool: pd.DataFrame) -> Figure:
     """Validation AUC, accuracy and F1 of each fold with their means, and the ROC of each fold.
 

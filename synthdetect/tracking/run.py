@@ -10,6 +10,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,13 @@ FOLD = "synthdetect.fold"
 """Tag of a cross-validation's child run: its fold, or `refit`."""
 
 _EXPERIMENT_KIND = "mlflow.experimentKind"
+_TEXT = (
+    "path",
+    "generator",
+    "category",
+    "source_id",
+    "held_out",
+)  # whatever it looks like
 _PARAM_LIMIT = 6000
 _BATCH_LIMIT = 100
 _PACKAGES = (
@@ -139,6 +147,19 @@ class Run:
     def log_table(self, table: pd.DataFrame, path: str) -> None:
         """Log a table as CSV, which the UI shows as a table."""
         self.client.log_text(self.id, table.to_csv(index=False), path)
+
+    def read_table(self, run_id: str, path: str) -> pd.DataFrame | None:
+        """A CSV among any run's artifacts, or None where it has none."""
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                file = self.client.download_artifacts(run_id, path, folder)
+                return pd.read_csv(file, keep_default_na=False, dtype=dict.fromkeys(_TEXT, str))
+        except (MlflowException, OSError):
+            return None
+
+    def metric(self, run_id: str, name: str) -> float:
+        """The last value of any run's metric."""
+        return float(self.client.get_run(run_id).data.metrics[name])
 
     def log_json(self, value: Mapping[str, Any], path: str) -> None:
         """Log a JSON artifact."""

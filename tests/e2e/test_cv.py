@@ -36,7 +36,7 @@ def test_killed_damaged_mended_and_finished(platform: Platform, small_table: pd.
     last.write_bytes(whole[:1000])
     again = platform.direct("cv", refit="true", register="cv", resume=parent.info.run_id, **OPTIONS)
     assert platform.run(*again) == 1
-    assert "1 of 3 folds failed: fold 2: UserError:" in platform.output()
+    assert "1 of 3 trainings failed: fold 2 of 3: UserError:" in platform.output()
     assert platform.client().get_run(parent.info.run_id).info.status == "FAILED"
     statuses = {fold: run.info.status for fold, run in children(platform, parent).items()}
     assert statuses == {"1": "FINISHED", "2": "FAILED", "3": "FINISHED"}

@@ -1,0 +1,107 @@
+"""Trainings in child runs under one parent, each done once however often one starts again."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from synthdetect.commands.resuming import fetch_checkpoint
+from synthdetect.commands.train import conclude, tags
+from synthdetect.config import Options, TrainOptions
+from synthdetect.console import console
+from synthdetect.data.prepare import Prepared
+from synthdetect.experiment import Final, run_training
+from synthdetect.tracking.model import register
+from synthdetect.tracking.run import FOLD, Run, open_run
+from synthdetect.training.devices import Device
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the trainings under a parent.
+
+    Attributes:
+        name: which it is, unique under the parent; a fold's number, say.
+        title: the child run's name.
+        kind: of the child run.
+        options: of the training.
+        prepared: makes its data when it is its turn, so that only one part's are held.
+        final: for a training without validation.
+    """
+
+    name: str
+    title: str
+    kind: str
+    options: TrainOptions
+    prepared: Callable[[], Prepared]
+    final: Final | None = None
+
+
+class PartsFailed(RuntimeError):
+    """Some of the trainings ended in an error."""
+
+
+def train_parts(
+    parent: Run, parts: list[Part], device: Device, command: str, options: Options
+) -> dict[str, str]:
+    """Train what is not done; one that fails leaves the others.
+
+    Args:
+        parent: the run to nest under.
+        parts: what to train, in this order.
+        device: what computes.
+        command: that was called with `options`, for the tags.
+        options: of the command.
+
+    Returns:
+        The child runs' ids by part.
+
+    Raises:
+        PartsFailed: some failed, after all others were done.
+    """
+    done: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    known = children(parent)
+    for part in parts:
+        child = known.get(part.name, "")
+        if child and is_finished(parent, child):
+            console.print(f"[bold]{part.title}[/]  is done (run {child})")
+            done[part.name] = child
+            continue
+        console.print(f"[bold]{part.title}[/]")
+        try:
+            done[part.name] = _train(parent, part, device, tags(command, options), child)
+        except Exception as error:
+            failed[part.title] = f"{type(error).__name__}: {error}"
+            console.print(f"[bold red]{part.title} failed:[/] {failed[part.title]}")
+    if failed:
+        listed = "; ".join(f"{title}: {error}" for title, error in failed.items())
+        raise PartsFailed(
+            f"{len(failed)} of {len(parts)} trainings failed: {listed}. "
+            f"Go on with: synthdetect {command} --resume {parent.id}"
+        )
+    return done
+
+
+def _train(parent: Run, part: Part, device: Device, labels: Mapping[str, str], resume: str) -> str:
+    labels = {**labels, FOLD: part.name}
+    with open_run(part.title, kind=part.kind, tags=labels, resume=resume, parent=parent) as child:
+        if resume:
+            fetch_checkpoint(child, part.options.output)
+        outcome = run_training(child, part.options, part.prepared(), device, part.final)
+        if part.final:
+            name = part.options.register
+            version = register(outcome.model, name) if name else ""
+            conclude(child, outcome, name, version)
+    return child.id
+
+
+def children(run: Run) -> dict[str, str]:
+    """The child runs' ids by part."""
+    found = run.client.search_runs(
+        [run.experiment_id], f"tags.`mlflow.parentRunId` = '{run.id}'", max_results=1000
+    )
+    return {child.data.tags.get(FOLD, ""): child.info.run_id for child in found}
+
+
+def is_finished(run: Run, run_id: str) -> bool:
+    """Whether a run ended well."""
+    return bool(run.client.get_run(run_id).info.status == "FINISHED")

@@ -1,0 +1,107 @@
+"""`synthdetect regimes`: both tables beside the paper's, and every combination in the factorial."""
+
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.entities import Run
+
+from synthdetect.cli import main
+
+SMALL = ["--image-size", "32", "--epochs", "1", "--weights", "none", "--batch-size", "16"]
+
+
+def parent() -> Run:
+    (run,) = mlflow.search_runs(
+        filter_string="tags.`synthdetect.kind` = 'regimes'", output_format="list"
+    )
+    return run
+
+
+def children(run: Run) -> dict[str, Run]:
+    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    found = mlflow.search_runs(filter_string=query, output_format="list")
+    return {child.data.tags["synthdetect.fold"]: child for child in found}
+
+
+def artifact(run: Run, path: str) -> pd.DataFrame:
+    return pd.read_csv(mlflow.artifacts.download_artifacts(run_id=run.info.run_id,
+                                                           artifact_path=path))  # fmt: skip
+
+
+def test_both_regimes_stand_beside_the_papers_numbers(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(small_manifest), "--narrow-per-category", "8", *SMALL]
+    assert main(["regimes", *given]) == 0
+    run = parent()
+    assert run.info.status == "FINISHED"
+    found = children(run)
+    assert set(found) == {"constrained", "open"}
+    constrained, opened = (found[name].data for name in ("constrained", "open"))
+    assert (constrained.params["model.arch"], opened.params["model.arch"]) == (
+        "resnet18", "resnet50",
+    )  # fmt: skip
+    assert constrained.params["data.per_category"] == "8"
+    assert constrained.params["data.generators"] == "realesr_animevideov3"
+    assert (opened.params["data.generators"], opened.params["data.finetune"]) == ("", "0.2")
+    assert opened.params["image.geometry"] == "resize_crop"
+    long = artifact(run, "regimes/tables.csv").set_index(["table", "regime", "metric"])
+    assert long.loc[("test", "open (resnet50)", "auc"), "paper"] == 0.90
+    assert long.loc[("val", "constrained (resnet18)", "f1"), "paper"] == 0.45
+    ours = long.loc[("test", "open (resnet50)", "auc")]
+    assert ours["ours"] == pytest.approx(opened.metrics["test/auc"])
+    assert ours["low"] <= ours["ours"] <= ours["high"]
+    text = capsys.readouterr().out
+    assert "Table 2: test set" in text
+    assert "open (resnet50), paper" in text
+
+    # Nothing is done twice, and a finished study is not begun again.
+    assert main(["regimes", *given, "--resume", run.info.run_id]) == 2
+
+
+def test_the_factorial_crosses_everything_and_reports_each_effect(
+    workspace: Path, small_manifest: Path
+) -> None:
+    given = ["--data", str(small_manifest), "--factorial", "true", "--archs", "mobilenet_v3_large"]
+    assert main(["regimes", *given, "--narrow-per-category", "8", *SMALL]) == 0
+    run = parent()
+    assert set(children(run)) == {
+        f"mobilenet_v3_large {data} {augmentation}"
+        for data in ("narrow", "diverse")
+        for augmentation in ("light", "extensive")
+    }
+    changes = artifact(run, "regimes/effects.csv")
+    assert set(zip(changes["factor"], changes["on"], strict=True)) == {
+        (factor, on) for factor in ("data", "augmentation") for on in ("test", "unseen")
+    }
+    assert (changes["low"] <= changes["effect"]).all()
+    cells = artifact(run, "regimes/cells.csv")
+    narrow, diverse = (
+        cells[(cells["on"] == "test") & (cells["data"] == d)]["auc"].mean()
+        for d in ("narrow", "diverse")
+    )
+    effect = changes.set_index(["factor", "on"]).loc[("data", "test"), "effect"]
+    assert effect == pytest.approx(diverse - narrow)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--archs", "vgg"], "--archs"),
+        (["--narrow", "midjourney"], "--narrow: midjourney not in the train split"),
+        (["--arch", "resnet18"], "unknown option --arch"),
+        (["--factorial", "true", "--image-size", "40"], "vit_b_16 needs a multiple of 16"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    workspace: Path,
+    small_manifest: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert main(["regimes", "--data", str(small_manifest), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert mlflow.search_runs(output_format="list") == []
