@@ -142,7 +142,8 @@ def _maps_to_tokens(maps: Tensor, tokens: Tensor) -> Tensor:
 
 _LAYOUTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     "maps": (lambda output: output, lambda maps, output: maps),
-    "maps_to_rectify": (torch.relu, lambda maps, output: maps),
+    # Rectified, yet above 0, where the ReLU behind lets the gradient through to every place.
+    "maps_to_rectify": (lambda output: output.clamp_min(1e-30), lambda maps, output: maps),
     "tokens": (_tokens_to_maps, _maps_to_tokens),
 }
 """By `Architecture.cam_layout`: to maps (batch, channels, height, width), and back."""
