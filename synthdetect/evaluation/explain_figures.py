@@ -129,8 +129,8 @@ def _radial(spectra: Spectra) -> Figure:
     panels = 2 if spectra.compared else 1
     figure = Figure(figsize=(6.5 * panels, 4.5), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    # The first two of twenty are blue, as the real images are.
-    colours = [REAL_COLOUR, "black", *matplotlib.colormaps["tab20"](np.arange(2, 20))]
+    # Nine hues, then their lighter shades; the first is blue, as the real images are.
+    colours = [REAL_COLOUR, "black", *matplotlib.colormaps["tab20"](np.r_[2:20:2, 3:20:2])]
     for group, name in enumerate(spectra.groups):
         style = {"color": colours[group % len(colours)], "lw": 1.2}
         label = plain(f"{name} ({spectra.images[group]})")
