@@ -12,6 +12,7 @@ from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
 from synthdetect.data.geometry import Preprocess
 from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
+from synthdetect.evaluation.examples import worst_mistakes
 from synthdetect.evaluation.metrics import ECE_BINS
 from synthdetect.evaluation.predictions import Evaluation
 
@@ -45,7 +46,7 @@ def draw(
     if len(evaluation.generators):
         yield "generators", _generators(evaluation)
     if images:
-        yield "worst_mistakes", _worst_mistakes(table, evaluation.split, *images)
+        yield "worst_mistakes", _worst_mistakes(table, evaluation.split, threshold, *images)
 
 
 def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
@@ -62,9 +63,9 @@ def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
     return figure
 
 
-def _plain(name: str) -> str:
-    """Text from the data, in which a dollar sign starts no formula."""
-    return name.replace("$", r"\$")
+def plain(name: str) -> str:
+    """Text from the data, in which a dollar sign starts no formula and nothing breaks a line."""
+    return "".join(c if c.isprintable() else "?" for c in name).replace("$", r"\$")
 
 
 def _square(title: str) -> tuple[Figure, "matplotlib.axes.Axes"]:
@@ -166,7 +167,7 @@ def _generators(evaluation: Evaluation) -> Figure:
     )  # fmt: skip
     axes.set_yticks(
         np.arange(len(table)),
-        [_plain(f"{g} ({n})") for g, n in zip(table["generator"], table["images"], strict=True)],
+        [plain(f"{g} ({n})") for g, n in zip(table["generator"], table["images"], strict=True)],
     )
     axes.axvline(0.5, color=NEUTRAL, linestyle=":")
     axes.set(
@@ -178,20 +179,23 @@ def _generators(evaluation: Evaluation) -> Figure:
 
 
 def _worst_mistakes(
-    table: pd.DataFrame, split: str, files: Sequence[Path], preprocess: Preprocess
+    table: pd.DataFrame,
+    split: str,
+    threshold: float,
+    files: Sequence[Path],
+    preprocess: Preprocess,
 ) -> Figure:
     """The images furthest on the wrong side, as the network saw them."""
-    wrongness = np.where(table["label"] == SYNTHETIC, -table["logit"], table["logit"])
-    worst = [i for i in np.argsort(-wrongness)[:WORST] if wrongness[i] > 0]
+    worst = worst_mistakes(table, threshold, WORST)
     columns = 5
     rows = max(1, -(-len(worst) // columns))
     figure = Figure(figsize=(2.3 * columns, 2.75 * rows), layout="constrained")
-    figure.suptitle(f"{split}: worst mistakes" if worst else f"{split}: no mistakes at 0.5")
+    figure.suptitle(f"{split}: {'worst' if len(worst) else 'no'} mistakes")
     for axes, i in zip(figure.subplots(rows, columns, squeeze=False).flat, worst, strict=False):
         row = table.iloc[i]
         axes.imshow(preprocess(files[i].read_bytes()))
         axes.set_title(
-            _plain(f"{row['generator'] or CLASSES[row['label']]}\np = {row['probability']:.3f}"),
+            f"{plain(row['generator'] or CLASSES[row['label']])}\np = {row['probability']:.3f}",
             fontsize=9,
         )
     for axes in figure.axes:

@@ -16,6 +16,10 @@ class Architecture:
         head: dotted path of the last linear layer, which ImageNet weights do not fill.
         parameters: number of parameters with one output.
         patch: for transformers built for one image size, the side of a patch; else 0.
+        cam: dotted path of the layer by which decisions are explained: the last that knows places.
+        cam_layout: of that layer's output: `maps` is (batch, channels, height, width),
+            `maps_to_rectify` the same before a ReLU that is no layer, `tokens` is (batch,
+            1 + patches, channels) with the class token first.
     """
 
     builder: str
@@ -23,13 +27,23 @@ class Architecture:
     head: str
     parameters: int
     patch: int = 0
+    cam: str = "features"
+    cam_layout: str = "maps"
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "resnet18": Architecture("resnet18", "ResNet18_Weights.IMAGENET1K_V1", "fc", 11_177_025),
-    "resnet34": Architecture("resnet34", "ResNet34_Weights.IMAGENET1K_V1", "fc", 21_285_185),
-    "resnet50": Architecture("resnet50", "ResNet50_Weights.IMAGENET1K_V2", "fc", 23_510_081),
-    "resnet101": Architecture("resnet101", "ResNet101_Weights.IMAGENET1K_V2", "fc", 42_502_209),
+    "resnet18": Architecture(
+        "resnet18", "ResNet18_Weights.IMAGENET1K_V1", "fc", 11_177_025, cam="layer4"
+    ),
+    "resnet34": Architecture(
+        "resnet34", "ResNet34_Weights.IMAGENET1K_V1", "fc", 21_285_185, cam="layer4"
+    ),
+    "resnet50": Architecture(
+        "resnet50", "ResNet50_Weights.IMAGENET1K_V2", "fc", 23_510_081, cam="layer4"
+    ),
+    "resnet101": Architecture(
+        "resnet101", "ResNet101_Weights.IMAGENET1K_V2", "fc", 42_502_209, cam="layer4"
+    ),
     "efficientnet_b0": Architecture(
         "efficientnet_b0", "EfficientNet_B0_Weights.IMAGENET1K_V1", "classifier.1", 4_008_829
     ),
@@ -37,7 +51,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         "efficientnet_v2_s", "EfficientNet_V2_S_Weights.IMAGENET1K_V1", "classifier.1", 20_178_769
     ),
     "densenet121": Architecture(
-        "densenet121", "DenseNet121_Weights.IMAGENET1K_V1", "classifier", 6_954_881
+        "densenet121",
+        "DenseNet121_Weights.IMAGENET1K_V1",
+        "classifier",
+        6_954_881,
+        cam_layout="maps_to_rectify",
     ),
     "mobilenet_v3_large": Architecture(
         "mobilenet_v3_large", "MobileNet_V3_Large_Weights.IMAGENET1K_V2", "classifier.3", 4_203_313
@@ -46,7 +64,16 @@ ARCHITECTURES: dict[str, Architecture] = {
         "convnext_tiny", "ConvNeXt_Tiny_Weights.IMAGENET1K_V1", "classifier.2", 27_820_897
     ),
     "vit_b_16": Architecture(
-        "vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1", "heads.head", 85_799_425, patch=16
+        "vit_b_16",
+        "ViT_B_16_Weights.IMAGENET1K_V1",
+        "heads.head",
+        85_799_425,
+        patch=16,
+        # The decision hangs on the class token alone, which last looks at the others here.
+        cam="encoder.layers.encoder_layer_11.ln_1",
+        cam_layout="tokens",
     ),
-    "swin_t": Architecture("swin_t", "Swin_T_Weights.IMAGENET1K_V1", "head", 27_520_123),
+    "swin_t": Architecture(
+        "swin_t", "Swin_T_Weights.IMAGENET1K_V1", "head", 27_520_123, cam="permute"
+    ),
 }

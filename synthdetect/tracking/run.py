@@ -27,6 +27,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from synthdetect import __version__
 from synthdetect.data.manifest import Manifest
@@ -143,6 +144,14 @@ class Run:
     def log_figure(self, figure: Figure, path: str) -> None:
         """Log a figure as a picture under the run's artifacts."""
         self.client.log_figure(self.id, figure, path)
+
+    def log_image(self, image: Image.Image, path: str) -> None:
+        """Log a picture under the run's artifacts, where the UI shows it by its name.
+
+        MLflow's image charts (`key` and `step`) would keep it under a random name, and the UI draws
+        them beneath all parameters of the run, which leaves no room for the picture.
+        """
+        self.client.log_image(self.id, image, path)
 
     def log_table(self, table: pd.DataFrame, path: str) -> None:
         """Log a table as CSV, which the UI shows as a table."""
