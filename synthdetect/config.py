@@ -422,6 +422,12 @@ class EvaluateOptions(DecisionOptions, DeviceOptions):
     slices: Names = Field(
         (), description="columns to cut the images by (default: those of note in which they differ)"
     )
+    explain: int = Field(
+        12, ge=0, description="a detector's worst mistakes, and as many hits, to show by Grad-CAM"
+    )
+    spectra: bool = Field(
+        True, description="mean spectra of a detector's images, where generators leave traces"
+    )
     output: str = Field("evaluation", description="folder for the results")
     batch_size: int = Field(64, ge=1, description="images at a time")
     seed: int = Field(42, ge=0, lt=2**31, description="of the bootstrap")

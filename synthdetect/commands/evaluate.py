@@ -23,6 +23,7 @@ from synthdetect.evaluation.slices import slice_values
 from synthdetect.evaluation.summary import summary_markdown, summary_rows
 from synthdetect.inference import Scoring
 from synthdetect.tracking.evaluation import log_evaluation
+from synthdetect.tracking.explanations import log_explanations, log_spectra
 from synthdetect.tracking.find import find_detectors, training_rows
 from synthdetect.tracking.run import Run, environment, open_run
 from synthdetect.training.devices import Device, deterministic, resolve
@@ -88,6 +89,7 @@ def evaluate_detector(options: EvaluateOptions) -> None:
                 excluded,
             )
         evaluations = _evaluate(run, options, subject)
+        _explain(run, options, subject, evaluations, device)
         if not options.predictions:
             scoring.discard()
         run.describe(summary_markdown(evaluations))
@@ -197,6 +199,23 @@ def _evaluate(run: Run, options: EvaluateOptions, subject: Subject) -> dict[str,
             images = (files, subject.detector.preprocess)
         log_evaluation(run, evaluation, split, decision.threshold, images=images)
     return evaluations
+
+
+def _explain(
+    run: Run, options: EvaluateOptions, subject: Subject, evaluations: Mapping[str, Evaluation],
+    device: Device,
+) -> None:  # fmt: skip
+    """What needs the images and the network: Grad-CAM and spectra, a split at a time."""
+    if not (subject.detector and subject.manifest):
+        return
+    for evaluation in evaluations.values():
+        files = [subject.manifest.file(path) for path in evaluation.predictions["path"]]
+        if options.explain:
+            log_explanations(
+                run, evaluation, subject.detector, files, options.explain, seed=options.seed
+            )
+        if options.spectra:
+            log_spectra(run, evaluation, files, device.workers, seed=options.seed)
 
 
 def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
