@@ -88,8 +88,8 @@ def evaluate_detector(options: EvaluateOptions) -> None:
                 manifest,
                 excluded,
             )
-        evaluations = _evaluate(run, options, subject)
-        _explain(run, options, subject, evaluations, device)
+        evaluations, threshold = _evaluate(run, options, subject)
+        _explain(run, options, subject, evaluations, threshold, device)
         if not options.predictions:
             scoring.discard()
         run.describe(summary_markdown(evaluations))
@@ -169,7 +169,10 @@ def _score(scoring: Scoring, device: Device, manifest: Manifest) -> np.ndarray:
     return np.asarray(scores.raw[0])
 
 
-def _evaluate(run: Run, options: EvaluateOptions, subject: Subject) -> dict[str, Evaluation]:
+def _evaluate(
+    run: Run, options: EvaluateOptions, subject: Subject
+) -> tuple[dict[str, Evaluation], float]:
+    """The evaluation of each split, and the threshold."""
     decision, where = _decide(options, subject)
     found = Manifest(subject.rows, Path(), "").splits
     splits = _splits(options, found)
@@ -198,12 +201,12 @@ def _evaluate(run: Run, options: EvaluateOptions, subject: Subject) -> dict[str,
             files = [subject.manifest.file(path) for path in evaluation.predictions["path"]]
             images = (files, subject.detector.preprocess)
         log_evaluation(run, evaluation, split, decision.threshold, images=images)
-    return evaluations
+    return evaluations, decision.threshold
 
 
 def _explain(
     run: Run, options: EvaluateOptions, subject: Subject, evaluations: Mapping[str, Evaluation],
-    device: Device,
+    threshold: float, device: Device,
 ) -> None:  # fmt: skip
     """What needs the images and the network: Grad-CAM and spectra, a split at a time."""
     if not (subject.detector and subject.manifest):
@@ -212,8 +215,9 @@ def _explain(
         files = [subject.manifest.file(path) for path in evaluation.predictions["path"]]
         if options.explain:
             log_explanations(
-                run, evaluation, subject.detector, files, options.explain, seed=options.seed
-            )
+                run, evaluation, subject.detector, files, threshold, options.explain,
+                seed=options.seed,
+            )  # fmt: skip
         if options.spectra:
             log_spectra(run, evaluation, files, device.workers, seed=options.seed)
 

@@ -17,13 +17,14 @@ from synthdetect.tracking.run import Run
 
 
 def log_explanations(
-    run: Run, evaluation: Evaluation, detector: Detector, files: Sequence[Path], count: int,
+    run: Run, evaluation: Evaluation, detector: Detector, files: Sequence[Path],
+    threshold: float, count: int,
     *, seed: int,
 ) -> None:  # fmt: skip
     """Log Grad-CAM of the `count` worst mistakes and of as many hits of one split."""
     split, table = evaluation.split, evaluation.predictions
     chosen = {
-        "mistakes": worst_mistakes(table, detector.card.threshold, count),
+        "mistakes": worst_mistakes(table, threshold, count),
         "hits": sample_hits(table, count, seed=seed),
     }
     for kind, positions in chosen.items():
