@@ -1,4 +1,4 @@
-"""Unlabelled images to adapt a detector to: where they come from, and what they share with the data.
+"""Unlabelled images to adapt a detector to: where they are, and what they share with the data.
 
 None of them may be an image that trains or validates, whose part in choosing the detector would
 then be played twice. Images of a further split may be among them: results on that split are then
