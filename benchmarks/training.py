@@ -50,10 +50,7 @@ def main() -> None:
     cached = Batches(ImageFiles(files, preprocess, seed=0, cache=kept), order, device.workers)
 
     torch.manual_seed(0)
-    training = start_training(
-        build(options.arch, options.image_size), device,
-        lr=options.lr, weight_decay=options.weight_decay, epochs=options.epochs,
-    )  # fmt: skip
+    training = start_training(build(options.arch, options.image_size), device, options)
     in_memory = list(prepared(plain, 1, labels, device, options, 0))
 
     def epoch(batches: Batches | None) -> Callable[[], int]:
@@ -61,7 +58,7 @@ def main() -> None:
             ready = in_memory if batches is None else prepared(
                 batches, 1, labels, device, options, 0
             )  # fmt: skip
-            train_epoch(training, ready, device, lambda images, loss: None)
+            train_epoch(training, ready, lambda images, loss: None)
             return len(files)
 
         return work

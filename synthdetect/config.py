@@ -16,6 +16,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
@@ -74,11 +75,7 @@ class Options:
         try:
             made = TypeAdapter(cls).validate_python({**differences, **explicit})
         except ValidationError as error:
-            problems += [
-                f"{option_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
-                f" (got {e['input']!r})"
-                for e in error.errors()
-            ]
+            problems += [_problem(e["loc"], e["msg"], e["input"]) for e in error.errors()]
         if problems:
             raise UserError("\n".join(problems))
         return made
@@ -109,6 +106,13 @@ class Options:
 def option_name(field: str) -> str:
     """How a field is spelled on the command line."""
     return "--" + field.replace("_", "-")
+
+
+def _problem(place: tuple[int | str, ...], message: str, value: Any) -> str:
+    message = message.removeprefix("Value error, ")
+    if not place:  # several options that do not go together, which the message names
+        return message
+    return f"{option_name(str(place[0]))}: {message} (got {value!r})"
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -178,6 +182,15 @@ class AugmentOptions(Options):
     blur: Share = Field(0.2, description="probability of a Gaussian blur")
     blur_sigma: float = Field(1.0, gt=0.1, le=10, description="strongest blur in pixels")
     rotation: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees")
+    random_erasing: Share = Field(
+        0.0, description="probability that a rectangle is painted over in ImageNet's mean colour"
+    )
+    mixup: float = Field(
+        0.0, ge=0, le=100, description="blend pairs of images and labels: alpha of Beta (0: off)"
+    )
+    cutmix: float = Field(
+        0.0, ge=0, le=100, description="paste boxes of other images: alpha of Beta (0: off)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -208,9 +221,92 @@ class OptimOptions(Options):
     epochs: int = Field(25, ge=1, description="most epochs; also the period of the cosine")
     patience: int = Field(7, ge=1, description="epochs without a better validation AUC to stop at")
     batch_size: int = Field(32, ge=2, description="images a step")
-    lr: float = Field(1e-4, gt=0, description="learning rate at the start (AdamW)")
-    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay (AdamW)")
+    lr: float = Field(1e-4, gt=0, description="learning rate at the start")
+    weight_decay: float = Field(
+        1e-2, ge=0, description="weight decay: decoupled, but for sgd, where the gradient gets it"
+    )
     seed: int = Field(42, ge=0, lt=2**31, description="of everything random")
+    optimizer: Literal["adamw", "sgd", "lookahead", "ranger"] = Field(
+        "adamw", description="adamw, sgd, lookahead (over AdamW) or ranger"
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
+    nesterov: bool = Field(True, description="whether sgd's momentum is Nesterov's")
+    lookahead_steps: int = Field(
+        5, ge=1, description="lookahead, ranger: steps of the fast weights to one of the slow"
+    )
+    lookahead_alpha: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="lookahead, ranger: how far the slow weights go towards the fast"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class LossOptions(Options):
+    """What is minimised."""
+
+    section: ClassVar = "loss"
+
+    loss: Literal["bce", "focal"] = Field("bce", description="bce (cross-entropy) or focal")
+    focal_gamma: float = Field(
+        2.0, ge=0, le=10, description="focal: how much less certain answers count (0: as bce)"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="how far labels are moved towards even odds (0.1: to 0.05 and 0.95)"
+    )
+
+    @field_validator("focal_gamma")
+    @classmethod
+    def _finite_gradient(cls, gamma: float) -> float:
+        if 0 < gamma < 1:
+            raise ValueError("between 0 and 1 a certain answer has no gradient; give 0, or 1 to 10")
+        return gamma
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class AdaptationOptions(Options):
+    """Adaptation to unlabelled images from where the detector is to work."""
+
+    section: ClassVar = "adaptation"
+
+    adaptation: Literal["none", "dann", "coral"] = Field(
+        "none", description="none, dann (adversarial) or coral (equal covariances of features)"
+    )
+    adaptation_weight: float = Field(1.0, gt=0, description="of its loss beside the labels'")
+    target: str = Field(
+        "",
+        description="the images to adapt to: a folder, an archive, a list, or split:NAME of the "
+        "data (its labels are not used; with split:test, results on test are transductive)",
+    )
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if self.adaptation != "none" and not self.target:
+            raise ValueError(
+                f"--adaptation {self.adaptation}: give --target, the images to adapt to."
+            )
+        if self.target and self.adaptation == "none":
+            raise ValueError(f"--target {self.target}: give --adaptation, which uses it.")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class AdversarialOptions(Options):
+    """Training on images that were changed to mislead the network."""
+
+    section: ClassVar = "adversarial"
+
+    adversarial: Literal["none", "fgsm", "pgd"] = Field(
+        "none", description="none, fgsm (one step) or pgd (several, from a random start)"
+    )
+    adversarial_epsilon: float = Field(
+        2.0, gt=0, le=255, description="largest change of a pixel, in levels of 255"
+    )
+    adversarial_steps: int = Field(5, ge=1, le=100, description="of pgd")
+    adversarial_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="share of each batch that is changed"
+    )
+    adversarial_from: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="share of the epochs that comes before, on unchanged images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -289,6 +385,9 @@ class TrainOptions(
     AugmentOptions,
     ModelOptions,
     OptimOptions,
+    LossOptions,
+    AdaptationOptions,
+    AdversarialOptions,
     DecisionOptions,
     TrainingDeviceOptions,
     RunOptions,
@@ -460,9 +559,13 @@ class ManifestOptions(Options):
 class ListOptions(Options):
     """Show what can be asked for by name."""
 
-    what: Literal["architectures", "recipes", "geometries", "layouts", "metrics"] = Field(
-        description="architectures, recipes, geometries, layouts or metrics"
-    )
+    what: Literal[
+        "architectures", "recipes", "geometries", "layouts", "metrics", "losses", "optimizers",
+        "mixing", "adaptations", "attacks",
+    ] = Field(
+        description="architectures, recipes, geometries, layouts, metrics, losses, optimizers, "
+        "mixing, adaptations or attacks"
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)

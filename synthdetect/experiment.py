@@ -17,6 +17,7 @@ from synthdetect.data.cache import DecodedCache
 from synthdetect.data.geometry import Preprocess
 from synthdetect.data.manifest import Manifest
 from synthdetect.data.prepare import Prepared
+from synthdetect.data.target import Target
 from synthdetect.detector import Card, Detector
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.figures import learning_curves
@@ -92,27 +93,21 @@ def run_training(
     folder = Path(options.output) / run.id
     manifest = prepared.manifest
     datasets = _log_setting(run, options, prepared, device)
-    cache = decoded_cache(manifest, options)
+    cache = decoded_cache(prepared, options)
     try:
         with deterministic(options.seed), noting_fallbacks() as fallbacks:
             network = build(options.arch, options.image_size)
             start = initialise(network, options.arch, options.image_size, options.weights)
             _log_start(run, start)
-            training = start_training(
-                network,
-                device,
-                lr=options.lr,
-                weight_decay=options.weight_decay,
-                epochs=options.epochs,
-            )
+            training = start_training(network, device, options)
             if (folder / LAST).is_file():
                 checkpoint.load(folder / LAST, training)
                 run.log_history(training.progress.history, datasets)
             epochs = final.epochs if final else options.epochs
-            _fit(run, options, manifest, device, cache, training, folder, datasets, epochs)
+            _fit(run, options, prepared, device, cache, training, folder, datasets, epochs)
             checkpoint.load_network(folder / BEST, network)
             detector, logits = _calibrated(
-                options, manifest, device, cache, network, start, run, final
+                options, prepared, device, cache, network, start, run, final
             )
     except BaseException:
         with undisturbed():
@@ -142,7 +137,9 @@ def _log_setting(
     facts = {f"hardware.{name}": value for name, value in device.describe().items()}
     digest = prepared.manifest.digest()
     run.log_params({**options.to_flat(), **facts, **environment(), "data.digest": digest})
-    run.log_json({"options": options.to_json(), "digest": digest}, CONFIG)
+    if prepared.target:
+        run.log_params({"data.target_digest": prepared.target.digest()})
+    run.log_json({"options": options.to_json(), "digest": prepared.digest()}, CONFIG)
     run.log_table(prepared.manifest.table, MANIFEST)
     run.log_metrics({"data/excluded": float(len(prepared.excluded))})
     if len(prepared.excluded):
@@ -163,7 +160,7 @@ def _log_start(run: Run, start: Start) -> None:
 def _fit(
     run: Run,
     options: TrainOptions,
-    manifest: Manifest,
+    prepared: Prepared,
     device: Device,
     cache: DecodedCache,
     training: Training,
@@ -171,9 +168,11 @@ def _fit(
     datasets: Mapping[str, Dataset],
     epochs: int,
 ) -> None:
-    train, val = manifest.split("train"), manifest.split("val")
+    train, val = prepared.manifest.split("train"), prepared.manifest.split("val")
     batches = _batches(train, options, device, cache, seed=options.seed)
     val_batches = _batches(val, options, device, cache) if len(val) else None
+    target = prepared.target
+    unlabelled = _target_batches(target, options, device, cache) if target else None
     progress = training.progress
     with training_bar(epochs, progress.epoch, len(train) + len(val)) as bar:
 
@@ -194,6 +193,7 @@ def _fit(
             val.table["label"].to_numpy(),
             device,
             options,
+            unlabelled=unlabelled,
             epochs=epochs,
             patience=options.patience if len(val) else 0,
             seed=options.seed,
@@ -202,11 +202,13 @@ def _fit(
         )
 
 
-def decoded_cache(manifest: Manifest, options: TrainOptions) -> DecodedCache:
-    """The cache for all images of a manifest, whichever split or fold asks for them."""
+def decoded_cache(prepared: Prepared, options: TrainOptions) -> DecodedCache:
+    """The cache for all images there are, whichever split or fold asks for them."""
     preprocess = Preprocess(options.image_size, options.geometry)
     limit = int(options.cache_gib * 2**30)
-    return DecodedCache(manifest.table["sha256"].tolist(), preprocess, limit)
+    hashes = prepared.manifest.table["sha256"].tolist()
+    further = prepared.target.hashes if prepared.target else ()
+    return DecodedCache([*hashes, *further], preprocess, limit)
 
 
 def _batches(
@@ -228,9 +230,19 @@ def _batches(
     return Batches(dataset, Order(len(manifest), size, seed=seed), device.workers)
 
 
+def _target_batches(
+    target: Target, options: TrainOptions, device: Device, cache: DecodedCache
+) -> Batches:
+    """Batches of the images to adapt to, in random order."""
+    images = target.images.seen_by(Preprocess(options.image_size, options.geometry))
+    images.seed = options.seed
+    images.cache = (cache, cache.slots(target.hashes))
+    return Batches(images, Order(len(images), options.batch_size, seed=images.seed), device.workers)
+
+
 def _calibrated(
     options: TrainOptions,
-    manifest: Manifest,
+    prepared: Prepared,
     device: Device,
     cache: DecodedCache,
     network: Network,
@@ -239,6 +251,7 @@ def _calibrated(
     final: Final | None,
 ) -> tuple[Detector, dict[str, Any]]:
     """Score every evaluation split, and set calibration and threshold on val alone."""
+    manifest = prepared.manifest
     splits = [split for split in manifest.splits if split != "train"]
     parts = {split: manifest.split(split) for split in splits}
     logits = {}
@@ -264,14 +277,15 @@ def _calibrated(
         calibration=decision.calibration,
         threshold=decision.threshold,
         unsure=decision.unsure,
-        provenance=_provenance(options, manifest, start, run),
+        provenance=_provenance(options, prepared, start, run),
     )
     return Detector(network.cpu(), card), logits
 
 
 def _provenance(
-    options: TrainOptions, manifest: Manifest, start: Start, run: Run
+    options: TrainOptions, prepared: Prepared, start: Start, run: Run
 ) -> dict[str, Any]:
+    manifest, target = prepared.manifest, prepared.target
     train = manifest.split("train").table
     return {
         "run_id": run.id,
@@ -282,6 +296,10 @@ def _provenance(
         "data_digest": manifest.digest(),
         "supplement": options.supplement,
         "finetune": options.finetune,
+        "adaptation": options.adaptation,
+        "target": options.target,
+        "target_digest": target.digest() if target else "",
+        "target_splits": list(target.splits) if target else [],
         "training_images": len(train),
         "training_generators": sorted(set(train["generator"]) - {""}),
     }

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,19 @@ from synthdetect.config import RECIPES, ListOptions, option_name
 from synthdetect.data.dialects import DIALECTS
 from synthdetect.data.geometry import GEOMETRIES
 from synthdetect.data.layouts import LAYOUTS
+from synthdetect.data.mixing import MIXINGS
 from synthdetect.errors import UserError
 from synthdetect.evaluation.metrics import METRICS
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.training.adaptation import ADAPTATIONS
+from synthdetect.training.adversarial import ATTACKS
+from synthdetect.training.losses import LOSSES
+from synthdetect.training.optimizers import OPTIMIZERS
+
+REGISTRIES: dict[str, dict[str, Any]] = {
+    "mixing": MIXINGS, "losses": LOSSES, "optimizers": OPTIMIZERS, "adaptations": ADAPTATIONS,
+    "attacks": ATTACKS,
+}  # fmt: skip
 
 
 class Result(NamedTuple):
@@ -94,7 +104,7 @@ def test_help_of_a_command_shows_every_option_with_its_default(run: Run, command
             if not info.is_required():
                 assert " ".join((info.description or "").split()) in text
     if command == "train":
-        assert "learning rate at the start (AdamW) (default: 0.0001)" in text
+        assert "learning rate at the start (default: 0.0001)" in text
         assert "train on these generators only (default: none)" in text
 
 
@@ -116,6 +126,10 @@ def test_version(run: Run) -> None:
         ("layouts", [dialect.name for dialect in DIALECTS]),
         ("metrics", list(METRICS)),
         ("metrics", list(METRICS.values())),
+        *[
+            (what, [text for name, entry in entries.items() for text in (name, entry.help)])
+            for what, entries in REGISTRIES.items()
+        ],
     ],
 )
 def test_list_shows_every_name_and_definition_whole(run: Run, what: str, names: list[str]) -> None:

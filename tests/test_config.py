@@ -158,6 +158,23 @@ def test_every_unknown_name_of_a_call_is_named() -> None:
         ("blur_sigma", 0.1),
         ("blur_sigma", 10.5),
         ("rotation", 181),
+        ("random_erasing", 1.1),
+        ("mixup", -0.1),
+        ("cutmix", 101),
+        ("loss", "hinge"),
+        ("focal_gamma", 0.5),
+        ("focal_gamma", 11),
+        ("label_smoothing", 1),
+        ("optimizer", "adam"),
+        ("momentum", 1),
+        ("lookahead_steps", 0),
+        ("lookahead_alpha", 0),
+        ("adaptation_weight", 0),
+        ("adversarial", "cw"),
+        ("adversarial_epsilon", 0),
+        ("adversarial_steps", 0),
+        ("adversarial_share", 0),
+        ("adversarial_from", 1),
         ("rotation", "inf"),
         ("val_share", 0),
         ("val_share", 1),
@@ -204,6 +221,13 @@ def test_a_value_that_does_not_fit_is_refused_by_the_options_name(name: str, val
         ("hflip", 1.0),
         ("blur_sigma", 10.0),
         ("rotation", 180.0),
+        ("focal_gamma", 0.0),
+        ("focal_gamma", 1.0),
+        ("mixup", 100.0),
+        ("momentum", 0.0),
+        ("lookahead_alpha", 1.0),
+        ("adversarial_share", 1.0),
+        ("adversarial_from", 0.0),
         ("weight_decay", 0.0),
         ("workers", "0"),
         ("workers", "256"),
@@ -235,6 +259,19 @@ def test_missing_required_options_are_named() -> None:
     message = refusal({}, ManifestOptions)
     assert [line.partition(":")[0] for line in message.splitlines()] == ["--folder", "--output"]
     assert "--version" in refusal({"name": "detector"}, PromoteOptions)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"adaptation": "dann"}, "--adaptation dann: give --target"),
+        ({"target": "photos"}, "--target photos: give --adaptation"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(given: dict[str, Any], message: str) -> None:
+    assert refusal(given).startswith(message)
+    options = TrainOptions.resolve({"adaptation": "coral", "target": "photos"})
+    assert (options.adaptation, options.target) == ("coral", "photos")
 
 
 def test_what_to_list_is_one_of_the_tables_there_are() -> None:

@@ -524,6 +524,7 @@ def test_a_submission_asks_what_to_answer_for_an_unreadable_image(
         ({}, "its starting weights are 'unknown'"),
         ({**ALLOWED, "supplement": "more.csv"}, "further data (more.csv)"),
         ({**ALLOWED, "finetune": 0.2}, "validation images (finetune 0.2)"),
+        ({**ALLOWED, "target": "split:test"}, "adapted to further images (split:test)"),
     ],
 )
 def test_a_constrained_submission_refuses_what_has_seen_more(

@@ -95,6 +95,9 @@ def test_one_content_with_both_labels_is_refused(
         (["--device=cuda"], "--device: cuda is not available here"),
         (["--precision=fp16"], "--precision: fp16 does not train on a CPU"),
         (["--resume=0123"], "no training run '0123'"),
+        (["--adaptation=dann"], "--adaptation dann: give"),
+        (["--adaptation=dann", "--target=/nowhere"], "--target: '/nowhere' is neither"),
+        (["--adaptation=dann", "--target=split:val"], "--target split:val: holds images of val"),
         (["--arch=vit_b_16", "--image-size=40"], "--image-size: vit_b_16 needs a multiple of 16"),
     ],
 )

@@ -53,7 +53,7 @@ def cross_validate(options: CvOptions) -> None:
         announce(run, prepared)
         folds = _folds(run, options, prepared.manifest)
         run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest()})
-        record = {"options": options.to_json(), "digest": prepared.manifest.digest()}
+        record = {"options": options.to_json(), "digest": prepared.digest()}
         run.log_json(record, CONFIG)
         run.log_manifest(prepared.manifest)
         numbers = sorted(folds["fold"].unique())

@@ -46,10 +46,45 @@ def _metrics() -> tuple[list[str], list[list[str]]]:
     return ["name", "definition"], [[name, text] for name, text in METRICS.items()]
 
 
+def _mixing() -> tuple[list[str], list[list[str]]]:
+    from synthdetect.data.mixing import MIXINGS
+
+    return ["name", "what it does"], [[name, entry.help] for name, entry in MIXINGS.items()]
+
+
+def _losses() -> tuple[list[str], list[list[str]]]:
+    from synthdetect.training.losses import LOSSES
+
+    return ["name", "what it is"], [[name, entry.help] for name, entry in LOSSES.items()]
+
+
+def _optimizers() -> tuple[list[str], list[list[str]]]:
+    from synthdetect.training.optimizers import OPTIMIZERS
+
+    return ["name", "what it is"], [[name, entry.help] for name, entry in OPTIMIZERS.items()]
+
+
+def _adaptations() -> tuple[list[str], list[list[str]]]:
+    from synthdetect.training.adaptation import ADAPTATIONS
+
+    return ["name", "what it does"], [[name, entry.help] for name, entry in ADAPTATIONS.items()]
+
+
+def _attacks() -> tuple[list[str], list[list[str]]]:
+    from synthdetect.training.adversarial import ATTACKS
+
+    return ["name", "what it does"], [[name, entry.help] for name, entry in ATTACKS.items()]
+
+
 _TABLES: dict[str, Callable[[], tuple[list[str], list[list[str]]]]] = {
     "architectures": _architectures,
     "recipes": _recipes,
     "geometries": _geometries,
     "layouts": _layouts,
     "metrics": _metrics,
+    "mixing": _mixing,
+    "losses": _losses,
+    "optimizers": _optimizers,
+    "adaptations": _adaptations,
+    "attacks": _attacks,
 }

@@ -106,6 +106,8 @@ def _require_constrained(name: str, card: Card) -> None:
         reasons.append(f"it was trained on further data ({known['supplement']})")
     if known.get("finetune"):
         reasons.append(f"it was trained on validation images (finetune {known['finetune']})")
+    if known.get("target"):
+        reasons.append(f"it was adapted to further images ({known['target']})")
     if reasons:
         raise UserError(
             f"--submission constrained: {name} may not be used: {', and '.join(reasons)}. "

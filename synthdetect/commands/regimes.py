@@ -68,7 +68,7 @@ def study_regimes(options: RegimesOptions) -> None:
         console.print(f"narrow data: {', '.join(narrow)}")
         run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest(),
                         "regimes.narrow_generators": ",".join(narrow)})  # fmt: skip
-        record = {"options": options.to_json(), "digest": prepared.manifest.digest()}
+        record = {"options": options.to_json(), "digest": prepared.digest()}
         run.log_json(record, CONFIG)
         run.log_manifest(prepared.manifest)
         runs = _train(run, options, cells, device)

@@ -73,7 +73,7 @@ def require_same_data(prepared: Prepared, digest: str, run_id: str) -> None:
     Raises:
         UserError: they have changed.
     """
-    if digest != prepared.manifest.digest():
+    if digest != prepared.digest():
         raise UserError(
             f"--resume: the data of run {run_id} have changed since it began. "
             "Restore them, or start a new run."

@@ -9,6 +9,7 @@ from synthdetect.commands.resuming import fetch_checkpoint, recorded, require_sa
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.prepare import Prepared, prepare
+from synthdetect.data.target import find_target
 from synthdetect.evaluation.summary import summary_rows
 from synthdetect.experiment import Outcome, run_training
 from synthdetect.models.networks import check
@@ -48,6 +49,15 @@ def begin(options: Trainable) -> tuple[Trainable, Device, Prepared]:
     device = resolve(options.device, options.precision, options.workers)
     with counting("reading the data") as count:
         prepared = prepare(options, seed=options.seed, progress=count)
+    if options.target:
+        with counting("reading the target") as count:
+            target = find_target(
+                options.target,
+                prepared.manifest,
+                on_bad_image=options.on_bad_image,
+                progress=count,
+            )
+        prepared = prepared.adapting_to(target)
     if digest:
         require_same_data(prepared, digest, options.resume)
     return options, device, prepared

@@ -5,6 +5,7 @@ every core (or the GPU) and costs a fraction of a per-image pipeline. What happe
 depends on (seed, epoch, row) alone, never on its batch.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -13,6 +14,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from synthdetect.models.networks import IMAGENET_MEAN
 
 _GREY = (0.299, 0.587, 0.114)
 """Luma weights of ITU-R BT.601, as torchvision's and Pillow's colour changes use them."""
@@ -31,20 +34,22 @@ class Augmentation(Protocol):
     def blur_sigma(self) -> float: ...
     @property
     def rotation(self) -> float: ...
+    @property
+    def random_erasing(self) -> float: ...
 
 
 def draws(seed: int, epoch: int, rows: Sequence[int]) -> npt.NDArray[np.float32]:
     """Uniform random numbers for each image of a batch.
 
     Returns:
-        Shape (batch, 8), in [0, 1): the same for the same (seed, epoch, row).
+        Shape (batch, 12), in [0, 1): the same for the same (seed, epoch, row).
     """
-    words = [np.random.SeedSequence([seed, epoch, row]).generate_state(8) for row in rows]
+    words = [np.random.SeedSequence([seed, epoch, row]).generate_state(12) for row in rows]
     return (np.stack(words) >> 8).astype(np.float32) / np.float32(2**24)
 
 
 def augment(images: Tensor, options: Augmentation, random: npt.NDArray[np.float32]) -> Tensor:
-    """Flip, rotate, jitter the colours of and blur each image by its own random numbers.
+    """Flip, rotate, jitter, blur and erase a part of each image by its own random numbers.
 
     Args:
         images: uint8, shape (batch, 3, height, width).
@@ -74,6 +79,9 @@ def augment(images: Tensor, options: Augmentation, random: npt.NDArray[np.float3
     if len(blurred):
         sigmas = 0.1 + (options.blur_sigma - 0.1) * sigma[blurred]
         changed[blurred] = gaussian_blur(changed[blurred], sigmas)
+    if options.random_erasing:
+        for row in np.flatnonzero(random[:, 7] < options.random_erasing):
+            erase_(changed[row], random[row, 8:12].tolist())
     return changed.clamp_(0, 255)
 
 
@@ -136,6 +144,30 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     theta = torch.stack([cos, -sin * ratio, zero, sin / ratio, cos, zero], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def erase_(image: Tensor, random: Sequence[float]) -> None:
+    """Paint a rectangle over in ImageNet's mean colour, in place (Zhong et al. 2020).
+
+    It takes 2 to 33 % of the image, and is 0.3 to 3.3 times as high as wide (in the logarithm
+    uniformly); of one that is longer than the image, the rest is left out.
+
+    Args:
+        image: float, 0 to 255, shape (3, height, width).
+        random: four numbers in [0, 1): for area, proportion, top and left.
+    """
+    height, width = image.shape[1:]
+    share = _between(random[0], 0.02, 0.33)
+    root = math.exp(_between(random[1], math.log(0.3), math.log(3.3)) / 2)
+    side = math.sqrt(share * height * width)
+    high, wide = min(round(side * root), height), min(round(side / root), width)
+    top, left = int(random[2] * (height - high + 1)), int(random[3] * (width - wide + 1))
+    colour = 255 * torch.tensor(IMAGENET_MEAN, device=image.device)
+    image[:, top : top + high, left : left + wide] = colour[:, None, None]
+
+
+def _between(uniform: float, low: float, high: float) -> float:
+    return low + (high - low) * uniform
 
 
 def _symmetric(uniform: Tensor, strength: float) -> Tensor:

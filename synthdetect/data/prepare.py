@@ -1,5 +1,6 @@
 """From the data options to a manifest that is fit to train on."""
 
+import hashlib
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,6 +10,7 @@ from synthdetect.data.index import Progress, index
 from synthdetect.data.manifest import Manifest, load
 from synthdetect.data.select import move_to_train, select, supplement
 from synthdetect.data.splits import check, split
+from synthdetect.data.target import Target
 from synthdetect.errors import UserError
 
 
@@ -19,10 +21,24 @@ class Prepared:
     Attributes:
         manifest: indexed, split, selected and checked.
         excluded: `path` and `error` of the unreadable images that were left out.
+        target: unlabelled images to adapt to.
     """
 
     manifest: Manifest
     excluded: pd.DataFrame
+    target: Target | None = None
+
+    def digest(self) -> str:
+        """The manifest's digest; with a target, one of both."""
+        digest = self.manifest.digest()
+        if self.target is None:
+            return digest
+        return hashlib.sha256(f"{digest} {self.target.digest()}".encode()).hexdigest()
+
+    def adapting_to(self, target: Target) -> "Prepared":
+        """The same data with images to adapt to."""
+        excluded = pd.concat([self.excluded, target.excluded], ignore_index=True)
+        return Prepared(self.manifest, excluded, target)
 
 
 def prepare(options: DataOptions, *, seed: int, progress: Progress | None = None) -> Prepared:

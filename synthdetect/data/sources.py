@@ -50,13 +50,14 @@ _DAMAGE = (
 Handle = TypeVar("Handle")
 
 
-def unlabelled(data: str) -> Images:
+def unlabelled(data: str, *, option: str = "--data") -> Images:
     """List images that need no labels; `seen_by` then says as which squares to read them.
 
     Args:
         data: a folder (searched with its subfolders, sorted by path), an archive (`.zip`, `.tar`,
             `.tar.gz`, `.tgz`; in its order), a manifest (`.csv`, `.parquet`) with a column `path`
             (in its order), or `sample`.
+        option: which gave it, for messages.
 
     Raises:
         UserError: nothing is there, it is damaged or of another kind, or it holds no images.
@@ -70,7 +71,7 @@ def unlabelled(data: str) -> Images:
         names = ["/".join((*parts, name)) for parts, found in walk(path).items() for name in found]
         return ListedFiles(path.resolve(), sorted(names))
     if not path.is_file():
-        raise UserError(f"--data: {data!r} is neither '{SAMPLE}' nor a folder nor a file.")
+        raise UserError(f"{option}: {data!r} is neither '{SAMPLE}' nor a folder nor a file.")
     if suffix.endswith(".zip"):
         return ZipImages(path)
     if suffix.endswith(TAR_SUFFIXES):
@@ -78,7 +79,7 @@ def unlabelled(data: str) -> Images:
     if suffix.endswith((".csv", ".parquet")):
         return ListedFiles(path.resolve().parent, _paths_of(path))
     raise UserError(
-        f"--data: {data}: give a folder, a .zip, {', '.join(TAR_SUFFIXES)}, .csv or .parquet."
+        f"{option}: {data}: give a folder, a .zip, {', '.join(TAR_SUFFIXES)}, .csv or .parquet."
     )
 
 

@@ -30,9 +30,11 @@ class Network(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, head: str = "") -> None:
+        """Wrap a backbone whose last linear layer has this dotted path."""
         super().__init__()
         self.backbone = backbone
+        self._head = head
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
@@ -41,6 +43,27 @@ class Network(nn.Module):
         normalised = torch.addcmul(self.shift, images.float(), self.scale)
         logits: Tensor = self.backbone(normalised)
         return logits.squeeze(1)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer."""
+        layer = self.backbone.get_submodule(self._head)
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the features the last layer made them of, in one pass.
+
+        Returns:
+            Shapes (batch,) and (batch, features).
+        """
+        kept: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda layer, given: kept.append(given[0]))
+        try:
+            logits = self(images)
+        finally:
+            hook.remove()
+        return logits, kept[0]
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,8 @@ def build(arch: str, image_size: int) -> Network:
     options: dict[str, int] = {"num_classes": 1}
     if entry.patch:
         options["image_size"] = image_size
-    return Network(torchvision.models.get_model(entry.builder, weights=None, **options))
+    backbone = torchvision.models.get_model(entry.builder, weights=None, **options)
+    return Network(backbone, entry.head)
 
 
 def initialise(network: Network, arch: str, image_size: int, weights: str) -> Start:

@@ -19,10 +19,11 @@ from synthdetect.errors import UserError
 from synthdetect.files import replace_atomically
 from synthdetect.training.loop import Progress, Training
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the layout of the file changes."""
 
 _TENSOR = "tensor:"
+_PARTS = ("network", "objective", "optimizer", "schedule", "scaler")
 
 
 def save(path: Path, training: Training) -> None:
@@ -31,10 +32,7 @@ def save(path: Path, training: Training) -> None:
     tree = {
         "format": FORMAT,
         "progress": asdict(training.progress),
-        **{
-            part: _flatten(getattr(training, part).state_dict(), part, tensors)
-            for part in ("network", "optimizer", "schedule", "scaler")
-        },
+        **{part: _flatten(getattr(training, part).state_dict(), part, tensors) for part in _PARTS},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(path) as temporary:
@@ -71,7 +69,7 @@ def load(path: Path, training: Training) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        for part in ("network", "optimizer", "schedule", "scaler"):
+        for part in _PARTS:
             getattr(training, part).load_state_dict(_unflatten(tree[part], tensors))
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise UserError(f"{path}: does not fit this configuration: {error}") from error
@@ -85,6 +83,9 @@ def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 state[name] = torch.empty_like(parameter).copy_(value)
+    inner = getattr(optimizer, "optimizer", None)  # Lookahead goes around another
+    if inner is not None:
+        _match_memory_layout(inner)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -118,7 +119,10 @@ def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, str) and value.startswith(_TENSOR):
         return tensors[value.removeprefix(_TENSOR)]
     if isinstance(value, dict):
-        return {k: _unflatten(v, tensors) for k, v in value["pairs"]}
+        return {
+            tuple(k) if isinstance(k, list) else k: _unflatten(v, tensors)
+            for k, v in value["pairs"]
+        }
     if isinstance(value, list):
         return [_unflatten(v, tensors) for v in value]
     return value

@@ -2,20 +2,24 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, count, repeat
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from synthdetect.data.augment import Augmentation, augment, draws
+from synthdetect.config import AugmentOptions, TrainOptions
+from synthdetect.data.augment import augment, draws
 from synthdetect.data.batches import Batch, Batches
+from synthdetect.data.mixing import mix
 from synthdetect.evaluation.metrics import epoch_metrics
 from synthdetect.training.devices import Device
+from synthdetect.training.objective import Objective, Step
+from synthdetect.training.optimizers import OPTIMIZERS
 
 Record = dict[str, float]
 """What one epoch was like: metric names and values."""
@@ -71,21 +75,21 @@ class Training:
     """Everything that changes while training; `synthdetect.training.checkpoint` saves all of it."""
 
     network: nn.Module
+    objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: GradScaler
     progress: Progress = field(default_factory=Progress)
 
 
-def start_training(network: nn.Module, device: Device, *, lr: float, weight_decay: float,
-                   epochs: int) -> Training:  # fmt: skip
-    """AdamW and cosine annealing over the epochs, as in the paper."""
+def start_training(network: nn.Module, device: Device, options: TrainOptions) -> Training:
+    """What the options ask for (as in the paper: AdamW), and cosine annealing over the epochs."""
     network.to(device.torch).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=lr, weight_decay=weight_decay, fused=device.kind != "mps"
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
-    return Training(network, optimizer, schedule, device.scaler())
+    objective = Objective(options, device, network).to(device.torch)
+    parameters = [*network.parameters(), *objective.parameters()]
+    optimizer = OPTIMIZERS[options.optimizer].make(parameters, options, device.kind != "mps")
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=options.epochs)
+    return Training(network, objective, optimizer, schedule, device.scaler())
 
 
 def fit(
@@ -95,8 +99,9 @@ def fit(
     labels: Tensor,
     val_labels: npt.NDArray[np.int8],
     device: Device,
-    augmentation: Augmentation,
+    augmentation: AugmentOptions,
     *,
+    unlabelled: Batches | None = None,
     epochs: int,
     patience: int,
     seed: int,
@@ -113,6 +118,7 @@ def fit(
         val_labels: of the validation images by row.
         device: what computes.
         augmentation: random changes of training images.
+        unlabelled: images to adapt to.
         epochs: the most epochs.
         patience: epochs without improvement to stop after; 0 never stops early.
         seed: of augmentation and of everything random inside the network.
@@ -127,8 +133,8 @@ def fit(
         lr = training.optimizer.param_groups[0]["lr"]
         torch.manual_seed(_epoch_seed(seed, epoch))  # dropout and the like
         began = time.perf_counter()
-        batches = prepared(train, epoch, labels, device, augmentation, seed)
-        logits, targets = train_epoch(training, batches, device, on_batch)
+        steps = prepared(train, epoch, labels, device, augmentation, seed, unlabelled)
+        logits, targets = train_epoch(training, steps, on_batch)
         seconds = time.perf_counter() - began
         training.schedule.step()
         record = epoch_metrics("train", targets, logits)
@@ -151,26 +157,51 @@ def prepared(
     epoch: int,
     labels: Tensor,
     device: Device,
-    augmentation: Augmentation,
+    augmentation: AugmentOptions,
     seed: int,
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """The augmented images and their targets of one epoch, on the device."""
-    for batch in train.strict_epoch(epoch):
-        random = draws(seed, epoch, batch.rows.tolist())
-        images = augment(batch.images.to(device.torch, non_blocking=True), augmentation, random)
-        yield (
-            images.contiguous(memory_format=torch.channels_last),
-            labels[batch.rows].to(device.torch, non_blocking=True),
-        )
+    unlabelled: Batches | None = None,
+) -> Iterator[Step]:
+    """The steps of one epoch: images augmented and mixed, their targets, and unlabelled images.
+
+    However many unlabelled images there are, each step gets a batch of them: they are gone through
+    again and again, each time in another order and changed otherwise.
+    """
+    others: Iterator[Tensor | None] = repeat(None)
+    if unlabelled is not None:
+        rounds = math.ceil(len(train) / len(unlabelled))  # that an epoch begins, each by its number
+        numbers = count((epoch - 1) * rounds + 1)
+        passes = (_changed(unlabelled, n, device, augmentation, seed) for n in numbers)
+        others = (_channels_last(images) for _, images in chain.from_iterable(passes))
+    changed = _changed(train, epoch, device, augmentation, seed)
+    for number, (rows, images) in enumerate(changed):
+        targets = labels[rows].to(device.torch, non_blocking=True)
+        images, targets = mix(images, targets, augmentation, (seed, epoch, number))
+        done = epoch - 1 + number / len(train)
+        yield Step(_channels_last(images), targets, done, next(others))
+
+
+def _changed(
+    batches: Batches, number: int, device: Device, augmentation: AugmentOptions, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows and augmented images of one pass."""
+    for batch in batches.strict_epoch(number):
+        random = draws(seed, number, batch.rows.tolist())
+        images = batch.images.to(device.torch, non_blocking=True)
+        yield batch.rows, augment(images, augmentation, random)
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def train_epoch(
-    training: Training, batches: Iterable[tuple[Tensor, Tensor]], device: Device, on_batch: OnBatch
+    training: Training, steps: Iterable[Step], on_batch: OnBatch
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """One step a batch of (images, targets).
+    """Train on the steps of one epoch.
 
     Returns:
-        Logits and targets of all images in the order seen, each of shape (images,).
+        Logits and targets of all labelled images as trained on, in the order seen, each of shape
+        (images,).
 
     Raises:
         Diverged: the loss became infinite or undefined.
@@ -179,25 +210,23 @@ def train_epoch(
     network.train()
     all_logits: list[Tensor] = []
     all_targets: list[Tensor] = []
-    total, count = 0.0, 0
-    for images, targets in batches:
+    total, seen = 0.0, 0
+    for step in steps:
         optimizer.zero_grad(set_to_none=True)
-        with device.autocast():
-            logits = network(images)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+        loss, logits = training.objective(network, step)
         value = loss.item()
         if not math.isfinite(value):
             raise Diverged(
                 f"the loss is {value} in epoch {training.progress.epoch + 1}, step "
                 f"{len(all_logits) + 1}. Lower --lr, or train in --precision fp32."
             )
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         all_logits.append(logits.detach().float().cpu())
-        all_targets.append(targets.cpu())
-        total, count = total + value * len(images), count + len(images)
-        on_batch(len(images), total / count)
+        all_targets.append(step.targets.cpu())
+        total, seen = total + value * len(step.images), seen + len(step.images)
+        on_batch(len(step.images), total / seen)
     return torch.cat(all_logits).double().numpy(), torch.cat(all_targets).double().numpy()
 
 

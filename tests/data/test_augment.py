@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from synthdetect.data.augment import augment, draws, gaussian_blur, jitter_, rotate
+from synthdetect.data.augment import augment, draws, erase_, gaussian_blur, jitter_, rotate
 
 ONE = torch.ones(1)
 
@@ -23,9 +23,10 @@ class Strength:
     blur: float = 0.0
     blur_sigma: float = 1.0
     rotation: float = 0.0
+    random_erasing: float = 0.0
 
 
-ALL = Strength(hflip=0.5, jitter=0.3, blur=0.5, blur_sigma=3.0, rotation=30.0)
+ALL = Strength(hflip=0.5, jitter=0.3, blur=0.5, blur_sigma=3.0, rotation=30.0, random_erasing=0.5)
 
 
 def noise(batch: int = 1, height: int = 20, width: int = 20, seed: int = 0) -> Tensor:
@@ -40,7 +41,7 @@ def mid_grey(batch: int = 1) -> Tensor:
 
 
 def fixed(*values: float, batch: int = 1) -> npt.NDArray[np.float32]:
-    """Random numbers that are known: flip, angle, 3 of colour, blur, sigma, none."""
+    """Random numbers that are known: flip, angle, 3 of colour, blur, sigma, 5 of erasing."""
     return np.tile(np.array(values, dtype=np.float32), (batch, 1))
 
 
@@ -51,7 +52,7 @@ def default_order(images: Tensor) -> Tensor:
 class TestDraws:
     def test_they_are_the_same_for_the_same_image(self) -> None:
         together = draws(1, 2, [5, 6, 7])
-        assert together.shape == (3, 8)
+        assert together.shape == (3, 12)
         assert together.dtype == np.float32
         np.testing.assert_array_equal(draws(1, 2, [7, 5]), together[[2, 0]])
         np.testing.assert_array_equal(draws(1, 2, [6]), together[[1]])
@@ -67,7 +68,7 @@ class TestDraws:
         assert values.max() < 1
         np.testing.assert_allclose(values.mean(axis=0), 0.5, atol=0.02)
         np.testing.assert_allclose(values.var(axis=0), 1 / 12, atol=0.005)
-        correlation = np.corrcoef(values.T) - np.eye(8)
+        correlation = np.corrcoef(values.T) - np.eye(12)
         assert np.abs(correlation).max() < 0.06
 
 
@@ -101,7 +102,7 @@ class TestAugment:
 
     def test_extremes_of_probability_hold_for_extreme_draws(self) -> None:
         images = noise(1)
-        for values in (fixed(*[0.0] * 8), fixed(*[1 - 2**-24] * 8)):
+        for values in (fixed(*[0.0] * 12), fixed(*[1 - 2**-24] * 12)):
             assert torch.equal(augment(images, Strength(), values), images.float())
             flipped = augment(images, Strength(hflip=1.0), values)
             assert torch.equal(flipped, images.flip(3).float())
@@ -343,3 +344,45 @@ class TestRotation:
         for row, turns in enumerate((0, 1, 2)):
             expected = torch.rot90(images[row], turns, (1, 2))
             torch.testing.assert_close(changed[row], expected, rtol=0, atol=1e-2)
+
+
+class TestErasing:
+    def painted(self, random: list[float], height: int = 40, width: int = 60) -> Tensor:
+        """Where an image of zeros is painted over, shape (height, width)."""
+        image = torch.zeros(3, height, width)
+        erase_(image, random)
+        inside = image[0] != 0
+        for plane, value in zip(image, (123.675, 116.28, 103.53), strict=True):
+            assert torch.equal(plane != 0, inside)
+            assert plane[inside].unique().tolist() == pytest.approx([value])
+        return inside
+
+    @pytest.mark.parametrize("proportion", [0.0, 0.5, 0.99])
+    @pytest.mark.parametrize(("area", "share"), [(0.0, 0.02), (0.5, 0.175), (1 - 2**-24, 0.33)])
+    def test_its_area_is_2_to_33_percent(
+        self, area: float, share: float, proportion: float
+    ) -> None:
+        inside = self.painted([area, proportion, 0.5, 0.5], 200, 200)
+        expected = min(share, share / (share * 3.3) ** 0.5)  # cut where longer than the image
+        assert inside.float().mean().item() == pytest.approx(expected, rel=0.05)
+
+    @pytest.mark.parametrize(("draw", "proportion"), [(0.0, 0.3), (0.5, 0.995), (1.0, 3.3)])
+    def test_its_proportions(self, draw: float, proportion: float) -> None:
+        inside = self.painted([0.2, draw, 0.5, 0.5], 200, 200)
+        rows, columns = inside.any(dim=1).sum().item(), inside.any(dim=0).sum().item()
+        assert inside.sum() == rows * columns  # a rectangle
+        assert rows / columns == pytest.approx(proportion, rel=0.05)
+
+    @pytest.mark.parametrize("end", [0, -1])
+    def test_it_reaches_every_edge(self, end: int) -> None:
+        place = 1 - 2**-24 if end else 0.0
+        inside = self.painted([0.3, 0.5, place, place])
+        assert inside[end].any()
+        assert inside[:, end].any()
+        assert not inside[-1 - end].any()
+
+    def test_that_share_of_the_images_is_erased_and_the_others_are_as_they_were(self) -> None:
+        images = noise(2000, 8, 8)
+        changed = augment(images, Strength(random_erasing=0.3), draws(1, 0, range(2000)))
+        differs = (changed != images).flatten(1).any(dim=1)
+        assert differs.float().mean().item() == pytest.approx(0.3, abs=0.03)

@@ -80,6 +80,24 @@ def test_evaluation_is_deterministic_and_scores_images_one_by_one(
     torch.testing.assert_close(alone, first, atol=1e-4, rtol=1e-4)
 
 
+def test_features_are_what_the_last_layer_makes_logits_of(
+    built: tuple[str, Network], images: torch.Tensor
+) -> None:
+    _, network = built
+    network.eval()
+    names = list(network.state_dict())
+    logits, features = network.with_features(images)
+    assert features.shape == (2, network.head.in_features)
+    torch.testing.assert_close(network.head(features).squeeze(1), logits)
+    torch.testing.assert_close(logits, network(images))
+    weight = next(network.parameters())
+    (gradient,) = torch.autograd.grad(features.square().sum(), weight)
+    assert gradient.isfinite().all()
+    assert gradient.any()
+    assert list(network.state_dict()) == names
+    assert not network.head._forward_pre_hooks
+
+
 def test_the_head_is_the_one_layer_with_one_output(built: tuple[str, Network]) -> None:
     arch, network = built
     head = network.backbone.get_submodule(ARCHITECTURES[arch].head)

@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_optimizer import Lookahead
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from synthdetect.config import TrainOptions
 from synthdetect.errors import UserError
 from synthdetect.training.checkpoint import load, load_network, save, save_network
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import Progress, Training, start_training
+from synthdetect.training.optimizers import OPTIMIZERS
 
 CPU = Device("cpu", "fp32", 0)
 
@@ -48,9 +51,12 @@ class Tiny(nn.Module):
         return self.head(features).squeeze(1)  # type: ignore[no-any-return]
 
 
-def fresh(seed: int, *, width: int = 8, lr: float = 0.01, scaler: bool = False) -> Training:
+def fresh(
+    seed: int, *, width: int = 8, lr: float = 0.01, scaler: bool = False, **options: Any
+) -> Training:
     torch.manual_seed(seed)
-    training = start_training(Tiny(width), CPU, lr=lr, weight_decay=0.1, epochs=5)
+    given = {"lr": lr, "weight_decay": 0.1, "epochs": 5, **options}
+    training = start_training(Tiny(width), CPU, TrainOptions.resolve(given))
     training.scaler = GradScaler("cpu", enabled=scaler, init_scale=1024.0, growth_interval=3)
     return training
 
@@ -70,8 +76,8 @@ def step(training: Training, seed: int) -> None:
     training.schedule.step()
 
 
-def trained(scaler: bool = False) -> Training:
-    training = fresh(0, scaler=scaler)
+def trained(scaler: bool = False, **options: Any) -> Training:
+    training = fresh(0, scaler=scaler, **options)
     for seed in range(3):
         step(training, seed)
         training.progress = training.progress.after(
@@ -83,7 +89,7 @@ def trained(scaler: bool = False) -> Training:
 def states(training: Training) -> dict[str, Any]:
     return {
         part: getattr(training, part).state_dict()
-        for part in ("network", "optimizer", "schedule", "scaler")
+        for part in ("network", "objective", "optimizer", "schedule", "scaler")
     }
 
 
@@ -175,6 +181,41 @@ def test_moments_lie_in_memory_as_their_parameters_do(tmp_path: Path) -> None:
         assert state["step"].tolist() == 3.0
 
 
+def test_what_lookahead_keeps_lies_in_memory_as_its_parameters_do(tmp_path: Path) -> None:
+    """Its own slow weights, and the moments of the AdamW that it goes around."""
+    save(tmp_path / "last.safetensors", trained(optimizer="lookahead"))
+    other = fresh(1, optimizer="lookahead")
+    load(tmp_path / "last.safetensors", other)
+    assert isinstance(other.optimizer, Lookahead)
+    for parameter in other.network.parameters():
+        kept = {**other.optimizer.state[parameter], **other.optimizer.optimizer.state[parameter]}
+        assert {"slow_params", "exp_avg", "exp_avg_sq"} <= set(kept)
+        for name in ("slow_params", "exp_avg", "exp_avg_sq"):
+            assert kept[name].stride() == parameter.stride()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_comes_back_exactly_and_goes_on_as_if_it_had_not_stopped(
+    tmp_path: Path, optimizer: str
+) -> None:
+    training = trained(scaler=True, optimizer=optimizer, lookahead_steps=2)
+    save(tmp_path / "last.safetensors", training)
+    other = fresh(1, scaler=True, optimizer=optimizer, lookahead_steps=2)
+    load(tmp_path / "last.safetensors", other)
+    for seed in (10, 11, 12):
+        for part in ("network", "optimizer", "scaler"):
+            assert_equal(states(training)[part], states(other)[part], part)
+        step(training, seed)
+        step(other, seed)
+    assert training.schedule.get_last_lr() == other.schedule.get_last_lr()
+
+
+def test_the_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    save(path, trained(optimizer="sgd"))
+    assert "does not fit" in refusal(path, fresh(1, optimizer="lookahead"))
+
+
 def test_folders_are_made(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "abc" / "last.safetensors", trained())
     save_network(tmp_path / "runs" / "def" / "best.safetensors", Tiny())
@@ -207,20 +248,19 @@ def rewritten(path: Path, **changes: Any) -> None:
     save_file(load_file(path), path, {"checkpoint": json.dumps(tree | changes)})
 
 
-@pytest.mark.parametrize("number", [0, 2, None, "1"])
+@pytest.mark.parametrize("number", [0, 1, None, "2"])
 def test_another_format_is_refused_by_number(tmp_path: Path, number: Any) -> None:
     path = tmp_path / "last.safetensors"
     save(path, trained())
     rewritten(path, format=number)
-    assert f"checkpoint format {number}; this version reads 1" in refusal(path, fresh(1))
+    assert f"checkpoint format {number}; this version reads 2" in refusal(path, fresh(1))
 
 
 def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
     save(path, trained())
     assert "does not fit this configuration" in refusal(path, fresh(1, width=9))
-    other = start_training(nn.Linear(3, 1), CPU, lr=0.1, weight_decay=0, epochs=1)
-    refusal(path, other)
+    refusal(path, start_training(nn.Linear(3, 1), CPU, TrainOptions.resolve({})))
 
 
 def test_a_tensor_that_is_missing_is_refused(tmp_path: Path) -> None:
@@ -295,6 +335,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 from torch import nn
+from synthdetect.config import TrainOptions
 from synthdetect.training.checkpoint import load, save
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import start_training
@@ -304,7 +345,7 @@ path = Path(sys.argv[1])
 
 def made():
     network = nn.Sequential(*[nn.Linear(500, 500) for _ in range(8)])  # 8 MB
-    return start_training(network, Device("cpu", "fp32", 0), lr=.1, weight_decay=0, epochs=1)
+    return start_training(network, Device("cpu", "fp32", 0), TrainOptions.resolve({}))
 
 training, read = made(), made()
 random.seed(0)

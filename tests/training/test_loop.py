@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from synthdetect.config import AugmentOptions
+from synthdetect.config import AugmentOptions, TrainOptions
 from synthdetect.data.batches import Batches, ImageFiles, Order
 from synthdetect.data.geometry import Preprocess
 from synthdetect.evaluation.metrics import metrics
@@ -30,6 +30,7 @@ from synthdetect.training.loop import (
     start_training,
     train_epoch,
 )
+from synthdetect.training.objective import Objective, Step
 
 CPU = Device("cpu", "fp32", 0)
 PLAIN = AugmentOptions.resolve({"hflip": 0, "jitter": 0, "blur": 0, "rotation": 0})
@@ -78,8 +79,11 @@ class Tiny(nn.Module):
         self.head = nn.Linear(8, 1)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.with_features(images)[0]
+
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features: Tensor = self.body(images.float() / 255 - 0.5).square().mean(dim=(2, 3))
-        return self.head(self.dropout(features)).squeeze(1)  # type: ignore[no-any-return]
+        return self.head(self.dropout(features)).squeeze(1), features
 
 
 def batches_of(
@@ -90,9 +94,17 @@ def batches_of(
     return Batches(dataset, order, workers)
 
 
-def start(epochs: int, *, lr: float = 0.03, dropout: float = 0.0, seed: int = 0) -> Training:
+def options_of(given: dict[str, Any]) -> TrainOptions:
+    """Options of a training on images that are not changed at random, unless it says so."""
+    off = {name: getattr(PLAIN, name) for name in AugmentOptions.fields()}
+    return TrainOptions.resolve({**off, "lr": 0.03, **given})
+
+
+def start(
+    epochs: int, *, dropout: float = 0.0, seed: int = 0, device: Device = CPU, **given: Any
+) -> Training:
     torch.manual_seed(seed)
-    return start_training(Tiny(dropout), CPU, lr=lr, weight_decay=0.01, epochs=epochs)
+    return start_training(Tiny(dropout), device, options_of({"epochs": epochs, **given}))
 
 
 def run(training: Training, data: Data, *, epochs: int, **changes: Any) -> Training:
@@ -108,6 +120,7 @@ def run(training: Training, data: Data, *, epochs: int, **changes: Any) -> Train
         val.labels,
         changes.pop("device", CPU),
         changes.pop("augmentation", PLAIN),
+        unlabelled=changes.pop("unlabelled", None),
         epochs=epochs,
         patience=changes.pop("patience", 0),
         seed=changes.pop("seed", SEED),
@@ -327,10 +340,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def test_four_epochs_are_two_and_two_resumed_to_the_last_bit(
     data: Data, tmp_path: Path, setting: str
 ) -> None:
-    whole = run(start(4, dropout=0.5), data, epochs=4, **SETTINGS[setting])
-    first = run(start(4, dropout=0.5), data, epochs=2, **SETTINGS[setting])
+    device = SETTINGS[setting].get("device", CPU)
+    whole = run(start(4, dropout=0.5, device=device), data, epochs=4, **SETTINGS[setting])
+    first = run(start(4, dropout=0.5, device=device), data, epochs=2, **SETTINGS[setting])
     save(tmp_path / "last.safetensors", first)
-    resumed = start(4, dropout=0.5, seed=99)
+    resumed = start(4, dropout=0.5, device=device, seed=99)
     torch.rand(100)  # whatever happened in between
     load(tmp_path / "last.safetensors", resumed)
     run(resumed, data, epochs=4, **SETTINGS[setting])
@@ -338,6 +352,102 @@ def test_four_epochs_are_two_and_two_resumed_to_the_last_bit(
     assert whole.progress.epoch == resumed.progress.epoch == 4
     a, b = weights_of(whole), weights_of(first)
     assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+ADAPT = {"target": "elsewhere"}  # the loop is given the images themselves
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "focal": {"loss": "focal"},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "mixup": {"mixup": 0.4},
+    "cutmix": {"cutmix": 1},
+    "mixed_either_way": {"mixup": 0.4, "cutmix": 1, "label_smoothing": 0.1, "loss": "focal"},
+    "random_erasing": {"random_erasing": 0.5},
+    "sgd": {"optimizer": "sgd"},
+    "lookahead": {"optimizer": "lookahead", "lookahead_steps": 3},  # 16 steps in two epochs
+    "ranger": {"optimizer": "ranger", "lr": 0.01},
+    "dann": {"adaptation": "dann", **ADAPT},
+    "coral": {"adaptation": "coral", **ADAPT},
+    "fgsm": {"adversarial": "fgsm", "adversarial_from": 0.3},
+    "pgd": {"adversarial": "pgd", "adversarial_steps": 2},
+    "lookahead_with_dann_and_pgd": {
+        "optimizer": "lookahead", "adaptation": "dann", **ADAPT, "adversarial": "pgd",
+    },
+}  # fmt: skip
+
+
+def trained_by(
+    given: dict[str, Any], data: Data, epochs: int, *, workers: int = 0, precision: str = "fp32",
+    resumed: Training | None = None,
+) -> Training:  # fmt: skip
+    device = Device("cpu", precision, workers)
+    training = resumed or start(4, dropout=0.5, device=device, **given)
+    others = batches_of(data.part(TRAIN, TRAIN + 18), train=True, workers=workers)
+    return run(
+        training, data, epochs=epochs, device=device, workers=workers,
+        augmentation=options_of(given), unlabelled=others if "adaptation" in given else None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_resumed_is_the_same_to_the_last_bit_and_changes_something(
+    data: Data, tmp_path: Path, strategy: str
+) -> None:
+    given = STRATEGIES[strategy]
+    whole = trained_by(given, data, 4)
+    save(tmp_path / "last.safetensors", trained_by(given, data, 2))
+    resumed = start(4, dropout=0.5, seed=99, **given)
+    torch.rand(100)  # whatever happened in between
+    load(tmp_path / "last.safetensors", resumed)
+    trained_by(given, data, 4, resumed=resumed)
+    assert_same(whole, resumed)
+    plain = trained_by({}, data, 4)
+    a, b = weights_of(whole), weights_of(plain)
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+    mine, others = whole.objective.state_dict(), resumed.objective.state_dict()
+    assert all(torch.equal(mine[name], others[name]) for name in mine)
+    assert bool(mine) == (given.get("adaptation") == "dann")
+
+
+@pytest.mark.parametrize("strategy", ["mixed_either_way", "random_erasing", "dann"])
+def test_the_number_of_workers_changes_nothing_with_a_strategy(data: Data, strategy: str) -> None:
+    given = STRATEGIES[strategy]
+    assert_same(trained_by(given, data, 2), trained_by(given, data, 2, workers=2))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_trains_in_bf16(data: Data, strategy: str) -> None:
+    training = trained_by(STRATEGIES[strategy], data, 1, precision="bf16")
+    assert all(value.isfinite().all() for value in weights_of(training).values())
+    assert training.network.head.weight.dtype == torch.float32  # type: ignore[union-attr]
+
+
+def test_unlabelled_images_are_gone_through_again_in_another_order_and_otherwise_changed(
+    data: Data,
+) -> None:
+    """Eight steps an epoch, and three batches of 18 unlabelled images."""
+    train, others = data.part(0, TRAIN), data.part(TRAIN, TRAIN + 18)
+    changed = AugmentOptions.resolve({"hflip": 0, "jitter": 0.5})
+
+    def given(epoch: int) -> list[Tensor]:
+        steps = prepared(
+            batches_of(train, train=True), epoch, torch.zeros(TRAIN), CPU, changed, SEED,
+            batches_of(others, train=True),
+        )  # fmt: skip
+        return [step.unlabelled for step in steps if step.unlabelled is not None]
+
+    first, again, second = given(1), given(1), given(2)
+    assert [len(images) for images in first] == [8, 8, 2, 8, 8, 2, 8, 8]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    images = torch.cat([*first, *second])
+    assert len(torch.unique(images, dim=0)) == len(images)
+    assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in first)
+
+
+def test_steps_say_how_much_of_the_training_is_done(data: Data) -> None:
+    train = batches_of(data.part(0, 20), train=True)
+    steps = list(prepared(train, 3, torch.zeros(20), CPU, PLAIN, SEED))
+    assert [step.epochs for step in steps] == pytest.approx([2, 2 + 1 / 3, 2 + 2 / 3])
+    assert all(step.unlabelled is None for step in steps)
 
 
 def test_early_stopping_counts_on_over_a_resume(data: Data, tmp_path: Path) -> None:
@@ -375,9 +485,9 @@ def augmented(data: Data, *, epoch: int, seed: int, batch_size: int) -> dict[int
         0,
     )
     found: dict[int, Tensor] = {}
-    for images, rows in prepared(batches, epoch, torch.arange(20.0), CPU, CHANGED, seed):
-        assert images.is_contiguous(memory_format=torch.channels_last)
-        found.update(zip(rows.int().tolist(), images, strict=True))
+    for step in prepared(batches, epoch, torch.arange(20.0), CPU, CHANGED, seed):
+        assert step.images.is_contiguous(memory_format=torch.channels_last)
+        found.update(zip(step.targets.int().tolist(), step.images, strict=True))
     return found
 
 
@@ -404,7 +514,7 @@ class Breaking(Tiny):
         self.steps, self.after, self.answer = 0, after, answer
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = super().forward(images)
+        logits, _ = self.with_features(images)
         self.steps += self.training
         return logits * self.answer if self.training and self.steps > self.after else logits
 
@@ -417,7 +527,7 @@ def test_a_loss_that_is_no_number_ends_it_naming_epoch_and_step(
     data: Data, after: int, where: str, answer: float
 ) -> None:
     assert math.ceil(TRAIN / 8) == 8
-    training = start_training(Breaking(after, answer), CPU, lr=0.01, weight_decay=0, epochs=3)
+    training = start_training(Breaking(after, answer), CPU, options_of({"epochs": 3}))
     with pytest.raises(Diverged, match=where) as caught:
         run(training, data, epochs=3)
     assert "--lr" in str(caught.value)
@@ -456,12 +566,12 @@ def one_step(precision: str) -> tuple[dict[str, Tensor], npt.NDArray[np.float64]
     device = Device("cpu", precision, 0)
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    training = Training(network, optimizer, schedule, device.scaler())
+    objective = Objective(options_of({}), device, network)
+    training = Training(network, objective, optimizer, schedule, device.scaler())
     images = torch.randint(0, 256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     targets = torch.arange(16) % 2
-    logits, seen = train_epoch(
-        training, [(images.float(), targets.float())], device, lambda images, loss: None
-    )
+    step = Step(images.float(), targets.float())
+    logits, seen = train_epoch(training, [step], lambda images, loss: None)
     assert seen.tolist() == targets.tolist()
     return {name: p.detach() - before[name] for name, p in network.named_parameters()}, logits
 
@@ -531,7 +641,8 @@ def test_predicting_changes_no_weight_and_no_statistic(data: Data) -> None:
 
 
 def test_a_training_starts_with_adamw_and_a_cosine_over_all_epochs() -> None:
-    training = start_training(Tiny(), CPU, lr=0.1, weight_decay=0.05, epochs=4)
+    given = {"lr": 0.1, "weight_decay": 0.05, "epochs": 4}
+    training = start_training(Tiny(), CPU, TrainOptions.resolve(given))
     (group,) = training.optimizer.param_groups
     assert isinstance(training.optimizer, torch.optim.AdamW)
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.1, 0.05, (0.9, 0.999))
