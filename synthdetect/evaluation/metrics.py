@@ -66,23 +66,32 @@ def metrics(labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float) -> d
 
 
 def weighted_metrics(
-    labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float, weights: Floats
+    labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float, weights: npt.ArrayLike
 ) -> dict[str, Floats]:
-    """All of `METRICS` for many weightings of the same images at once.
+    """All of `METRICS` for many weightings of the images at once.
 
     Args:
         labels: as `metrics`.
         logits: as `metrics`.
         threshold: as `metrics`.
-        weights: how often each image counts, shape (weightings, images); 0 leaves it out.
+        weights: how often each image counts, shape (weightings, images), not negative; rows of
+            `bootstrap_weights`, say.
 
     Returns:
-        By metric, shape (weightings,); nan where a class has no weight.
+        By metric, shape (weightings,); nan where a class that it needs has no weight.
 
     Raises:
-        ValueError: as `metrics`.
+        ValueError: as `metrics`; or weights of another shape, negative or not finite.
     """
-    return _weighted(*_checked(labels, logits), threshold, weights)
+    y, x = _checked(labels, logits)
+    w = np.asarray(weights, dtype=np.float64)
+    if w.ndim != 2 or w.shape[1] != len(y):
+        raise ValueError(
+            f"weights of shape {w.shape} for {len(y)} images; need (weightings, images)"
+        )
+    if not np.isfinite(w).all() or (w < 0).any():
+        raise ValueError("weights must be finite and not negative")
+    return _weighted(y, x, threshold, w)
 
 
 def intervals(

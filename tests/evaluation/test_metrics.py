@@ -289,6 +289,29 @@ def test_extreme_logits_have_finite_losses() -> None:
     assert all(math.isfinite(value) for value in values.values())
 
 
+# --- weightings
+
+
+def test_an_image_that_counts_twice_is_the_same_as_two_images() -> None:
+    labels, logits = random_data(0)
+    weights = np.random.default_rng(0).integers(0, 3, size=(4, 60))
+    together = weighted_metrics(labels, logits, 0.4, weights)
+    for row, weight in enumerate(weights):
+        drawn = np.repeat(np.arange(60), weight)
+        expected = metrics(labels[drawn], logits[drawn], 0.4)
+        assert {name: values[row] for name, values in together.items()} == pytest.approx(expected)
+    without_real = weighted_metrics(labels, logits, 0.4, labels[None])
+    assert {name for name, (value,) in without_real.items() if math.isnan(value)} == (
+        NEED_BOTH | {"real_accuracy"}
+    )
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [[1.0]], [[1.0, -1.0]], [[1.0, math.nan]]])
+def test_weights_that_are_none_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="weights"):
+        weighted_metrics([0, 1], [0.0, 1.0], 0.5, weights)
+
+
 # --- what is refused
 
 

@@ -1,0 +1,1 @@
+"""Many trainings compared fairly: built on synthdetect, which does not know of it."""

@@ -1,0 +1,71 @@
+"""Made-up sides of a comparison, from the logits that the benchmark of the verdicts makes up."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.verdicts import simulate
+from sweeps.estimates import Floats
+from sweeps.finals import Place, Side, Training
+from synthdetect.evaluation.predictions import tabulate
+
+KINDS = {"real": 0, "seen": 1, "unseen": 1}
+
+
+def predictions(logits: Floats, kinds: Sequence[str], threshold: float = 0.5) -> pd.DataFrame:
+    """A predictions table of logits of shape (kinds, sources, images)."""
+    rows = [
+        (f"{kind}/{source}_{image}.png", KINDS[kind], "" if kind == "real" else kind, f"p{source}")
+        for kind in kinds
+        for source in range(logits.shape[1])
+        for image in range(logits.shape[2])
+    ]
+    columns = ["path", "label", "generator", "source_id"]
+    table = pd.DataFrame(rows, columns=columns).assign(split="test", category="")
+    return tabulate(table, logits.reshape(-1), threshold)
+
+
+def training(
+    logits: Floats, place: Place, *, gap: float = 0.02, seconds: float = 0.01, memory: float = 900.0
+) -> Training:
+    """A final training with logits of shape (3, sources, images)."""
+    return Training(
+        *place,
+        seen=predictions(logits[[0, 1]], ("real", "seen")),
+        unseen=predictions(logits[[0, 2]], ("real", "unseen")),
+        threshold=0.5,
+        train_auc=0.9 + gap,
+        val_auc=0.9,
+        seconds_per_image=seconds,
+        peak_mib=memory,
+    )
+
+
+def made_up(
+    gains: dict[str, float],
+    *,
+    places: Sequence[Place] = tuple((fold, 40 + fold) for fold in range(5)),
+    sources: int = 60,
+    spread: float = 0.05,
+    seed: int = 0,
+) -> list[Side]:
+    """A baseline, and strategies with so much more separation between real and synthetic."""
+    rng = np.random.default_rng(seed)
+    logits = simulate(rng, len(places), sources, spread=spread, gains=list(gains.values()))
+    logits -= 1.0  # about calibrated
+    jitter = rng.normal(size=(len(logits), len(places)))
+    return [
+        Side(
+            name,
+            tuple(
+                training(
+                    logits[side, i], place, gap=0.02 + 0.002 * jitter[side, i],
+                    seconds=0.01 * (1 + 0.01 * jitter[side, i]),
+                )
+                for i, place in enumerate(places)
+            ),
+            trials=10,
+        )
+        for side, name in enumerate(["baseline", *gains])
+    ]  # fmt: skip
