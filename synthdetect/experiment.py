@@ -6,38 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mlflow.data.dataset import Dataset
 from mlflow.entities import LoggedModel
 
 from synthdetect.config import TrainOptions
 from synthdetect.console import console, counting, training_bar
-from synthdetect.data.batches import Batches, ImageFiles, Order
-from synthdetect.data.cache import DecodedCache
-from synthdetect.data.geometry import Preprocess
 from synthdetect.data.manifest import Manifest
 from synthdetect.data.prepare import Prepared
-from synthdetect.data.target import Target
 from synthdetect.detector import Card, Detector
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.figures import learning_curves
+from synthdetect.evaluation.metrics import Floats
 from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
 from synthdetect.evaluation.summary import summary_markdown
-from synthdetect.models.networks import Network, Start, build, initialise
+from synthdetect.models.networks import Start
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.model import log_detector
 from synthdetect.tracking.run import MANIFEST, Run, environment, undisturbed
-from synthdetect.training import checkpoint
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
-from synthdetect.training.loop import Training, fit, predict, start_training
+from synthdetect.training.loop import Training
+from synthdetect.training.session import BEST, LAST, Session
 
-LAST, BEST = "last.safetensors", "best.safetensors"
 CONFIG = "config.json"
 """The artifact that holds a run's options and the digest of its data."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run's artifacts that holds `LAST`, and `BEST` if the run did not finish."""
-
-_EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -93,22 +86,15 @@ def run_training(
     folder = Path(options.output) / run.id
     manifest = prepared.manifest
     datasets = _log_setting(run, options, prepared, device)
-    cache = decoded_cache(prepared, options)
     try:
         with deterministic(options.seed), noting_fallbacks() as fallbacks:
-            network = build(options.arch, options.image_size)
-            start = initialise(network, options.arch, options.image_size, options.weights)
-            _log_start(run, start)
-            training = start_training(network, device, options)
-            if (folder / LAST).is_file():
-                checkpoint.load(folder / LAST, training)
-                run.log_history(training.progress.history, datasets)
+            session = Session(options, prepared, device, folder)
+            training = session.training
+            _log_start(run, session.start)
+            run.log_history(training.progress.history, datasets)
             epochs = final.epochs if final else options.epochs
-            _fit(run, options, prepared, device, cache, training, folder, datasets, epochs)
-            checkpoint.load_network(folder / BEST, network)
-            detector, logits = _calibrated(
-                options, prepared, device, cache, network, start, run, final
-            )
+            _fit(run, session, prepared, datasets, epochs)
+            detector, logits = _calibrated(run, options, prepared, session, final)
     except BaseException:
         with undisturbed():
             for name in (LAST, BEST):
@@ -159,117 +145,42 @@ def _log_start(run: Run, start: Start) -> None:
 
 def _fit(
     run: Run,
-    options: TrainOptions,
+    session: Session,
     prepared: Prepared,
-    device: Device,
-    cache: DecodedCache,
-    training: Training,
-    folder: Path,
     datasets: Mapping[str, Dataset],
     epochs: int,
 ) -> None:
-    train, val = prepared.manifest.split("train"), prepared.manifest.split("val")
-    batches = _batches(train, options, device, cache, seed=options.seed)
-    val_batches = _batches(val, options, device, cache) if len(val) else None
-    target = prepared.target
-    unlabelled = _target_batches(target, options, device, cache) if target else None
-    progress = training.progress
-    with training_bar(epochs, progress.epoch, len(train) + len(val)) as bar:
+    images = sum(len(prepared.manifest.split(split)) for split in ("train", "val"))
+    with training_bar(epochs, session.training.progress.epoch, images) as bar:
 
         def on_epoch(training: Training) -> None:
             progress = training.progress
-            if progress.improved:
-                checkpoint.save_network(folder / BEST, training.network)
-            checkpoint.save(folder / LAST, training)
-            # Only now: an epoch that MLflow knows is on disk, and is never logged twice.
+            # An epoch that MLflow knows is on disk, and is never logged twice.
             run.log_epoch(progress.history[-1], progress.epoch, datasets)
             bar.epoch(progress.epoch, progress.history[-1], progress.improved)
 
-        fit(
-            training,
-            batches,
-            val_batches,
-            torch.tensor(train.table["label"].to_numpy(), dtype=torch.float32),
-            val.table["label"].to_numpy(),
-            device,
-            options,
-            unlabelled=unlabelled,
-            epochs=epochs,
-            patience=options.patience if len(val) else 0,
-            seed=options.seed,
-            on_batch=bar.batch,
-            on_epoch=on_epoch,
-        )
-
-
-def decoded_cache(prepared: Prepared, options: TrainOptions) -> DecodedCache:
-    """The cache for all images there are, whichever split or fold asks for them."""
-    preprocess = Preprocess(options.image_size, options.geometry)
-    limit = int(options.cache_gib * 2**30)
-    hashes = prepared.manifest.table["sha256"].tolist()
-    further = prepared.target.hashes if prepared.target else ()
-    return DecodedCache([*hashes, *further], preprocess, limit)
-
-
-def _batches(
-    manifest: Manifest,
-    options: TrainOptions,
-    device: Device,
-    cache: DecodedCache,
-    *,
-    seed: int | None = None,
-) -> Batches:
-    """Training batches in random order if there is a seed, else evaluation batches in order."""
-    dataset = ImageFiles(
-        [manifest.file(path) for path in manifest.table["path"]],
-        Preprocess(options.image_size, options.geometry),
-        seed=seed,
-        cache=(cache, cache.slots(manifest.table["sha256"].tolist())),
-    )
-    size = options.batch_size if seed is not None else _EVALUATION_BATCH
-    return Batches(dataset, Order(len(manifest), size, seed=seed), device.workers)
-
-
-def _target_batches(
-    target: Target, options: TrainOptions, device: Device, cache: DecodedCache
-) -> Batches:
-    """Batches of the images to adapt to, in random order."""
-    images = target.images.seen_by(Preprocess(options.image_size, options.geometry))
-    images.seed = options.seed
-    images.cache = (cache, cache.slots(target.hashes))
-    return Batches(images, Order(len(images), options.batch_size, seed=images.seed), device.workers)
+        session.fit(epochs, on_batch=bar.batch, on_epoch=on_epoch)
 
 
 def _calibrated(
-    options: TrainOptions,
-    prepared: Prepared,
-    device: Device,
-    cache: DecodedCache,
-    network: Network,
-    start: Start,
-    run: Run,
-    final: Final | None,
-) -> tuple[Detector, dict[str, Any]]:
+    run: Run, options: TrainOptions, prepared: Prepared, session: Session, final: Final | None
+) -> tuple[Detector, dict[str, Floats]]:
     """Score every evaluation split, and set calibration and threshold on val alone."""
     manifest = prepared.manifest
     splits = [split for split in manifest.splits if split != "train"]
-    parts = {split: manifest.split(split) for split in splits}
-    logits = {}
     with counting("evaluating") as count:
-        total, done = sum(map(len, parts.values())), 0
-        for split, part in parts.items():
-            batches = _batches(part, options, device, cache).strict_epoch(0)
+        total, done = sum(len(manifest.split(split)) for split in splits), 0
 
-            def on_batch(images: int, loss: float) -> None:
-                nonlocal done
-                done += images
-                count(done, total)
+        def on_batch(images: int, loss: float) -> None:
+            nonlocal done
+            done += images
+            count(done, total)
 
-            logits[split] = predict(network, batches, device, len(part), on_batch)
+        logits = session.score(splits, on_batch)
     if final:
         decision = final.decision
     else:
-        decision = decide(options, parts["val"].table["label"], logits["val"])
+        decision = decide(options, manifest.split("val").table["label"], logits["val"])
     card = Card(
         arch=options.arch,
         image_size=options.image_size,
@@ -277,9 +188,9 @@ def _calibrated(
         calibration=decision.calibration,
         threshold=decision.threshold,
         unsure=decision.unsure,
-        provenance=_provenance(options, prepared, start, run),
+        provenance=_provenance(options, prepared, session.start, run),
     )
-    return Detector(network.cpu(), card), logits
+    return Detector(session.network.cpu(), card), logits
 
 
 def _provenance(

@@ -12,8 +12,9 @@ from mlflow.tracking import MlflowClient
 from synthdetect.config import Options, option_name
 from synthdetect.data.prepare import Prepared
 from synthdetect.errors import UserError
-from synthdetect.experiment import CHECKPOINTS, CONFIG, LAST
+from synthdetect.experiment import CHECKPOINTS, CONFIG
 from synthdetect.tracking.run import Run
+from synthdetect.training.session import LAST
 
 Given = TypeVar("Given", bound=Options)
 
