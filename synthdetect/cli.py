@@ -106,8 +106,18 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    program: str = "synthdetect",
+    commands: Mapping[str, Command] | None = None,
+) -> int:
     """Run a command.
+
+    Args:
+        arguments: of the command line; None takes the process's.
+        program: its name in messages.
+        commands: what there is; None stands for `COMMANDS`.
 
     Returns:
         0: done; 1: something broke; 2: what the user gave cannot be used; 130 and 143: interrupted.
@@ -115,8 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when imported
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        name, given = _parse(sys.argv[1:] if arguments is None else arguments)
-        command = COMMANDS[name]
+        commands = COMMANDS if commands is None else commands
+        given_arguments = sys.argv[1:] if arguments is None else arguments
+        name, given = parse(given_arguments, program, commands)
+        command = commands[name]
         options = command.options.resolve(given)
         module, _, function = command.function.partition(":")
         getattr(importlib.import_module(module), function)(options)
@@ -150,16 +162,19 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def parse(
+    arguments: Sequence[str], program: str, commands: Mapping[str, Command]
+) -> tuple[str, dict[str, Any]]:
+    """The command's name, and what was given to it, as text by option."""
     parser = argparse.ArgumentParser(
-        prog="synthdetect",
+        prog=program,
         description="Train, compare and serve detectors of AI-generated images.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        sub = commands.add_parser(
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in commands.items():
+        sub = subparsers.add_parser(
             name, help=command.help, description=command.options.__doc__, allow_abbrev=False
         )
         _add_options(sub, command)
@@ -168,7 +183,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
     name = given.pop("command")
     options = [argument for argument in unknown if argument.startswith("--")]
     if unknown and not options:
-        raise UserError(f"unexpected argument {unknown[0]!r}. See: synthdetect {name} --help")
+        raise UserError(f"unexpected argument {unknown[0]!r}. See: {program} {name} --help")
     for option in options:  # `resolve` names them all, with what was perhaps meant
         given[option[2:].partition("=")[0]] = None
     return name, given

@@ -369,7 +369,6 @@ class RunOptions(Options):
 
     section: ClassVar = "run"
 
-    recipe: RecipeName = Field("baseline", description="named set of differences from the defaults")
     register: str = Field("", description="name under which the model is registered")
     resume: str = Field("", description="id of a run to go on with")
     output: str = Field("runs", description="folder for checkpoints of unfinished runs")
@@ -379,7 +378,7 @@ class RunOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
-class TrainOptions(
+class RecipeOptions(
     DataOptions,
     ImageOptions,
     AugmentOptions,
@@ -390,8 +389,16 @@ class TrainOptions(
     AdversarialOptions,
     DecisionOptions,
     TrainingDeviceOptions,
-    RunOptions,
 ):
+    """All that a training depends on."""
+
+    section: ClassVar = "run"
+
+    recipe: RecipeName = Field("baseline", description="named set of differences from the defaults")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class TrainOptions(RecipeOptions, RunOptions):
     """`synthdetect train`: one tracked training run."""
 
 

@@ -11,7 +11,7 @@ from mlflow.projects._project_spec import load_project
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from synthdetect.cli import COMMANDS, _parse
+from synthdetect.cli import COMMANDS, parse
 from synthdetect.config import RECIPES
 from synthdetect.project import render
 
@@ -90,7 +90,7 @@ def test_the_command_that_mlflow_runs_parses_to_the_options_asked_for(entry: str
     asked = ASKED.get(ENTRIES[entry], ASKED["train"])
     command = shlex.split(point.compute_command(asked, storage_dir=None))
     assert command[:3] == ["python", "-m", "synthdetect"]
-    name, given = _parse(command[3:])
+    name, given = parse(command[3:], "synthdetect", COMMANDS)
     options = COMMANDS[name].options
     assert name == ENTRIES[entry]
     assert options.resolve(given) == options.resolve(asked)

@@ -71,6 +71,10 @@ warnings.filterwarnings("ignore", message="The specified dataset source can be i
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
+class Stopped(Exception):
+    """Ended early on purpose: the run is KILLED, and a tag says why."""
+
+
 class Run:
     """An open run. Everything is logged to it by id, whatever thread or active run there is."""
 
@@ -112,18 +116,23 @@ class Run:
             self.client.log_batch(self.id, metrics=entries[begin : begin + _BATCH_LIMIT])
 
     def log_history(
-        self, history: Sequence[Mapping[str, float]], datasets: Mapping[str, Dataset]
+        self,
+        history: Sequence[Mapping[str, float]],
+        datasets: Mapping[str, Dataset],
+        *,
+        after: int = 0,
     ) -> None:
         """Log the epochs that the run does not have yet, each metric once a step.
 
         Args:
-            history: of every epoch so far; epoch 1 is first and is step 1.
+            history: of every epoch so far; epoch 1 is first and is step 1 after `after`.
             datasets: by the metric's prefix (`train/`, `val/`), what it was measured on.
+            after: steps of what the run did before this history.
         """
         for name in sorted({name for record in history for name in record}):
             known = {m.step for m in self.client.get_metric_history(self.id, name)}
             dataset = datasets.get(name.split("/")[0])
-            for step, record in enumerate(history, 1):
+            for step, record in enumerate(history, after + 1):
                 if step not in known and name in record:
                     self.log_metrics({name: record[name]}, step, dataset=dataset)
 
@@ -252,6 +261,10 @@ def open_run(
         yield run
     except KeyboardInterrupt:
         status = RunStatus.KILLED
+        raise
+    except Stopped as stopped:
+        status = RunStatus.KILLED
+        run.set_tags({"synthdetect.stopped": str(stopped)})
         raise
     except BaseException as error:
         status = RunStatus.FAILED
