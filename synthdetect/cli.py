@@ -14,6 +14,7 @@ from synthdetect import __version__
 from synthdetect.config import (
     AS_RECIPE,
     RECIPES,
+    AuditOptions,
     CheckSubmissionOptions,
     CvOptions,
     ListOptions,
@@ -62,6 +63,12 @@ COMMANDS: dict[str, Command] = {
         PredictOptions,
         "synthdetect.commands.predict:predict_images",
         "score images without labels, and write a submission",
+        project=True,
+    ),
+    "audit": Command(
+        AuditOptions,
+        "synthdetect.commands.audit:audit_data",
+        "find what in the data gives the labels away",
         project=True,
     ),
     "check-submission": Command(

@@ -38,6 +38,7 @@ class Card:
         threshold: the probability from which on an image is called synthetic; from validation.
         provenance: data, starting weights, run and options, for the record.
         weights_sha256: of the tensors; checked when the file is read.
+        equalise_quality: of the JPEG that every image is made first; 0: as it is.
     """
 
     arch: str
@@ -47,6 +48,7 @@ class Card:
     threshold: float = 0.5
     provenance: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
+    equalise_quality: int = 0
     classes: tuple[str, ...] = CLASSES
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -60,7 +62,7 @@ class Detector:
     def __init__(self, network: Network, card: Card) -> None:
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.card = card
-        self.preprocess = Preprocess(card.image_size, card.geometry)
+        self.preprocess = Preprocess(card.image_size, card.geometry, card.equalise_quality)
 
     def calibrated(self, logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The network's logits divided by the temperature."""
@@ -129,6 +131,8 @@ def _card(header: Any, path: Path) -> Card:
         raise UserError(f"{path}: made for other classes or another normalisation.")
     if card.arch not in ARCHITECTURES or card.geometry not in GEOMETRIES:
         raise UserError(f"{path}: unknown architecture or geometry: {card.arch}, {card.geometry}.")
+    if card.equalise_quality not in range(101):
+        raise UserError(f"{path}: no JPEG quality to equalise at: {card.equalise_quality!r}.")
     return card
 
 

@@ -205,9 +205,15 @@ def _fit(
         )
 
 
+def preprocessing(options: TrainOptions) -> Preprocess:
+    """How a training sees its images, and its detector every image."""
+    quality = options.equalise_quality if options.equalise else 0
+    return Preprocess(options.image_size, options.geometry, quality)
+
+
 def decoded_cache(manifest: Manifest, options: TrainOptions) -> DecodedCache:
     """The cache for all images of a manifest, whichever split or fold asks for them."""
-    preprocess = Preprocess(options.image_size, options.geometry)
+    preprocess = preprocessing(options)
     limit = int(options.cache_gib * 2**30)
     return DecodedCache(manifest.table["sha256"].tolist(), preprocess, limit)
 
@@ -223,7 +229,7 @@ def _batches(
     """Training batches in random order if there is a seed, else evaluation batches in order."""
     dataset = ImageFiles(
         [manifest.file(path) for path in manifest.table["path"]],
-        Preprocess(options.image_size, options.geometry),
+        preprocessing(options),
         seed=seed,
         cache=(cache, cache.slots(manifest.table["sha256"].tolist())),
     )
@@ -263,6 +269,7 @@ def _calibrated(
         arch=options.arch,
         image_size=options.image_size,
         geometry=options.geometry,
+        equalise_quality=preprocessing(options).equalise_quality,
         temperature=decision.temperature,
         threshold=decision.threshold,
         provenance=_provenance(options, manifest, start, run),

@@ -20,6 +20,7 @@ ENTRIES = {"main": "train"} | {name: name for name, c in COMMANDS.items() if c.p
 WITH_RECIPE = [e for e, name in ENTRIES.items() if "recipe" in COMMANDS[name].options.fields()]
 ASKED = {
     "train": {"lr": "1e-3", "recipe": "open", "data": "my data/table 1.csv", "generators": "a,b c"},
+    "audit": {"data": "my data/table 1.csv", "strict": "true"},
     "predict": {"model": "models:/a b@champion,x.safetensors", "data": "my data/images 1.zip"},
 }
 """Some parameters by command; what is said of train holds for cv."""

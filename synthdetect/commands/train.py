@@ -4,6 +4,7 @@ import shlex
 
 import mlflow
 
+from synthdetect.commands.findings import log_audit, warn
 from synthdetect.commands.resuming import (
     Given,
     fetch_checkpoint,
@@ -12,8 +13,9 @@ from synthdetect.commands.resuming import (
 )
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
+from synthdetect.data.audit import audit
 from synthdetect.data.prepare import Prepared, prepare
-from synthdetect.experiment import Outcome, run_training, summary_rows
+from synthdetect.experiment import Outcome, preprocessing, run_training, summary_rows
 from synthdetect.models.networks import check
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import Run, open_run
@@ -25,7 +27,7 @@ def train(options: TrainOptions) -> None:
     options, device, prepared = begin(options)
     name = f"{options.arch} {options.recipe}"
     with open_run(name, kind="train", tags=tags("train", options), resume=options.resume) as run:
-        announce(run, prepared)
+        announce(run, options, prepared)
         if options.resume:
             fetch_checkpoint(run, options.output)
         outcome = run_training(run, options, prepared, device)
@@ -69,8 +71,8 @@ def tags(command: str, options: Options) -> dict[str, str]:
     }
 
 
-def announce(run: Run, prepared: Prepared) -> None:
-    """Print the run's id and the data's size."""
+def announce(run: Run, options: TrainOptions, prepared: Prepared) -> None:
+    """Print the run's id, the data's size and what a quick audit warns of; log the audit."""
     sizes = prepared.manifest.counts().groupby("split")["images"].sum()
     shown = ", ".join(f"{name} {sizes[name]:,}" for name in prepared.manifest.splits)
     console.print(f"run {run.id}  data {prepared.manifest.name} ({shown})")
@@ -79,6 +81,15 @@ def announce(run: Run, prepared: Prepared) -> None:
             f"[bold yellow]{len(prepared.excluded)} unreadable image(s) left out:[/] "
             "see data/excluded.csv in the run's artifacts."
         )
+    found = audit(
+        prepared.manifest,
+        seed=options.seed,
+        near_duplicates=False,
+        equalise_quality=preprocessing(options).equalise_quality,
+        excluded=prepared.excluded,
+    )
+    log_audit(run, found)
+    warn(found)
 
 
 def conclude(run: Run, outcome: Outcome, name: str, version: str) -> None:
