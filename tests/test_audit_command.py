@@ -71,30 +71,30 @@ def test_planted_leaks_are_named_in_the_run_and_on_the_screen(
     assert "WARNING" in output
 
 
-def test_strict_ends_in_an_error_that_names_the_warnings(
-    workspace: Path, leaky: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = [f"--data={leaky}", "--near-duplicates=false", "--strict=true"]
-    assert main(["audit", *options]) == 2
-    assert "format_leak" in capsys.readouterr().err
-    assert only_run().info.status == "FAILED"
-
-
-def test_data_without_faults_are_clean_even_strictly(workspace: Path, small_manifest: Path) -> None:
-    assert main(["audit", f"--data={small_manifest}", "--strict=true"]) == 0
-    assert only_run().data.tags["synthdetect.audit"] == "clean"
-    assert only_run().data.metrics["audit/warnings"] == 0
-
-
-def test_a_supplement_is_audited_with_the_data(
-    workspace: Path, small_manifest: Path, tmp_path: Path
+def test_strict_ends_in_an_error_that_names_what_a_supplement_brings_in(
+    workspace: Path, small_manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pd.read_csv(small_manifest, keep_default_na=False)
     extra = tmp_path / "extra.csv"
     table[table["split"] == "test"].to_csv(extra, index=False)
-    options = [f"--data={small_manifest}", f"--supplement={extra}", "--near-duplicates=false"]
-    assert main(["audit", *options]) == 0
-    assert "duplicate_across_splits" in only_run().data.tags["synthdetect.audit"]
+    options = [f"--supplement={extra}", "--near-duplicates=false", "--strict=true"]
+    assert main(["audit", f"--data={small_manifest}", *options]) == 2
+    assert "warns of duplicate_across_splits" in capsys.readouterr().err
+    assert only_run().info.status == "FAILED"
+    assert only_run().data.tags["synthdetect.audit"] == "duplicate_across_splits"
+
+
+def test_unsplit_data_without_faults_are_clean_even_strictly(
+    workspace: Path, small_manifest: Path
+) -> None:
+    table = pd.read_csv(small_manifest, keep_default_na=False)
+    table["split"] = table["split"].where(table["split"] == "control", "")
+    table.to_csv(small_manifest, index=False)
+    assert main(["audit", f"--data={small_manifest}", "--strict=true"]) == 0
+    assert only_run().data.tags["synthdetect.audit"] == "clean"
+    assert only_run().data.metrics["audit/warnings"] == 0
+    names = {i.dataset.name for i in only_run().inputs.dataset_inputs}
+    assert names == {"small.csv-control", "small.csv-unsplit"}
 
 
 def test_a_training_warns_at_its_start_and_its_detector_equalises(

@@ -4,7 +4,7 @@ from synthdetect.commands.findings import log_audit, show
 from synthdetect.commands.train import tags
 from synthdetect.config import AuditOptions
 from synthdetect.console import console, counting
-from synthdetect.data.audit import audit
+from synthdetect.data.audit import UNSPLIT, audit
 from synthdetect.data.index import index
 from synthdetect.data.manifest import Manifest, load
 from synthdetect.data.select import supplement
@@ -26,7 +26,7 @@ def audit_data(options: AuditOptions) -> None:
     with open_run(f"audit {options.data}", kind="audit", tags=labels) as run:
         console.print(f"run {run.id}  data {manifest.name} ({len(manifest):,} images)")
         run.log_params({**options.to_flat(), **environment(), "data.digest": manifest.digest()})
-        run.log_manifest(manifest)
+        run.log_manifest(manifest.with_table(manifest.table.replace({"split": {"": UNSPLIT}})))
         run.log_table(manifest.table, "data/manifest.csv")
         with counting("looking for pictures that look alike") as count:
             found = audit(

@@ -57,6 +57,9 @@ MAX_ROWS = 10_000
 SKEWED, VERY_SKEWED = 0.4, 0.2
 """Share of the smaller class below which a split is noted, and warned of."""
 
+UNSPLIT = "unsplit"
+"""What images without a split are called."""
+
 TOGETHER = "together"
 """In the table `baseline`: all of the metadata."""
 
@@ -154,7 +157,7 @@ PROPERTIES: dict[str, Property] = {
         "A detector never sees EXIF itself, but it marks another origin or processing: look at it.",
     ),
     "bits_per_pixel": Property(
-        "the file's bits per pixel",
+        "the file's size in bits per pixel",
         ("bits_per_pixel",),
         lambda t: _binned(t["bits_per_pixel"]),
         "At equal format and quality, one class is smoother: a detector may learn blur. Compare "
@@ -225,7 +228,7 @@ def _described(table: pd.DataFrame) -> pd.DataFrame:
     split = table["split"]
     pixels = table["width"] * table["height"]
     return table.assign(
-        part=split.mask(split.isin(LABELLED), "train+val").replace("", "no split"),
+        part=split.mask(split.isin(LABELLED), "train+val").replace("", UNSPLIT),
         group=group_codes(table),
         aspect=table["width"] / table["height"],
         bits_per_pixel=8 * table["bytes"] / pixels,
@@ -276,7 +279,7 @@ def _balance(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             WARNING if smaller < VERY_SKEWED else NOTE,
             "imbalance",
-            f"{split or 'no split'}: {real:,} real and {synthetic:,} synthetic images; the smaller "
+            f"{split or UNSPLIT}: {real:,} real and {synthetic:,} synthetic images; the smaller "
             f"class is {smaller:.0%}",
             smaller,
             "Look at balanced accuracy, AUC and ECE of both classes; accuracy follows the larger.",
