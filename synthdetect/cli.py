@@ -14,6 +14,7 @@ from synthdetect import __version__
 from synthdetect.config import (
     AS_RECIPE,
     RECIPES,
+    AuditOptions,
     CheckSubmissionOptions,
     CvOptions,
     EvaluateOptions,
@@ -76,6 +77,12 @@ COMMANDS: dict[str, Command] = {
         EvaluateOptions,
         "synthdetect.commands.evaluate:evaluate_detector",
         "metrics of a detector or of anybody's predictions",
+        project=True,
+    ),
+    "audit": Command(
+        AuditOptions,
+        "synthdetect.commands.audit:audit_data",
+        "find what in the data gives the labels away",
         project=True,
     ),
     "check-submission": Command(

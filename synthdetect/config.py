@@ -160,7 +160,21 @@ class DataOptions(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
-class ImageOptions(Options):
+class EqualiseOptions(Options):
+    """Whether all images are encoded alike before anything looks at them."""
+
+    section: ClassVar = "image"
+
+    equalise: bool = Field(
+        False, description="shrink every image a little, encode it as JPEG and decode it, all alike"
+    )
+    equalise_quality: int = Field(
+        75, ge=1, le=100, description="JPEG quality that equalise encodes at"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class ImageOptions(EqualiseOptions):
     """What the network sees of an image."""
 
     section: ClassVar = "image"
@@ -560,6 +574,28 @@ class ManifestOptions(Options):
 
     folder: str = Field(description="a folder in a known layout, a manifest, or 'sample'")
     output: str = Field(description="the manifest to write: .csv or .parquet")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class AuditOptions(EqualiseOptions):
+    """`synthdetect audit`: what in the data gives the labels away, and what is wrong with them.
+
+    Exit status 0: done, with warnings or without; 2: warnings, if --strict asks for it.
+    """
+
+    section: ClassVar = "audit"
+
+    data: str = Field(
+        "sample", description="'sample', a manifest (CSV, Parquet) or a folder in a known layout"
+    )
+    supplement: str = Field(
+        "", description="a further manifest or folder, all of it meant to train on"
+    )
+    near_duplicates: bool = Field(
+        True, description="also look for pictures that look alike, which opens every image"
+    )
+    strict: bool = Field(False, description="end in an error if there are warnings")
+    seed: int = Field(42, ge=0, lt=2**31, description="of everything random")
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)

@@ -40,6 +40,7 @@ class Card:
         unsure: the answer is "unsure" where the probability is nearer to the threshold than this.
         provenance: data, starting weights, run and options, for the record.
         weights_sha256: of the tensors; checked when the file is read.
+        equalise_quality: of the JPEG that every image is made first; 0: as it is.
     """
 
     arch: str
@@ -50,6 +51,7 @@ class Card:
     unsure: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
+    equalise_quality: int = 0
     classes: tuple[str, ...] = CLASSES
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -63,7 +65,7 @@ class Detector:
     def __init__(self, network: Network, card: Card) -> None:
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.card = card
-        self.preprocess = Preprocess(card.image_size, card.geometry)
+        self.preprocess = Preprocess(card.image_size, card.geometry, card.equalise_quality)
 
     def calibrated(self, logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The network's logits as log-odds that mean what they say."""
@@ -134,6 +136,8 @@ def _card(header: Any, path: Path) -> Card:
         raise UserError(f"{path}: made for other classes or another normalisation.")
     if card.arch not in ARCHITECTURES or card.geometry not in GEOMETRIES:
         raise UserError(f"{path}: unknown architecture or geometry: {card.arch}, {card.geometry}.")
+    if card.equalise_quality not in range(101):
+        raise UserError(f"{path}: no JPEG quality to equalise at: {card.equalise_quality!r}.")
     return card
 
 

@@ -25,7 +25,7 @@ from synthdetect.tracking.model import log_detector
 from synthdetect.tracking.run import MANIFEST, Run, environment, undisturbed
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import Training
-from synthdetect.training.session import BEST, LAST, Session
+from synthdetect.training.session import BEST, LAST, Session, preprocessing
 
 CONFIG = "config.json"
 """The artifact that holds a run's options and the digest of its data."""
@@ -185,6 +185,7 @@ def _calibrated(
         arch=options.arch,
         image_size=options.image_size,
         geometry=options.geometry,
+        equalise_quality=preprocessing(options).equalise_quality,
         calibration=decision.calibration,
         threshold=decision.threshold,
         unsure=decision.unsure,

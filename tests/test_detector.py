@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from synthdetect.data.geometry import Preprocess
 from synthdetect.detector import Card, Detector
 from synthdetect.errors import UserError
 from synthdetect.evaluation.calibration import Calibration
@@ -229,6 +230,8 @@ def test_a_card_that_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
         ({"calibration": {"slope": 1}}, "knots"),
         ({"calibration": "temperature"}, "its card does not fit"),
         ({"weights_sha256": "0" * 64}, "weights are not those"),
+        ({"equalise_quality": -1}, "no JPEG quality to equalise at: -1"),
+        ({"equalise_quality": "high"}, "no JPEG quality to equalise at: 'high'"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(
@@ -250,3 +253,20 @@ def test_a_card_for_other_normalisation_or_classes_is_refused(
 def test_the_card_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         CARD.threshold = 0.5  # type: ignore[misc]
+
+
+def test_equalising_travels_with_the_card(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "detector.safetensors"
+    Detector(detector.network, dataclasses.replace(CARD, equalise_quality=70)).save(path)
+    loaded = Detector.load(path)
+    assert loaded.card.equalise_quality == 70
+    assert loaded.preprocess == Preprocess(32, "resize", 70)
+
+
+def test_a_card_from_before_equalising_loads_without_it(saved: Path, tmp_path: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        header = json.loads(file.metadata()["card"])
+    del header["equalise_quality"]
+    old = tmp_path / "old.safetensors"
+    save_file(load_file(saved), old, metadata={"card": json.dumps(header)})
+    assert Detector.load(old).preprocess == Preprocess(32, "resize")

@@ -22,6 +22,7 @@ ASKED = {
     "train": {"lr": "1e-3", "recipe": "open", "data": "my data/table 1.csv", "generators": "a,b c"},
     "evaluate": {"model": "models:/a b@champion", "data": "my data/table 1.csv"},
     "regimes": {"lr": "1e-3", "narrow": "a,b c", "data": "my data/table 1.csv"},
+    "audit": {"data": "my data/table 1.csv", "strict": "true"},
     "predict": {"model": "models:/a b@champion,x.safetensors", "data": "my data/images 1.zip"},
 }
 """Some parameters by command; what is said of train holds for cv."""

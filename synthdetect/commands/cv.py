@@ -50,7 +50,7 @@ def cross_validate(options: CvOptions) -> None:
     options, device, prepared = begin(options)
     name = f"cv {options.arch} {options.recipe}"
     with open_run(name, kind="cv", tags=tags("cv", options), resume=options.resume) as run:
-        announce(run, prepared)
+        announce(run, options, prepared)
         folds = _folds(run, options, prepared.manifest)
         run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest()})
         record = {"options": options.to_json(), "digest": prepared.digest()}

@@ -64,7 +64,7 @@ def study_regimes(options: RegimesOptions) -> None:
     with open_run(
         name, kind="regimes", tags=tags("regimes", options), resume=options.resume
     ) as run:
-        announce(run, prepared)
+        announce(run, _training(options, {}), prepared)
         console.print(f"narrow data: {', '.join(narrow)}")
         run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest(),
                         "regimes.narrow_generators": ",".join(narrow)})  # fmt: skip

@@ -5,9 +5,11 @@ from typing import TypeVar
 
 import mlflow
 
+from synthdetect.commands.findings import log_audit, warn
 from synthdetect.commands.resuming import fetch_checkpoint, recorded, require_same_data
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
+from synthdetect.data.audit import audit
 from synthdetect.data.prepare import Prepared, prepare
 from synthdetect.data.target import find_target
 from synthdetect.evaluation.summary import summary_rows
@@ -16,6 +18,7 @@ from synthdetect.models.networks import check
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import Device, resolve
+from synthdetect.training.session import preprocessing
 
 Trainable = TypeVar("Trainable", bound=TrainOptions)
 
@@ -25,7 +28,7 @@ def train(options: TrainOptions) -> None:
     options, device, prepared = begin(options)
     name = f"{options.arch} {options.recipe}"
     with open_run(name, kind="train", tags=tags("train", options), resume=options.resume) as run:
-        announce(run, prepared)
+        announce(run, options, prepared)
         if options.resume:
             fetch_checkpoint(run, options.output)
         outcome = run_training(run, options, prepared, device)
@@ -78,8 +81,8 @@ def tags(command: str, options: Options) -> dict[str, str]:
     }
 
 
-def announce(run: Run, prepared: Prepared) -> None:
-    """Print the run's id and the data's size."""
+def announce(run: Run, options: TrainOptions, prepared: Prepared) -> None:
+    """Print the run's id, the data's size and what a quick audit warns of; log the audit."""
     sizes = prepared.manifest.counts().groupby("split")["images"].sum()
     shown = ", ".join(f"{name} {sizes[name]:,}" for name in prepared.manifest.splits)
     console.print(f"run {run.id}  data {prepared.manifest.name} ({shown})")
@@ -88,6 +91,15 @@ def announce(run: Run, prepared: Prepared) -> None:
             f"[bold yellow]{len(prepared.excluded)} unreadable image(s) left out:[/] "
             "see data/excluded.csv in the run's artifacts."
         )
+    found = audit(
+        prepared.manifest,
+        seed=options.seed,
+        near_duplicates=False,
+        equalise_quality=preprocessing(options).equalise_quality,
+        excluded=prepared.excluded,
+    )
+    log_audit(run, found)
+    warn(found)
 
 
 def conclude(run: Run, outcome: Outcome, name: str, version: str) -> None:

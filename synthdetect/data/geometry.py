@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from synthdetect.data.images import read_image
+from synthdetect.data.images import equalised, read_image
 
 Place = tuple[float, float]
 """Where a crop lies: 0 is left or top, 1 is right or bottom."""
@@ -74,20 +74,29 @@ class Preprocess:
     Attributes:
         image_size: side of the square in pixels.
         geometry: a name of `GEOMETRIES`.
+        equalise_quality: where positive, every image is first shrunk a little, encoded as a JPEG
+            of this quality and decoded, so that neither format nor quality tells the classes
+            apart. Differences in size stay: whatever removed them would leave traces of them.
     """
 
     image_size: int
     geometry: str
+    equalise_quality: int = 0
 
     def __call__(self, data: bytes, place: Place = CENTRE) -> npt.NDArray[np.uint8]:
         """Return RGB pixels of shape (image_size, image_size, 3), 0 to 255.
 
         Raises:
-            BadImage: the bytes are no readable image.
+            BadImage: the bytes are no readable image, or one that no JPEG can hold.
         """
         geometry = GEOMETRIES[self.geometry]
-        # Twice the size wanted: libjpeg's reduced decoding then stays below what resizing blurs.
-        image = read_image(data, at_least=2 * self.image_size if geometry.reduces else 0)
+        if self.equalise_quality:
+            # Decoded in full: a reduced scale, which only JPEGs have, would tell the format.
+            image = equalised(read_image(data), self.equalise_quality)
+        else:
+            # Twice the size wanted: libjpeg's reduced decoding then stays below what resizing
+            # blurs.
+            image = read_image(data, at_least=2 * self.image_size if geometry.reduces else 0)
         return np.asarray(geometry.make(image, self.image_size, place))
 
     @property

@@ -22,6 +22,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before decoding: a small file can unpack to gigabytes."""
 
+EQUALISED_SCALE = 0.85
+"""Eight pixels become 6.8: the blocks of an earlier JPEG then fit no grid."""
+
 FORMATS = tuple(
     name
     for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
@@ -82,6 +85,26 @@ def read_image(data: bytes, *, at_least: int = 0) -> Image.Image:
         if orientation in _TRANSPOSE:
             image = image.transpose(_TRANSPOSE[orientation])
         return image
+
+
+def equalised(image: Image.Image, quality: int) -> Image.Image:
+    """Give an RGB image the encoding that every other one gets, whatever it came in.
+
+    It is shrunk to `EQUALISED_SCALE`, encoded as a JPEG with 4:2:0 chroma, and decoded. Without the
+    shrinking, the blocks of an earlier JPEG encoding coincide with the new ones, and what was a
+    JPEG still shows: on squares of the sample's real photographs, trees on block statistics told
+    former JPEGs of quality 50 to 96 from former PNGs with an AUC of 0.83 to 1 (0.51 at exactly the
+    same quality), and with the shrinking of 0.47 to 0.63 (0.63 for quality 50, 0.53 from 85 on).
+
+    Raises:
+        BadImage: a side is longer than a JPEG may be.
+    """
+    size = [max(1, round(side * EQUALISED_SCALE)) for side in image.size]
+    file = io.BytesIO()
+    with _pillow_errors():
+        shrunk = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+        shrunk.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return read_image(file.getvalue())
 
 
 def open_image(data: bytes) -> Image.Image:

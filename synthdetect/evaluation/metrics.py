@@ -175,6 +175,37 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def auc_interval(
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    *,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """AUC, and its bounds as `intervals` has them, without the time that the other metrics take.
+
+    Args:
+        labels: as `metrics`, both classes present.
+        scores: higher means synthetic; shape (images,).
+        groups: as `intervals`.
+        replicates: as `intervals`.
+        level: as `intervals`.
+        seed: as `intervals`.
+    """
+    y, x = _checked(labels, scores)
+    parts = []
+    with np.errstate(invalid="ignore"):
+        for weights in (np.ones((1, len(y))), *bootstrap_weights(groups, replicates, seed)):
+            curve = _Curve(y, x, weights)
+            parts.append(
+                _area(curve.tp / curve.positives[:, None], curve.fp / curve.negatives[:, None])
+            )
+    value, *draws = np.concatenate(parts)
+    return float(value), *interval(np.array(draws), level)
+
+
 def bootstrap_weights(groups: npt.ArrayLike, replicates: int, seed: int) -> Iterator[Floats]:
     """How often each image is drawn when whole groups are, in chunks.
 
@@ -284,7 +315,6 @@ def _weighted(
         positives, negatives = curve.positives, curve.negatives
         both = np.where((positives > 0) & (negatives > 0), 1.0, np.nan)
         tpr, fpr = curve.tp / positives[:, None], curve.fp / negatives[:, None]
-        area = (np.diff(fpr, axis=1) * (tpr[:, 1:] + tpr[:, :-1]) / 2).sum(axis=1)
         called = curve.tp[:, 1:] + curve.fp[:, 1:]
         steps = np.diff(tpr, axis=1)
         precision_at = np.where(called > 0, curve.tp[:, 1:] / called, 0.0)
@@ -304,7 +334,7 @@ def _weighted(
         nearest = np.abs(fpr - (1 - tpr)).argmin(axis=1)[:, None]
         at = np.take_along_axis
         values = {
-            "auc": area * both,
+            "auc": _area(tpr, fpr) * both,
             "average_precision": (precision_at * steps).sum(axis=1) * both,
             "accuracy": (tp + tn) / total,
             "balanced_accuracy": (recall + specificity) / 2,
@@ -330,6 +360,12 @@ def _weighted(
             ),
         }
     return {name: values[name] for name in METRICS}
+
+
+def _area(tpr: Floats, fpr: Floats) -> Floats:
+    """Under each ROC curve, shape (weightings,)."""
+    area: Floats = (np.diff(fpr, axis=1) * (tpr[:, 1:] + tpr[:, :-1]) / 2).sum(axis=1)
+    return area
 
 
 def _calibration_error(y: npt.NDArray[np.bool_], p: Floats, shares: Floats) -> Floats:

@@ -46,7 +46,7 @@ class Session:
     ) -> None:
         self._options, self._prepared, self._device = options, prepared, device
         self._folder = folder
-        self._preprocess = Preprocess(options.image_size, options.geometry)
+        self._preprocess = preprocessing(options)
         self._cache = decoded_cache(prepared, options)
         self.network = build(options.arch, options.image_size)
         self.start = initialise(self.network, options.arch, options.image_size, options.weights)
@@ -125,9 +125,15 @@ class Session:
         return Batches(images, order, self._device.workers)
 
 
+def preprocessing(options: TrainOptions) -> Preprocess:
+    """How a training sees its images, and its detector every image."""
+    quality = options.equalise_quality if options.equalise else 0
+    return Preprocess(options.image_size, options.geometry, quality)
+
+
 def decoded_cache(prepared: Prepared, options: TrainOptions) -> DecodedCache:
     """The cache for all images there are, whichever split or fold asks for them."""
-    preprocess = Preprocess(options.image_size, options.geometry)
+    preprocess = preprocessing(options)
     limit = int(options.cache_gib * 2**30)
     hashes = prepared.manifest.table["sha256"].tolist()
     further = prepared.target.hashes if prepared.target else ()

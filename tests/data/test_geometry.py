@@ -12,7 +12,7 @@ from PIL import Image
 
 from synthdetect.config import ImageOptions
 from synthdetect.data.geometry import CENTRE, GEOMETRIES, Preprocess
-from synthdetect.data.images import BadImage, read_image
+from synthdetect.data.images import BadImage, equalised, read_image
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -203,3 +203,41 @@ assert square.shape == (224, 224, 3) and square.min() == square.max() == 9
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- equalised
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_equalising_changes_the_pixels_in_the_same_way_each_time(name: str) -> None:
+    data = encode(noise(90, 120))
+    make = Preprocess(32, name, 75)
+    np.testing.assert_array_equal(make(data), make(data))
+    assert (make(data) != Preprocess(32, name)(data)).any()
+    assert (make(data) != Preprocess(32, name, 60)(data)).any()
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_the_same_pixels_become_the_same_square_whatever_holds_them(name: str) -> None:
+    """A large JPEG in particular is not decoded at a reduced scale, which a PNG could not be."""
+    smooth = Image.fromarray(noise(8, 8)).resize((600, 500), Image.Resampling.BICUBIC)
+    jpeg = encode(np.asarray(smooth), "JPEG", quality=75)
+    png = encode(np.asarray(read_image(jpeg)))
+    reduces = GEOMETRIES[name].reduces
+    assert (Preprocess(32, name)(jpeg) != Preprocess(32, name)(png)).any() == reduces
+    np.testing.assert_array_equal(Preprocess(32, name, 75)(jpeg), Preprocess(32, name, 75)(png))
+
+
+def test_equalising_shrinks_all_alike_and_leaves_the_quality_asked_for() -> None:
+    image = Image.fromarray(noise(10, 5)).resize((100, 200)).convert("L").convert("RGB")
+    coarse, fine = equalised(image, 20), equalised(image, 95)
+    assert coarse.size == fine.size == (85, 170)
+    shrunk = np.asarray(image.resize((85, 170), Image.Resampling.BILINEAR), dtype=float)
+    errors = [np.abs(np.asarray(made) - shrunk).mean() for made in (coarse, fine)]
+    assert errors[0] > 2 * errors[1] > 0
+
+
+def test_one_pixel_can_be_equalised_and_more_than_a_jpeg_holds_is_refused() -> None:
+    assert Preprocess(16, "resize", 75)(encode(noise(1, 1))).shape == (16, 16, 3)
+    with pytest.raises(BadImage):
+        Preprocess(16, "resize", 75)(encode(noise(1, 80_000)))

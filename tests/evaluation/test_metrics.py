@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 from synthdetect.evaluation.metrics import (
     ECE_BINS,
     METRICS,
+    auc_interval,
     bootstrap_weights,
     choose_threshold,
     epoch_metrics,
@@ -355,6 +356,15 @@ def test_intervals_are_the_same_for_the_same_seed_and_others_for_another() -> No
     assert first.equals(again)
     assert not first.equals(other)
     assert first["value"].equals(other["value"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_auc_alone_has_the_same_interval(seed: int) -> None:
+    labels, logits = random_data(seed)
+    groups = np.arange(len(labels)) // 3
+    row = intervals(labels, logits, 0.5, groups, replicates=200, seed=seed).set_index("metric")
+    alone = auc_interval(labels, logits, groups, replicates=200, seed=seed)
+    np.testing.assert_allclose(alone, row.loc["auc", ["value", "low", "high"]].astype(float))
 
 
 def test_a_higher_level_is_a_wider_interval_around_the_lower_one() -> None:

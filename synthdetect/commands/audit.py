@@ -1,0 +1,53 @@
+"""`synthdetect audit`."""
+
+from synthdetect.commands.findings import log_audit, show
+from synthdetect.commands.train import tags
+from synthdetect.config import AuditOptions
+from synthdetect.console import console, counting
+from synthdetect.data.audit import UNSPLIT, audit
+from synthdetect.data.index import index
+from synthdetect.data.manifest import Manifest, load
+from synthdetect.data.select import supplement
+from synthdetect.errors import UserError
+from synthdetect.evaluation.audit_figures import draw_audit
+from synthdetect.tracking.run import environment, open_run
+
+
+def audit_data(options: AuditOptions) -> None:
+    """Audit the data as they are, whether or not they are fit to train on, in a run of its own.
+
+    Raises:
+        UserError: the data cannot be read at all, or there are warnings and `strict` is asked for.
+    """
+    manifest = _indexed(options.data)
+    if options.supplement:
+        manifest = supplement(manifest, _indexed(options.supplement))
+    labels = tags("audit", options)
+    with open_run(f"audit {options.data}", kind="audit", tags=labels) as run:
+        console.print(f"run {run.id}  data {manifest.name} ({len(manifest):,} images)")
+        run.log_params({**options.to_flat(), **environment(), "data.digest": manifest.digest()})
+        run.log_manifest(manifest.with_table(manifest.table.replace({"split": {"": UNSPLIT}})))
+        run.log_table(manifest.table, "data/manifest.csv")
+        with counting("looking for pictures that look alike") as count:
+            found = audit(
+                manifest,
+                seed=options.seed,
+                near_duplicates=options.near_duplicates,
+                equalise_quality=options.equalise_quality if options.equalise else 0,
+                progress=count,
+            )
+        log_audit(run, found)
+        for name, figure in draw_audit(found):
+            run.log_figure(figure, f"figures/audit/{name}.png")
+        show(found)
+        console.print(f"audit        {', '.join(found.warnings) or 'clean'}")
+        console.print(f"run          {run.id}")
+        if options.strict and found.warnings:
+            raise UserError(
+                f"--strict: the audit of {manifest.name} warns of {', '.join(found.warnings)}."
+            )
+
+
+def _indexed(data: str) -> Manifest:
+    with counting("reading the data") as count:
+        return index(load(data), progress=count)

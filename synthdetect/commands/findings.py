@@ -1,0 +1,56 @@
+"""What an audit found: into a run, and before a person's eyes."""
+
+import math
+
+from rich.table import Table
+from rich.text import Text
+
+from synthdetect.console import console
+from synthdetect.data.audit import WARNING, Audit
+from synthdetect.tracking.run import Run
+
+_STYLES = {WARNING: "bold red"}
+
+
+def log_audit(run: Run, audit: Audit) -> None:
+    """Log findings and tables under `audit/`, the number of warnings, and their names as a tag."""
+    run.log_table(audit.findings, "audit/findings.csv")
+    for name, rows in audit.tables.items():
+        if len(rows):
+            run.log_table(rows, f"audit/{name}.csv")
+    warnings = int((audit.findings["severity"] == WARNING).sum())
+    metrics = {"audit/warnings": float(warnings)}
+    if not math.isnan(audit.metadata_auc):
+        metrics["audit/metadata_auc"] = audit.metadata_auc
+    run.log_metrics(metrics)
+    run.set_tags({"synthdetect.audit": ",".join(audit.warnings) or "clean"})
+
+
+def show(audit: Audit) -> None:
+    """Print all findings."""
+    table = Table(title="Findings", title_justify="left", show_lines=True)
+    for column in ("", "name", "finding, and what to do"):
+        table.add_column(column, no_wrap=column != "finding, and what to do")
+    for severity, name, finding, advice in _rows(audit):
+        text = Text(finding).append(f"\n{advice}", style="dim")
+        style = _STYLES.get(severity, "")
+        table.add_row(Text(severity.upper(), style=style), Text(name, style=style), text)
+    if len(audit.findings):
+        console.print(table, soft_wrap=False)
+    else:
+        console.print("nothing found")
+
+
+def warn(audit: Audit) -> None:
+    """Print the warnings only, which a training shows."""
+    for severity, name, finding, advice in _rows(audit):
+        if severity == WARNING:
+            console.print(Text(f"WARNING {name}: {finding}.", style=_STYLES[severity]))
+            console.print(Text(advice))
+
+
+def _rows(audit: Audit) -> list[list[str]]:
+    rows: list[list[str]] = audit.findings[
+        ["severity", "name", "finding", "advice"]
+    ].values.tolist()
+    return rows
