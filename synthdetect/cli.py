@@ -21,6 +21,7 @@ from synthdetect.config import (
     Options,
     PredictOptions,
     PromoteOptions,
+    ReportOptions,
     TrainOptions,
     option_name,
 )
@@ -63,6 +64,12 @@ COMMANDS: dict[str, Command] = {
         "synthdetect.commands.predict:predict_images",
         "score images without labels, and write a submission",
         project=True,
+    ),
+    "report": Command(
+        ReportOptions,
+        "synthdetect.commands.report:report",
+        "a run's results as one page",
+        positional=("run_id",),
     ),
     "check-submission": Command(
         CheckSubmissionOptions,

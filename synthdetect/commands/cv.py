@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from synthdetect.commands.report import write_report
 from synthdetect.commands.resuming import fetch_checkpoint
 from synthdetect.commands.train import announce, begin, conclude, tags
 from synthdetect.config import CvOptions
@@ -70,6 +71,7 @@ def cross_validate(options: CvOptions) -> None:
         if options.refit:
             _refit(run, options, prepared, device, decision)
     console.print(f"run          {run.id}")
+    write_report(run.id)
 
 
 def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:

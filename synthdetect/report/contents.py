@@ -1,0 +1,357 @@
+"""Which section shows what of a run, whatever command made it.
+
+Everything is found by where it lies among the artifacts. What no section knows is shown or named at
+the end, so that nothing a run has is missing from its report without a word.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pandas as pd
+
+from synthdetect import __version__
+from synthdetect.report.held_out import CARD, held_out, trained_on
+from synthdetect.report.page import Report, Section, Table
+from synthdetect.report.parts import MAIN, excerpt, figures
+from synthdetect.report.record import Artifacts, Record
+from synthdetect.report.results import glance, read_splits, results
+from synthdetect.report.text import label, number
+
+REPORT = "report.html"
+"""The artifact that a report is."""
+
+KINDS = {
+    "train": "Training run",
+    "cv": "Cross-validation",
+    "fold": "One fold of a cross-validation",
+    "refit": "Final training on all labelled images",
+    "evaluate": "Evaluation",
+    "regimes": "Comparison of regimes",
+    "audit": "Audit of the data",
+    "predict": "Predictions",
+    "sweep": "Sweep",
+}
+"""What a run is called by its tag `synthdetect.kind`; others are called by the tag."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Artifacts that make one section.
+
+    Attributes:
+        title: of the section.
+        tables: patterns of their paths.
+        figures: likewise.
+        numbers: prefix of the metrics that are listed too; those in the tables need none.
+        covers: prefix of metrics that need not be listed anywhere else.
+        text: how to read it.
+    """
+
+    title: str
+    tables: tuple[str, ...]
+    figures: tuple[str, ...] = ()
+    numbers: str = ""
+    covers: str = ""
+    text: str = ""
+
+
+_COMPARISONS = (
+    Group("Folds", ("cv/*.csv",), ("figures/folds.png", "figures/cv/*.png"), covers="cv/"),
+    Group("Regimes", ("regimes/*.csv",), ("figures/regimes/*.png",), covers="regimes/"),
+    Group("Sweep", ("sweep/*.csv",), ("figures/sweep/*.png",), covers="sweep/"),
+    Group(
+        "Predictions",
+        ("predictions/agreement.csv", "predictions/unreadable.csv"),
+        ("figures/predictions/*.png",),
+        numbers="predict/",
+        covers="predict/",
+    ),
+)
+_DETAILS = (
+    Group(
+        "Robustness",
+        ("evaluation/robustness.csv", "evaluation/conditions.csv"),
+        ("figures/robustness.png", "figures/robustness/*.png", "figures/conditions/*.png"),
+        covers="robustness/",
+        text="The same images after changes such as sharing makes, at the same threshold.",
+    ),
+    Group(
+        "Data audit",
+        ("audit/findings.csv", "audit/*.csv"),
+        ("figures/audit/*.png", "audit/*.png"),
+        numbers="audit/",
+        covers="audit/",
+        text="What besides generation tells the classes or splits apart, and what is wrong with "
+        "the files.",
+    ),
+)
+_CAPTIONS = {
+    "regimes/tables.csv": "Each regime",
+    "regimes/effects.csv": "What each difference does",
+    "sweep/comparison.csv": "Each variant",
+    "sweep/verdicts.csv": "Verdicts",
+    "predictions/agreement.csv": "How far the models agree",
+    "predictions/unreadable.csv": "Images that cannot be read",
+    "evaluation/robustness.csv": "Each change and its strength",
+    "evaluation/conditions.csv": "Conditions",
+    "audit/findings.csv": "Findings",
+    "data/excluded.csv": "Unreadable images that were left out",
+}
+_TRAINING = {
+    "best/epoch": "chosen epoch",
+    "refit/epochs": "epochs of the final training",
+    "decision/threshold": "threshold",
+    "decision/temperature": "temperature",
+    "train/loss": "training loss of the last epoch",
+    "val/loss": "validation loss of the last epoch",
+    "images_per_second": "images a second in the last epoch",
+}
+_NOT_OPTIONS = ("hardware.", "version.", "model.start", "data.digest")
+_KNOWN_METRICS = ("system/", "data/", "train/", "val/", "best/", "lr", "oof/", *_TRAINING)
+_INLINE_BYTES, _INLINE_ROWS = 20_000, 50
+
+
+def build(record: Record) -> Report:
+    """The report of a run."""
+    artifacts = Artifacts(record)
+    kind = record.tags.get("synthdetect.kind", "")
+    splits = read_splits(artifacts)
+    comparisons = [_group(record, artifacts, group) for group in _COMPARISONS]
+    sections = [
+        glance(record, artifacts, splits),
+        *comparisons,
+        held_out(record, artifacts, kind),
+        results(record, artifacts, splits, trained_on(artifacts)),
+        *(_group(record, artifacts, group) for group in _DETAILS),
+        _data(artifacts),
+        _training(record, artifacts),
+        _options(record),
+        _further(record, artifacts, tuple(splits)),
+    ]
+    return Report(
+        title=KINDS.get(kind) or kind or "Run",
+        subtitle=record.name,
+        facts=_facts(record),
+        warnings=_warnings(record),
+        sections=tuple(section for section in sections if not section.is_empty),
+    )
+
+
+def _facts(record: Record) -> dict[str, str]:
+    tags = record.tags
+    # A cross-validation leaves device and versions to its folds.
+    params = {k: v for child in record.children[:1] for k, v in child.params.items()}
+    params |= record.params
+    commit = tags.get("git.commit", "")
+    dirty = {"true": " with uncommitted changes", "false": " (nothing uncommitted)"}
+    versions = {
+        k.removeprefix("version."): v for k, v in params.items() if k.startswith("version.")
+    }
+    hardware = [params.get(f"hardware.{name}", "") for name in ("name", "kind", "precision")]
+    facts = {
+        "Run id": record.id,
+        "Status": record.status,
+        "Started": record.started,
+        "Took": _duration(record.seconds),
+        "Data": tags.get("synthdetect.data", params.get("data.data", "")),
+        "Data digest": params.get("data.digest", ""),
+        "Code": commit + dirty.get(tags.get("git.dirty", ""), "") if commit else "no git commit",
+        "Device": ", ".join(part for part in hardware if part),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "Command": tags.get("synthdetect.command", ""),
+        "Report by": f"synthdetect {__version__}",
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _duration(seconds: float) -> str:
+    if seconds != seconds:  # nan
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _warnings(record: Record) -> tuple[str, ...]:
+    found = []
+    if record.status != "FINISHED":
+        error = record.tags.get("synthdetect.error", "")
+        found.append(f"This run is {record.status}; what it logged until then follows. {error}")
+    unfinished = [child.name for child in record.children if child.status != "FINISHED"]
+    if unfinished:
+        found.append(f"Runs inside it that did not finish: {', '.join(unfinished)}.")
+    if record.tags.get("git.dirty") == "true":
+        found.append("The code had uncommitted changes: the commit alone does not do this again.")
+    if record.params.get("model.start") == "random":
+        found.append("Training started from random weights.")
+    return tuple(found)
+
+
+def _group(record: Record, artifacts: Artifacts, group: Group) -> Section:
+    tables = []
+    numbers = {
+        label(name.removeprefix(group.numbers)): number(value)
+        for name, value in record.metrics.items()
+        if group.numbers and name.startswith(group.numbers)
+    }
+    if numbers:
+        tables.append(Table("Numbers", pd.DataFrame(numbers.items(), columns=["what", "value"])))
+    if group.covers == "cv/":
+        tables += _children(record)
+    for path in artifacts.find(*group.tables):
+        table = artifacts.take_table(path)
+        if table is None:
+            continue
+        if path == "cv/folds.csv":
+            tables += _folds(table, path)
+        else:
+            tables.append(excerpt(table, _CAPTIONS.get(path, _caption(path)), path))
+    known = {}
+    if "cv/auc/mean" in record.metrics:
+        mean, deviation = (record.metrics[f"cv/auc/{name}"] for name in ("mean", "std"))
+        known["AUC of the folds"] = f"{number(mean)} ± {number(deviation)}"
+    drawn = figures(artifacts, artifacts.find(*group.figures), "", known)
+    text = (group.text,) if group.text and (tables or drawn) else ()
+    return Section(group.title, paragraphs=text, tables=tuple(tables), figures=drawn)
+
+
+def _caption(path: str) -> str:
+    return label(PurePosixPath(path).stem).capitalize()
+
+
+def _children(record: Record) -> list[Table]:
+    """The runs inside a run, as one finds them in the UI."""
+    if not record.children:
+        return []
+    metrics = {"best/epoch": "chosen epoch", "best/val/auc": "val AUC", "test/auc": "test AUC"}
+    rows = [
+        [child.name, child.status]
+        + [
+            number(child.metrics[name], whole=name == "best/epoch") if name in child.metrics else ""
+            for name in metrics
+        ]
+        + [child.id]
+        for child in record.children
+    ]
+    columns = ["run", "status", *metrics.values(), "run id"]
+    return [Table("Runs inside this one", pd.DataFrame(rows, columns=columns))]
+
+
+def _folds(folds: pd.DataFrame, path: str) -> list[Table]:
+    """A fold a column, and their mean and standard deviation."""
+    numbers = folds.set_index(folds.columns[0]).apply(pd.to_numeric, errors="coerce")
+    tables = []
+    captions = {"best/val/": "Images that each fold held out", "test/": "Test images"}
+    for prefix, caption in captions.items():
+        names = [str(name) for name in numbers if str(name).startswith(prefix)]
+        rows = []
+        for name in names:
+            *generator, metric = name.removeprefix(prefix).removeprefix("generator/").split("/")
+            if metric in (("auc",) if generator else MAIN):
+                values = numbers[name]
+                mean = f"{number(values.mean())} ± {number(values.std(ddof=1))}"
+                title = (
+                    ": ".join(["/".join(generator), label(metric)]) if generator else label(metric)
+                )
+                rows.append([title, *map(number, values), mean])
+        if rows:
+            columns = ["metric", *(f"fold {fold}" for fold in numbers.index), "mean ± std"]
+            note = f"All metrics are in {path}. The deviation of folds is no interval: they share "
+            note += "most of their training images."
+            tables.append(Table(caption, pd.DataFrame(rows, columns=columns), note))
+    return tables
+
+
+def _data(artifacts: Artifacts) -> Section:
+    tables = []
+    counts = artifacts.take_table("data/counts.csv")
+    if counts is not None:
+        tables.append(_counts(counts))
+    for path in artifacts.find("data/excluded.csv"):
+        excluded = artifacts.take_table(path)
+        if excluded is not None:
+            tables.append(excerpt(excluded, _CAPTIONS[path], path))
+    return Section("Data", tables=tuple(tables))
+
+
+def _counts(counts: pd.DataFrame) -> Table:
+    """Images by label and generator, a split a column."""
+    if not {"split", "label", "generator", "images"} <= set(counts):
+        return excerpt(counts, "Images", "data/counts.csv")
+    numbers = counts.assign(images=pd.to_numeric(counts["images"], errors="coerce"))
+    wide = numbers.pivot_table(
+        index=["label", "generator"], columns="split", values="images", aggfunc="sum", sort=False
+    )
+    wide.loc[("all", ""), :] = wide.sum()
+    rows = wide.map(lambda n: "" if n != n else f"{n:,.0f}").reset_index()
+    rows.columns = [str(column) for column in rows.columns]
+    return Table("Images by label and generator, in each split", rows)
+
+
+def _training(record: Record, artifacts: Artifacts) -> Section:
+    facts = {
+        shown: number(record.metrics[name], whole="epoch" in shown and "loss" not in shown)
+        for name, shown in _TRAINING.items()
+        if name in record.metrics
+    }
+    numbers = {"chosen epoch": facts.get("chosen epoch", "")}
+    if "best/val/auc" in record.metrics:
+        numbers["validation AUC"] = number(record.metrics["best/val/auc"])
+    known = {name: text for name, text in numbers.items() if text}
+    drawn = figures(artifacts, artifacts.find("figures/learning_curves.png"), "", known)
+    table = Table("Training and decision", pd.DataFrame(facts.items(), columns=["what", "value"]))
+    return Section("Training", tables=(table,) if facts else (), figures=drawn)
+
+
+def _options(record: Record) -> Section:
+    rows = [
+        [name, value or "none"]
+        for name, value in record.params.items()
+        if "." in name and not name.startswith(_NOT_OPTIONS)
+    ]
+    if not rows:
+        return Section("Options")
+    caption = "Every option of the command, as it was understood"
+    return Section(
+        "Options", tables=(Table(caption, pd.DataFrame(rows, columns=["option", "value"])),)
+    )
+
+
+def _further(record: Record, artifacts: Artifacts, splits: tuple[str, ...]) -> Section:
+    """What no other section knows: shown if it is small, else named."""
+    tables = []
+    covered = (*_KNOWN_METRICS, *(f"{split}/" for split in splits),
+               *(group.covers for group in (*_COMPARISONS, *_DETAILS)))  # fmt: skip
+    numbers = [
+        [name, number(value)]
+        for name, value in record.metrics.items()
+        if not name.startswith(covered)
+    ]
+    if numbers:
+        tables.append(Table("Further numbers", pd.DataFrame(numbers, columns=["metric", "value"])))
+    for path in artifacts.find("*.csv"):
+        rows = artifacts.rows(path) or 0
+        if artifacts.size(path) <= _INLINE_BYTES and 0 < rows <= _INLINE_ROWS:
+            table = artifacts.take_table(path)
+            if table is not None:
+                tables.append(excerpt(table, path, path))
+    drawn = figures(artifacts, artifacts.find("*.png"), "", {})
+    named = [
+        [path, _bytes(artifacts.size(path)), _rows(artifacts, path)]
+        for path in artifacts.left()
+        if path not in (REPORT, CARD, "config.json")
+    ]
+    if named:
+        columns = ["artifact", "size", "rows"]
+        caption = "Artifacts that are not shown here"
+        tables.append(Table(caption, pd.DataFrame(named, columns=columns)))
+    return Section("Further", tables=tuple(tables), figures=drawn)
+
+
+def _rows(artifacts: Artifacts, path: str) -> str:
+    rows = artifacts.rows(path) if path.endswith(".csv") else None
+    return "" if rows is None else f"{rows:,}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{-(-size // 1024):,} KiB"

@@ -1,0 +1,175 @@
+"""What was held out and what was not, from what the run recorded.
+
+Nothing is claimed that is not in the record: what it lacks is said to be not recorded, or left out.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from synthdetect.data.labels import CLASSES, SYNTHETIC
+from synthdetect.data.splits import group_codes
+from synthdetect.report.page import Section, Table
+from synthdetect.report.record import Artifacts, Record
+from synthdetect.report.text import number
+
+CARD = "model/card.json"
+_EVALUATE = "evaluation/held_out.csv"
+_MANIFEST = ("path", "label", "split", "generator", "source_id", "sha256")
+
+_CHOICES = {
+    "train": "The best epoch, the temperature and the threshold were chosen on the validation "
+    "images alone. The test images and further splits were scored once, at the end, and only "
+    "report.",
+    "cv": "Each labelled image was scored by the one fold's model that had not trained on it. "
+    "Temperature and threshold come from these out-of-fold predictions of training and validation "
+    "images; test images chose nothing.",
+    "refit": "This training used every labelled image, so it has no validation of its own: the "
+    "number of epochs, the temperature and the threshold come from the folds' out-of-fold "
+    "predictions. The test images only report.",
+    "evaluate": "Temperature and threshold are the model's own, from the validation images of its "
+    "training. Nothing was chosen on the images evaluated here.",
+    "predict": "The images have no labels here. Temperature and threshold are the models' own, "
+    "from the validation images of their training.",
+}
+_CHOICES["fold"] = _CHOICES["train"]
+
+
+def held_out(record: Record, artifacts: Artifacts, kind: str) -> Section:
+    """The section that says what no reader should have to guess."""
+    manifest = _manifest(artifacts)
+    facts = {
+        **_images(artifacts, manifest),
+        **_sources(artifacts, manifest),
+        **_generators(manifest, kind),
+        **_options(record),
+        **_decision(record),
+        **_seeds(record),
+    }
+    rows = list(facts.items())
+    recorded = artifacts.take_table(_EVALUATE)
+    if recorded is not None and recorded.shape[1] >= 2:
+        rows += list(recorded.iloc[:, :2].itertuples(index=False, name=None))
+    table = Table("As the run recorded it", pd.DataFrame(rows, columns=["what", "recorded"]))
+    return Section(
+        "What was held out, and what was not",
+        warnings=_shared(artifacts, manifest),
+        paragraphs=(_CHOICES[kind],) if kind in _CHOICES else (),
+        tables=(table,) if rows else (),
+    )
+
+
+def trained_on(artifacts: Artifacts) -> set[str] | None:
+    """The generators that a run's model was trained on; None where no model's card says."""
+    generators = artifacts.json(CARD).get("provenance", {}).get("training_generators")
+    return set(map(str, generators)) if isinstance(generators, list) else None
+
+
+def _manifest(artifacts: Artifacts) -> pd.DataFrame | None:
+    """Every image with its split; of a cross-validation, the labelled ones with their fold."""
+    table = artifacts.table("data/manifest.csv", _MANIFEST)
+    if table is None:
+        table = artifacts.table("predictions/oof.csv", (*_MANIFEST, "fold"))
+        if table is not None and "fold" in table:
+            table["split"] = "fold " + table["fold"]
+    if table is None or not {"split", "label", "generator", "source_id"} <= set(table):
+        return None
+    return table[table["split"] != ""]
+
+
+def _counts(artifacts: Artifacts) -> "pd.Series[int] | None":
+    counts = artifacts.table("data/counts.csv")
+    if counts is None or not {"split", "images"} <= set(counts):
+        return None
+    numbers = pd.to_numeric(counts["images"], errors="coerce").fillna(0).astype(int)
+    return numbers.groupby(counts["split"], sort=False).sum()
+
+
+def _images(artifacts: Artifacts, manifest: pd.DataFrame | None) -> dict[str, str]:
+    counts = _counts(artifacts)
+    if counts is None:
+        return {}
+    facts = {"images of each split": ", ".join(f"{s} {n:,}" for s, n in counts.items())}
+    excluded = artifacts.rows("data/excluded.csv")
+    return facts | {"unreadable images left out": f"{excluded:,}" if excluded else "none"}
+
+
+def _sources(artifacts: Artifacts, manifest: pd.DataFrame | None) -> dict[str, str]:
+    if manifest is None or manifest.empty:
+        return {"sources in more than one split": "not recorded"}
+    groups = pd.Series(group_codes(manifest), index=manifest.index)
+    sizes = groups.groupby(manifest["split"], sort=False).nunique()
+    named = (manifest["source_id"] != "").mean()
+    how = f"{named:.0%} of the images name their source"
+    if named < 1:
+        how += "; another one counts as its own, with files of the same content"
+    shared = _number_shared(manifest)
+    where = "fold" if manifest["split"].str.startswith("fold ").all() else "split"
+    return {
+        f"sources of each {where}": ", ".join(f"{s} {n:,}" for s, n in sizes.items()),
+        f"sources in more than one {where}": f"{shared or 'none'} of {groups.nunique():,} ({how})",
+    }
+
+
+def _number_shared(manifest: pd.DataFrame) -> int:
+    groups = pd.Series(group_codes(manifest), index=manifest.index)
+    return int((manifest["split"].groupby(groups).nunique() > 1).sum())
+
+
+def _shared(artifacts: Artifacts, manifest: pd.DataFrame | None) -> tuple[str, ...]:
+    if manifest is None or manifest.empty or not (shared := _number_shared(manifest)):
+        return ()
+    return (f"{shared:,} source(s) have images on both sides. Numbers on these are too good.",)
+
+
+def _generators(manifest: pd.DataFrame | None, kind: str) -> dict[str, str]:
+    if manifest is None or kind == "cv":
+        return {}
+    named = manifest[manifest["label"].isin([str(SYNTHETIC), CLASSES[SYNTHETIC]])]
+    by_split = {str(s): set(g) - {""} for s, g in named.groupby("split")["generator"]}
+    train = by_split.pop("train", set())
+    facts = {"generators trained on": ", ".join(sorted(train)) or "none named"}
+    for split, generators in by_split.items():
+        unseen = ", ".join(sorted(generators - train)) or "none"
+        facts[f"generators of {split} never trained on"] = unseen
+    return facts
+
+
+def _options(record: Record) -> dict[str, str]:
+    facts = {}
+    finetune = record.params.get("data.finetune")
+    if finetune is not None:
+        amount = float(finetune)
+        moved = f"{amount:.0f} images" if amount >= 1 else f"{amount:.0%} of them"
+        facts["validation images moved to training"] = moved if amount else "none"
+    if "data.supplement" in record.params:
+        facts["further training data"] = record.params["data.supplement"] or "none"
+    if "model.start" in record.params:
+        detail = record.params.get("model.start_detail", "")
+        facts["starting weights"] = f"{record.params['model.start']} ({detail})"
+    return facts
+
+
+def _decision(record: Record) -> dict[str, str]:
+    facts: dict[str, Any] = {}
+    names = {
+        "best/epoch": "chosen epoch",
+        "decision/threshold": "threshold",
+        "decision/temperature": "temperature",
+    }
+    for name, shown in names.items():
+        if name in record.metrics:
+            facts[shown] = number(record.metrics[name], whole=name == "best/epoch")
+    if "threshold" in facts and "decision.threshold" in record.params:
+        facts["threshold"] += f" (rule: {record.params['decision.threshold']})"
+    return facts
+
+
+def _seeds(record: Record) -> dict[str, str]:
+    runs = [record.params, *(child.params for child in record.children)]
+    seeds = sorted({params["optim.seed"] for params in runs if "optim.seed" in params})
+    if not seeds:
+        return {}
+    if len(seeds) > 1:
+        return {"random seeds": f"{len(seeds)}: {', '.join(seeds)}"}
+    return {"random seed": f"{seeds[0]}, one alone: the intervals say nothing of other seeds"}
