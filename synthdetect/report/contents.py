@@ -4,18 +4,19 @@ Everything is found by where it lies among the artifacts. What no section knows 
 the end, so that nothing a run has is missing from its report without a word.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pandas as pd
 
 from synthdetect import __version__
-from synthdetect.report.held_out import CARD, held_out, trained_on
+from synthdetect.report.held_out import CARD, held_out, in_order, trained_on
 from synthdetect.report.page import Report, Section, Table
 from synthdetect.report.parts import MAIN, excerpt, figures
 from synthdetect.report.record import Artifacts, Record
 from synthdetect.report.results import glance, read_splits, results
-from synthdetect.report.text import label, number
+from synthdetect.report.text import label, metric, number
 
 REPORT = "report.html"
 """The artifact that a report is."""
@@ -97,6 +98,9 @@ _CAPTIONS = {
     "audit/findings.csv": "Findings",
     "data/excluded.csv": "Unreadable images that were left out",
 }
+_FOLDS = {"best/val/": "Images that each fold held out", "test/": "Test images"}
+"""Captions by the prefix of the metrics in `cv/folds.csv`."""
+
 _TRAINING = {
     "best/epoch": "chosen epoch",
     "refit/epochs": "epochs of the final training",
@@ -143,7 +147,7 @@ def _facts(record: Record) -> dict[str, str]:
     params = {k: v for child in record.children[:1] for k, v in child.params.items()}
     params |= record.params
     commit = tags.get("git.commit", "")
-    dirty = {"true": " with uncommitted changes", "false": " (nothing uncommitted)"}
+    dirty = {"true": " with uncommitted changes", "false": " (clean)"}
     versions = {
         k.removeprefix("version."): v for k, v in params.items() if k.startswith("version.")
     }
@@ -154,12 +158,12 @@ def _facts(record: Record) -> dict[str, str]:
         "Started": record.started,
         "Took": _duration(record.seconds),
         "Data": tags.get("synthdetect.data", params.get("data.data", "")),
-        "Data digest": params.get("data.digest", ""),
-        "Code": commit + dirty.get(tags.get("git.dirty", ""), "") if commit else "no git commit",
         "Device": ", ".join(part for part in hardware if part),
+        "Data digest": params.get("data.digest", ""),
+        "Git commit": commit + dirty.get(tags.get("git.dirty", ""), "") if commit else "unknown",
+        "Report by": f"synthdetect {__version__}",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Command": tags.get("synthdetect.command", ""),
-        "Report by": f"synthdetect {__version__}",
     }
     return {name: value for name, value in facts.items() if value}
 
@@ -209,7 +213,7 @@ def _group(record: Record, artifacts: Artifacts, group: Group) -> Section:
     known = {}
     if "cv/auc/mean" in record.metrics:
         mean, deviation = (record.metrics[f"cv/auc/{name}"] for name in ("mean", "std"))
-        known["AUC of the folds"] = f"{number(mean)} ± {number(deviation)}"
+        known["AUC of the folds"] = f"{metric(mean)} ± {metric(deviation)}"
     drawn = figures(artifacts, artifacts.find(*group.figures), "", known)
     text = (group.text,) if group.text and (tables or drawn) else ()
     return Section(group.title, paragraphs=text, tables=tuple(tables), figures=drawn)
@@ -225,41 +229,45 @@ def _children(record: Record) -> list[Table]:
         return []
     metrics = {"best/epoch": "chosen epoch", "best/val/auc": "val AUC", "test/auc": "test AUC"}
     rows = [
-        [child.name, child.status]
-        + [
-            number(child.metrics[name], whole=name == "best/epoch") if name in child.metrics else ""
-            for name in metrics
-        ]
-        + [child.id]
+        [child.name, child.status, *(_number(child.metrics, name) for name in metrics), child.id]
         for child in record.children
     ]
     columns = ["run", "status", *metrics.values(), "run id"]
     return [Table("Runs inside this one", pd.DataFrame(rows, columns=columns))]
 
 
+def _number(metrics: Mapping[str, float], name: str) -> str:
+    return (
+        number(metrics[name], whole=name.endswith(("epoch", "epochs"))) if name in metrics else ""
+    )
+
+
 def _folds(folds: pd.DataFrame, path: str) -> list[Table]:
-    """A fold a column, and their mean and standard deviation."""
+    """A metric a row and a fold a column, with their mean and standard deviation."""
     numbers = folds.set_index(folds.columns[0]).apply(pd.to_numeric, errors="coerce")
+    columns = ["metric", *(f"fold {fold}" for fold in numbers.index), "mean ± std"]
+    note = (
+        f"Further metrics are in {path}. The deviation is no interval: folds share most of their "
+        "training images."
+    )
     tables = []
-    captions = {"best/val/": "Images that each fold held out", "test/": "Test images"}
-    for prefix, caption in captions.items():
-        names = [str(name) for name in numbers if str(name).startswith(prefix)]
-        rows = []
-        for name in names:
-            *generator, metric = name.removeprefix(prefix).removeprefix("generator/").split("/")
-            if metric in (("auc",) if generator else MAIN):
-                values = numbers[name]
-                mean = f"{number(values.mean())} ± {number(values.std(ddof=1))}"
-                title = (
-                    ": ".join(["/".join(generator), label(metric)]) if generator else label(metric)
-                )
-                rows.append([title, *map(number, values), mean])
+    for prefix, caption in _FOLDS.items():
+        rows = [
+            [title, *map(metric, values), f"{metric(values.mean())} ± {metric(values.std(ddof=1))}"]
+            for name, values in numbers.items()
+            if str(name).startswith(prefix) and (title := _row(str(name).removeprefix(prefix)))
+        ]
         if rows:
-            columns = ["metric", *(f"fold {fold}" for fold in numbers.index), "mean ± std"]
-            note = f"All metrics are in {path}. The deviation of folds is no interval: they share "
-            note += "most of their training images."
             tables.append(Table(caption, pd.DataFrame(rows, columns=columns), note))
     return tables
+
+
+def _row(name: str) -> str:
+    """The title of a metric's row; empty for one of those that are left to the artifact."""
+    *generator, last = name.removeprefix("generator/").split("/")
+    if generator:
+        return f"{'/'.join(generator)}: {label(last)}" if last == "auc" else ""
+    return label(last) if last in MAIN else ""
 
 
 def _data(artifacts: Artifacts) -> Section:
@@ -282,6 +290,7 @@ def _counts(counts: pd.DataFrame) -> Table:
     wide = numbers.pivot_table(
         index=["label", "generator"], columns="split", values="images", aggfunc="sum", sort=False
     )
+    wide = wide[in_order(wide.columns)]
     wide.loc[("all", ""), :] = wide.sum()
     rows = wide.map(lambda n: "" if n != n else f"{n:,.0f}").reset_index()
     rows.columns = [str(column) for column in rows.columns]
@@ -290,14 +299,13 @@ def _counts(counts: pd.DataFrame) -> Table:
 
 def _training(record: Record, artifacts: Artifacts) -> Section:
     facts = {
-        shown: number(record.metrics[name], whole="epoch" in shown and "loss" not in shown)
+        shown: _number(record.metrics, name)
         for name, shown in _TRAINING.items()
         if name in record.metrics
     }
-    numbers = {"chosen epoch": facts.get("chosen epoch", "")}
+    known = {"chosen epoch": facts["chosen epoch"]} if "chosen epoch" in facts else {}
     if "best/val/auc" in record.metrics:
-        numbers["validation AUC"] = number(record.metrics["best/val/auc"])
-    known = {name: text for name, text in numbers.items() if text}
+        known["validation AUC"] = metric(record.metrics["best/val/auc"])
     drawn = figures(artifacts, artifacts.find("figures/learning_curves.png"), "", known)
     table = Table("Training and decision", pd.DataFrame(facts.items(), columns=["what", "value"]))
     return Section("Training", tables=(table,) if facts else (), figures=drawn)
@@ -330,11 +338,11 @@ def _further(record: Record, artifacts: Artifacts, splits: tuple[str, ...]) -> S
     if numbers:
         tables.append(Table("Further numbers", pd.DataFrame(numbers, columns=["metric", "value"])))
     for path in artifacts.find("*.csv"):
-        rows = artifacts.rows(path) or 0
-        if artifacts.size(path) <= _INLINE_BYTES and 0 < rows <= _INLINE_ROWS:
-            table = artifacts.take_table(path)
-            if table is not None:
-                tables.append(excerpt(table, path, path))
+        table = artifacts.table(path) if artifacts.size(path) <= _INLINE_BYTES else None
+        # A table of images is for programs; so is a long one.
+        if table is not None and "path" not in table and 0 < len(table) <= _INLINE_ROWS:
+            artifacts.take_table(path)
+            tables.append(excerpt(table, path, path))
     drawn = figures(artifacts, artifacts.find("*.png"), "", {})
     named = [
         [path, _bytes(artifacts.size(path)), _rows(artifacts, path)]

@@ -3,11 +3,14 @@
 Nothing is claimed that is not in the record: what it lacks is said to be not recorded, or left out.
 """
 
+from collections.abc import Iterable
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
 from synthdetect.data.labels import CLASSES, SYNTHETIC
+from synthdetect.data.manifest import SPLITS
 from synthdetect.data.splits import group_codes
 from synthdetect.report.page import Section, Table
 from synthdetect.report.record import Artifacts, Record
@@ -38,9 +41,10 @@ _CHOICES["fold"] = _CHOICES["train"]
 def held_out(record: Record, artifacts: Artifacts, kind: str) -> Section:
     """The section that says what no reader should have to guess."""
     manifest = _manifest(artifacts)
+    sources, warnings = _sources(manifest)
     facts = {
-        **_images(artifacts, manifest),
-        **_sources(artifacts, manifest),
+        **_images(artifacts),
+        **sources,
         **_generators(manifest, kind),
         **_options(record),
         **_decision(record),
@@ -53,7 +57,7 @@ def held_out(record: Record, artifacts: Artifacts, kind: str) -> Section:
     table = Table("As the run recorded it", pd.DataFrame(rows, columns=["what", "recorded"]))
     return Section(
         "What was held out, and what was not",
-        warnings=_shared(artifacts, manifest),
+        warnings=warnings,
         paragraphs=(_CHOICES[kind],) if kind in _CHOICES else (),
         tables=(table,) if rows else (),
     )
@@ -63,6 +67,12 @@ def trained_on(artifacts: Artifacts) -> set[str] | None:
     """The generators that a run's model was trained on; None where no model's card says."""
     generators = artifacts.json(CARD).get("provenance", {}).get("training_generators")
     return set(map(str, generators)) if isinstance(generators, list) else None
+
+
+def in_order(splits: Iterable[str]) -> list[str]:
+    """Splits as one names them: train, val, test, then the further ones."""
+    names = sorted(splits)
+    return [s for s in SPLITS if s in names] + [s for s in names if s not in SPLITS]
 
 
 def _manifest(artifacts: Artifacts) -> pd.DataFrame | None:
@@ -77,49 +87,51 @@ def _manifest(artifacts: Artifacts) -> pd.DataFrame | None:
     return table[table["split"] != ""]
 
 
-def _counts(artifacts: Artifacts) -> "pd.Series[int] | None":
+def _images(artifacts: Artifacts) -> dict[str, str]:
     counts = artifacts.table("data/counts.csv")
     if counts is None or not {"split", "images"} <= set(counts):
-        return None
-    numbers = pd.to_numeric(counts["images"], errors="coerce").fillna(0).astype(int)
-    return numbers.groupby(counts["split"], sort=False).sum()
-
-
-def _images(artifacts: Artifacts, manifest: pd.DataFrame | None) -> dict[str, str]:
-    counts = _counts(artifacts)
-    if counts is None:
         return {}
-    facts = {"images of each split": ", ".join(f"{s} {n:,}" for s, n in counts.items())}
+    numbers = pd.to_numeric(counts["images"], errors="coerce").fillna(0).astype(int)
+    sizes = numbers.groupby(counts["split"]).sum()
+    listed = ", ".join(f"{split}: {sizes[split]:,}" for split in in_order(sizes.index))
     excluded = artifacts.rows("data/excluded.csv")
-    return facts | {"unreadable images left out": f"{excluded:,}" if excluded else "none"}
-
-
-def _sources(artifacts: Artifacts, manifest: pd.DataFrame | None) -> dict[str, str]:
-    if manifest is None or manifest.empty:
-        return {"sources in more than one split": "not recorded"}
-    groups = pd.Series(group_codes(manifest), index=manifest.index)
-    sizes = groups.groupby(manifest["split"], sort=False).nunique()
-    named = (manifest["source_id"] != "").mean()
-    how = f"{named:.0%} of the images name their source"
-    if named < 1:
-        how += "; another one counts as its own, with files of the same content"
-    shared = _number_shared(manifest)
-    where = "fold" if manifest["split"].str.startswith("fold ").all() else "split"
     return {
-        f"sources of each {where}": ", ".join(f"{s} {n:,}" for s, n in sizes.items()),
-        f"sources in more than one {where}": f"{shared or 'none'} of {groups.nunique():,} ({how})",
+        "images of each split": listed,
+        "unreadable images left out": f"{excluded:,}" if excluded else "none",
     }
 
 
-def _number_shared(manifest: pd.DataFrame) -> int:
-    groups = pd.Series(group_codes(manifest), index=manifest.index)
-    return int((manifest["split"].groupby(groups).nunique() > 1).sum())
+def _sources(manifest: pd.DataFrame | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """How the sources lie on both sides of training, and a warning if some do."""
+    if manifest is None or manifest.empty:
+        return {"sources shared with training": "not recorded"}, ()
+    groups = group_codes(manifest)
+    sources = {str(s): set(g) for s, g in pd.Series(groups).groupby(manifest["split"].to_numpy())}
+    order = in_order(sources)
+    # All folds train; train and val train or choose. Other splits only report.
+    learning = [s for s in order if s in ("train", "val") or s.startswith("fold ")]
+    overlaps = {(a, b): len(sources[a] & sources[b]) for a, b in combinations(order, 2)}
+    bad = {pair: n for pair, n in overlaps.items() if n and set(pair) & set(learning)}
+    harmless = {pair: n for pair, n in overlaps.items() if n and pair not in bad}
+    named = (manifest["source_id"] != "").mean()
+    how = f"{named:.0%} of the images name their source"
+    if named < 1:
+        how += "; each other one counts as its own, with its copies"
+    facts = {
+        "sources of each split": ", ".join(f"{s}: {len(sources[s]):,}" for s in order),
+        "how sources are known": how,
+    }
+    if learning:
+        facts["sources in training or validation, and in another split or fold"] = _pairs(bad)
+    if harmless:
+        facts["sources shared among splits that only report"] = _pairs(harmless)
+    if not bad:
+        return facts, ()
+    return facts, (f"Sources are on both sides ({_pairs(bad)}): numbers on these are too good.",)
 
 
-def _shared(artifacts: Artifacts, manifest: pd.DataFrame | None) -> tuple[str, ...]:
-    if manifest is None or manifest.empty or not (shared := _number_shared(manifest)):
-        return ()
-    return (f"{shared:,} source(s) have images on both sides. Numbers on these are too good.",)
+def _pairs(overlaps: dict[tuple[str, str], int]) -> str:
+    return ", ".join(f"{a} and {b}: {n:,}" for (a, b), n in overlaps.items()) or "none"
 
 
 def _generators(manifest: pd.DataFrame | None, kind: str) -> dict[str, str]:
@@ -129,8 +141,8 @@ def _generators(manifest: pd.DataFrame | None, kind: str) -> dict[str, str]:
     by_split = {str(s): set(g) - {""} for s, g in named.groupby("split")["generator"]}
     train = by_split.pop("train", set())
     facts = {"generators trained on": ", ".join(sorted(train)) or "none named"}
-    for split, generators in by_split.items():
-        unseen = ", ".join(sorted(generators - train)) or "none"
+    for split in in_order(by_split):
+        unseen = ", ".join(sorted(by_split[split] - train)) or "none"
         facts[f"generators of {split} never trained on"] = unseen
     return facts
 

@@ -23,7 +23,8 @@ from synthdetect.report.text import UNDEFINED, clean
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(rf"({UNDEFINED}|[+-]?[\d.]+(e[+-]\d+)?( \[.*\]| ± .*)?)?")
 _LONG = 24  # characters from which on a column's text may break anywhere
-_WIDE_FIGURE, _WIDE_TABLE = 1.4, 8  # width by height; columns
+_WIDE_FIGURE, _WIDE_TABLE, _WIDE_FACT = 750, 8, 72  # pixels, columns, characters
+_ONE_PAGE = 20  # rows of a table that paper does not divide
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,10 @@ def render(report: Report) -> str:
     )
     environment.filters |= {"data_uri": _data_uri, "kinds": _kinds}
     environment.tests |= {
-        "wide_figure": lambda figure: figure.size[0] > _WIDE_FIGURE * figure.size[1],
+        "wide_figure": lambda figure: figure.size[0] > _WIDE_FIGURE,
         "wide_table": lambda table: table.rows.shape[1] > _WIDE_TABLE,
+        "short_table": lambda table: len(table.rows) <= _ONE_PAGE,
+        "wide_fact": lambda value: len(value) > _WIDE_FACT,
     }
     css = (folder / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()

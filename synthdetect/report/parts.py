@@ -11,8 +11,7 @@ from synthdetect.report.page import Figure, Table
 from synthdetect.report.record import Artifacts
 from synthdetect.report.text import label, readable
 
-MAIN = ("auc", "average_precision", "balanced_accuracy", "real_accuracy", "fake_accuracy", "f1",
-        "eer", "nll", "ece")  # fmt: skip
+MAIN = ("auc", "balanced_accuracy", "real_accuracy", "fake_accuracy", "f1", "eer", "ece")
 """Metrics that wide tables are limited to."""
 
 _ROWS = 100
@@ -33,22 +32,23 @@ class Picture:
 
 
 PICTURES: dict[str, Picture] = {
+    "folds": Picture("The folds' metrics and their ROC curves", ("AUC of the folds",)),
+    "learning_curves": Picture(
+        "Loss and AUC of training and validation by epoch", ("chosen epoch", "validation AUC")
+    ),
     "roc": Picture("ROC curve: synthetic images found by real images called synthetic", ("AUC",)),
     "precision_recall": Picture("Precision by recall", ("average precision",)),
-    "reliability": Picture("Share that is synthetic by the probability that was given", ("ECE",)),
+    "scores": Picture("Histogram of the scores of real and synthetic images", ("threshold",)),
+    "generators": Picture("AUC of each generator", ("lowest generator", "highest generator")),
     "confusion": Picture(
         "Confusion matrix: what images are and what they are called",
         ("accuracy", "real accuracy", "fake accuracy"),
     ),
-    "scores": Picture("Histogram of the scores of real and synthetic images", ("threshold",)),
-    "generators": Picture("AUC of each generator", ("lowest generator", "highest generator")),
+    "reliability": Picture("Share that is synthetic by the probability that was given", ("ECE",)),
     "worst_mistakes": Picture("The images furthest on the wrong side", ("accuracy",)),
-    "learning_curves": Picture(
-        "Loss and AUC of training and validation by epoch", ("chosen epoch", "validation AUC")
-    ),
-    "folds": Picture("The folds' metrics and their ROC curves", ("AUC of the folds",)),
 }
-"""Figures by the name of their file; others are called by that name."""
+"""Figures by the name of their file, in the order in which they are shown; others are called by
+that name and come last."""
 
 
 def excerpt(table: pd.DataFrame, caption: str, path: str, note: str = "") -> Table:
@@ -84,7 +84,7 @@ def figures(
         numbers: what is known of them, by name, for the texts for the blind.
     """
     made = []
-    for path in paths:
+    for path in sorted(paths, key=_place):
         png = artifacts.take_figure(path)
         if png is not None:
             stem = PurePosixPath(path).stem
@@ -94,3 +94,8 @@ def figures(
             alt = f"{caption}: {', '.join(known)}" if known else caption
             made.append(Figure(caption, alt, png))
     return tuple(made)
+
+
+def _place(path: str) -> int:
+    stem = PurePosixPath(path).stem
+    return list(PICTURES).index(stem) if stem in PICTURES else len(PICTURES)

@@ -8,14 +8,14 @@ from synthdetect.evaluation.metrics import METRICS
 from synthdetect.report.page import Section, Table
 from synthdetect.report.parts import excerpt, figures
 from synthdetect.report.record import Artifacts, Record
-from synthdetect.report.text import interval, label, number, readable
+from synthdetect.report.text import interval, is_number, label, metric, readable
 
 ORACLE = "oracle threshold, chosen on these very images: not a result"
 
 Splits = dict[str, pd.DataFrame]
 """By split: metric, value, low and high as text, indexed by metric."""
 
-_GLANCE = ("auc", "balanced_accuracy", "real_accuracy", "fake_accuracy", "f1", "ece")
+_GLANCE = ("auc", "balanced_accuracy", "f1", "ece")
 _PARTS = ("_oracle", "_generators", "_slices")
 _FIRST, _LAST = ("oof", "test"), ("val",)
 
@@ -26,43 +26,60 @@ def read_splits(artifacts: Artifacts) -> Splits:
     for path in artifacts.find("evaluation/*.csv"):
         name = PurePosixPath(path).stem
         table = artifacts.table(path)
-        if table is not None and {"metric", "value"} <= set(table) and not name.endswith(_PARTS):
-            found[name] = _by_metric(table)
+        if table is not None and not name.endswith(_PARTS) and _is_overall(table):
+            columns = ["value", "low", "high"]
+            by_metric = table.drop_duplicates("metric").set_index("metric")
+            found[name] = by_metric.reindex(columns=columns, fill_value="")
     order = [*_FIRST, *(name for name in found if name not in _FIRST + _LAST), *_LAST]
     return {name: found[name] for name in order if name in found}
 
 
-def _by_metric(table: pd.DataFrame) -> pd.DataFrame:
-    return table.drop_duplicates("metric").set_index("metric").reindex(
-        columns=["value", "low", "high"], fill_value=""
-    )  # fmt: skip
+def _is_overall(table: pd.DataFrame) -> bool:
+    columns = [column for column in ("value", "low", "high") if column in table]
+    return {"metric", "value"} <= set(table) and all(
+        is_number(cell) for cell in table[columns].to_numpy().flat if cell != ""
+    )
 
 
 def glance(record: Record, artifacts: Artifacts, splits: Splits) -> Section:
     """The numbers one looks at first, a row a split."""
-    rows = []
-    for split, overall in splits.items():
-        against_real = record.metrics.get(f"{split}/auc_against_real")
-        cells = [_value(overall, metric) for metric in _GLANCE]
-        if against_real is not None:
-            cells[0] = f"{number(against_real)} against real (0.5 is wanted)"
-        count = artifacts.rows(f"predictions/{split}.csv")
-        rows.append([split, "" if count is None else f"{count:,}", *cells])
+    rows = {
+        split: {
+            "images": _count(artifacts.rows(f"predictions/{split}.csv")),
+            **{label(name): _value(overall, name) for name in _GLANCE},
+            "AUC against real": metric(record.metrics[f"{split}/auc_against_real"])
+            if f"{split}/auc_against_real" in record.metrics
+            else "",
+        }
+        for split, overall in splits.items()
+    }
     if not rows:
         return Section("")
-    columns = ["images of", "images", *(f"{label(metric)} [95 %]" for metric in _GLANCE)]
-    notes = ["Brackets are 95 % intervals by bootstrap over whole sources, never over files."]
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("split").reset_index()
+    notes = ["In brackets: 95 % intervals by bootstrap over whole sources, never over files."]
+    if "oof" in splits:
+        notes.append("oof: each image scored by the fold's model that had not trained on it.")
     if "val" in splits:
-        notes.append("val is what epoch, temperature and threshold are chosen on.")
-    table = Table("Results at a glance", pd.DataFrame(rows, columns=columns), " ".join(notes))
-    return Section("At a glance", tables=(table,))
+        notes.append("Epoch, temperature and threshold are chosen on val.")
+    if (table["AUC against real"] == "").all():
+        table = table.drop(columns="AUC against real")
+    else:
+        notes.append(
+            "AUC against real: how far images that are all real are told from the test's real "
+            "images; 0.5 is wanted."
+        )
+    return Section("At a glance", tables=(Table("Main metrics", table, " ".join(notes)),))
 
 
-def _value(overall: pd.DataFrame, metric: str) -> str:
-    if metric not in overall.index:
+def _count(rows: int | None) -> str:
+    return "" if rows is None else f"{rows:,}"
+
+
+def _value(overall: pd.DataFrame, name: str) -> str:
+    if name not in overall.index:
         return ""
-    value, low, high = overall.loc[metric, ["value", "low", "high"]]
-    return number(value) if low == high == "" else interval(value, low, high)
+    value, low, high = overall.loc[name, ["value", "low", "high"]]
+    return metric(value) if low == high == "" else interval(value, low, high)
 
 
 def results(
@@ -85,22 +102,22 @@ def _all_metrics(artifacts: Artifacts, splits: Splits) -> Table:
     known = [
         metric for metric in METRICS if any(metric in table.index for table in splits.values())
     ]
-    further = {metric: None for table in splits.values() for metric in table.index}
-    names = list(dict.fromkeys([*known, *further]))
+    further = [name for table in splits.values() for name in table.index]
+    names = list(dict.fromkeys(known + further))
     rows = pd.DataFrame({"metric": [label(name) for name in names]})
     for split, table in splits.items():
         artifacts.take_table(f"evaluation/{split}.csv")
-        rows[f"{split} [95 %]"] = [_value(table, name) for name in names]
+        rows[split] = [_value(table, name) for name in names]
     rows["what it is"] = [METRICS.get(name, "") for name in names]
-    return Table("All metrics, at the threshold from validation", rows)
+    return Table("All metrics, at the threshold from validation, with 95 % intervals", rows)
 
 
 def _split(
     record: Record, artifacts: Artifacts, splits: Splits, name: str, trained_on: set[str] | None
 ) -> Section:
-    numbers = {label(metric): _value(splits[name], metric) for metric in splits[name].index}
+    numbers = {label(row): _value(splits[name], row) for row in splits[name].index}
     if "decision/threshold" in record.metrics:
-        numbers["threshold"] = number(record.metrics["decision/threshold"])
+        numbers["threshold"] = metric(record.metrics["decision/threshold"])
     tables = []
     path = f"evaluation/{name}_generators.csv"
     generators = artifacts.take_table(path)
@@ -136,8 +153,7 @@ def _extremes(generators: pd.DataFrame) -> dict[str, str]:
         return {}
     names = {"lowest generator": auc.idxmin(), "highest generator": auc.idxmax()}
     return {
-        which: f"{table.loc[row, 'generator']} {number(float(auc[row]))}"
-        for which, row in names.items()
+        which: f"{table.loc[row, 'generator']} {metric(auc[row])}" for which, row in names.items()
     }
 
 

@@ -60,29 +60,34 @@ def label(name: str) -> str:
     return _LABELS.get(name) or name.replace("_", " ")
 
 
+def metric(value: float | str) -> str:
+    """A metric with three decimals; `undefined` if it is nan or its text is empty."""
+    return UNDEFINED if value == "" or math.isnan(float(value)) else f"{float(value):.3f}"
+
+
 def number(value: float | str, *, whole: bool = False) -> str:
-    """A number with three decimals, `undefined` if it is none; `whole` ones without.
+    """Any number: as `metric`, but not all that is small is 0, and whole ones have no decimals.
 
     Args:
         value: the number, or its text; text without point or exponent is a whole number.
         whole: whether it is a count.
     """
-    if value == "" or math.isnan(float(value)):
+    if metric(value) == UNDEFINED:
         return UNDEFINED
     if math.isinf(float(value)):
         return "∞" if float(value) > 0 else "-∞"
     if whole or (isinstance(value, str) and value.lstrip("+-").isdecimal()):
         return f"{float(value):.0f}"
     size = abs(float(value))
-    return f"{float(value):.1e}" if 0 < size < 0.0005 or size >= 1e6 else f"{float(value):.3f}"
+    return f"{float(value):.1e}" if 0 < size < 0.0005 or size >= 1e6 else metric(value)
 
 
 def interval(value: float | str, low: float | str, high: float | str) -> str:
-    """A number with the bounds of its interval: `0.893 [0.855, 0.931]`."""
-    middle, bounds = number(value), (number(low), number(high))
-    if middle == UNDEFINED:
+    """A metric with the bounds of its interval: `0.893 [0.855, 0.931]`."""
+    if metric(value) == UNDEFINED:
         return UNDEFINED
-    return f"{middle} [{'undefined' if UNDEFINED in bounds else ', '.join(bounds)}]"
+    bounds = (metric(low), metric(high))
+    return f"{metric(value)} [{UNDEFINED if UNDEFINED in bounds else ', '.join(bounds)}]"
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +97,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         table: text only; the columns `x`, `x_low` and `x_high` (or `value`, `low` and `high`)
             belong together.
     """
-    numeric = {column for column in table if is_numeric(table, column)}
+    numeric = {column for column in table if _is_numeric(table, column)}
     pairs = {column: _bounds(column) for column in table if {column, *_bounds(column)} <= numeric}
     bounds = {name for pair in pairs.values() for name in pair}
     columns: list[tuple[str, list[str]]] = []
@@ -110,22 +115,24 @@ def _bounds(column: str) -> tuple[str, str]:
     return ("low", "high") if column == "value" else (f"{column}_low", f"{column}_high")
 
 
-def is_numeric(table: pd.DataFrame, column: str) -> bool:
+def _is_numeric(table: pd.DataFrame, column: str) -> bool:
     """Whether a column of text holds numbers: some, and nothing else but gaps."""
     if column in _WORDS and not (column == "value" and {"low", "high"} <= set(table)):
         return False
     cells = [cell for cell in table[column] if cell != ""]
-    return bool(cells or column in METRICS) and all(map(_is_number, cells))
+    return bool(cells or column in METRICS) and all(map(is_number, cells))
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a text is a number as a program writes one."""
     # Not everything that float() takes is meant as a number: 1_000, infinity.
     return bool(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|-?inf|nan", cell, re.IGNORECASE))
 
 
 def _cells(table: pd.DataFrame, column: str) -> list[str]:
     cells: list[str] = table[column].tolist()
-    if not is_numeric(table, column):
+    if not _is_numeric(table, column):
         return cells
-    gap = UNDEFINED if column in METRICS else ""
-    return [gap if cell == "" else number(cell, whole=column in _COUNTS) for cell in cells]
+    if column in METRICS:
+        return [metric(cell) for cell in cells]
+    return ["" if cell == "" else number(cell, whole=column in _COUNTS) for cell in cells]
