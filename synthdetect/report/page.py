@@ -22,7 +22,7 @@ from synthdetect.report.text import UNDEFINED, clean
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(rf"({UNDEFINED}|[+-]?[\d.]+(e[+-]\d+)?( \[.*\]| ± .*)?)?")
-_LONG = 24  # characters from which on a column's text may break anywhere
+_LONG, _LONG_WORD = 24, 16  # characters of a cell, of a head's word, that may break anywhere
 _WIDE_FIGURE, _WIDE_TABLE, _WIDE_FACT = 750, 8, 72  # pixels, columns, characters
 _ONE_PAGE = 20  # rows of a table that paper does not divide
 
@@ -125,6 +125,7 @@ def render(report: Report) -> str:
         "wide_figure": lambda figure: figure.size[0] > _WIDE_FIGURE,
         "wide_table": lambda table: table.rows.shape[1] > _WIDE_TABLE,
         "short_table": lambda table: len(table.rows) <= _ONE_PAGE,
+        "long_word": lambda text: any(len(word) > _LONG_WORD for word in text.split()),
         "wide_fact": lambda value: len(value) > _WIDE_FACT,
     }
     css = (folder / "report.css").read_text(encoding="utf-8")
