@@ -153,17 +153,17 @@ def _facts(record: Record) -> dict[str, str]:
     }
     hardware = [params.get(f"hardware.{name}", "") for name in ("name", "kind", "precision")]
     facts = {
-        "Run id": record.id,
         "Status": record.status,
         "Started": record.started,
         "Took": _duration(record.seconds),
         "Data": tags.get("synthdetect.data", params.get("data.data", "")),
         "Device": ", ".join(part for part in hardware if part),
-        "Data digest": params.get("data.digest", ""),
-        "Git commit": commit + dirty.get(tags.get("git.dirty", ""), "") if commit else "unknown",
         "Report by": f"synthdetect {__version__}",
-        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "Run id": record.id,
         "Command": tags.get("synthdetect.command", ""),
+        "Git commit": commit + dirty.get(tags.get("git.dirty", ""), "") if commit else "unknown",
+        "Data digest": params.get("data.digest", ""),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return {name: value for name, value in facts.items() if value}
 

@@ -2,7 +2,7 @@
 
 Nothing here knows what is reported. Whatever text a report holds is escaped and cleaned when the
 page is written, so that no name of a file or generator can do anything to who reads it. The page
-needs no script and no other file, and its policy lets the browser load none.
+needs no other file, and its policy lets the browser load none, nor run any script but `report.js`.
 """
 
 import base64
@@ -23,7 +23,7 @@ from synthdetect.report.text import UNDEFINED, clean
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(rf"({UNDEFINED}|[+-]?[\d.]+(e[+-]\d+)?( \[.*\]| ± .*)?)?")
 _LONG, _LONG_WORD = 24, 16  # characters of a cell, of a head's word, that may break anywhere
-_WIDE_FIGURE, _WIDE_TABLE, _WIDE_FACT = 750, 8, 72  # pixels, columns, characters
+_WIDE_FIGURE, _WIDE_TABLE, _WIDE_FACT = 750, 8, 24  # pixels, columns, characters
 _ONE_PAGE = 20  # rows of a table that paper does not divide
 
 
@@ -128,11 +128,21 @@ def render(report: Report) -> str:
         "long_word": lambda text: any(len(word) > _LONG_WORD for word in text.split()),
         "wide_fact": lambda value: len(value) > _WIDE_FACT,
     }
-    css = (folder / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return environment.get_template("report.html.jinja").render(
-        report=report, css=Markup(css), policy=f"sha256-{digest}"
+    css, script = (
+        (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(css)}'; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template("report.html.jinja").render(
+        report=report, css=Markup(css), script=Markup(script), policy=Markup(policy)
+    )
+
+
+def _digest(text: str) -> str:
+    """How a policy names the one text that it allows."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _cleaned(value: Any) -> Any:
