@@ -44,7 +44,7 @@ class Group:
         tables: patterns of their paths.
         figures: likewise.
         numbers: prefix of the metrics that are listed too; those in the tables need none.
-        covers: prefix of metrics that need not be listed anywhere else.
+        covers: prefixes of metrics that need not be listed anywhere else.
         text: how to read it.
     """
 
@@ -52,20 +52,25 @@ class Group:
     tables: tuple[str, ...]
     figures: tuple[str, ...] = ()
     numbers: str = ""
-    covers: str = ""
+    covers: tuple[str, ...] = ()
     text: str = ""
 
 
 _COMPARISONS = (
-    Group("Folds", ("cv/*.csv",), ("figures/folds.png", "figures/cv/*.png"), covers="cv/"),
-    Group("Regimes", ("regimes/*.csv",), ("figures/regimes/*.png",), covers="regimes/"),
-    Group("Sweep", ("sweep/*.csv",), ("figures/sweep/*.png",), covers="sweep/"),
+    Group("Folds", ("cv/*.csv",), ("figures/folds.png", "figures/cv/*.png"), covers=("cv/",)),
+    Group(
+        "Regimes",
+        ("regimes/*.csv",),
+        ("figures/effects.png", "figures/regimes/*.png"),
+        covers=("regimes/", "effects/"),
+    ),
+    Group("Sweep", ("sweep/*.csv",), ("figures/sweep/*.png",), covers=("sweep/",)),
     Group(
         "Predictions",
         ("predictions/agreement.csv", "predictions/unreadable.csv"),
         ("figures/predictions/*.png",),
         numbers="predict/",
-        covers="predict/",
+        covers=("predict/",),
     ),
 )
 _DETAILS = (
@@ -73,7 +78,7 @@ _DETAILS = (
         "Robustness",
         ("evaluation/robustness.csv", "evaluation/conditions.csv"),
         ("figures/robustness.png", "figures/robustness/*.png", "figures/conditions/*.png"),
-        covers="robustness/",
+        covers=("robustness/",),
         text="The same images after changes such as sharing makes, at the same threshold.",
     ),
     Group(
@@ -81,14 +86,15 @@ _DETAILS = (
         ("audit/findings.csv", "audit/*.csv"),
         ("figures/audit/*.png", "audit/*.png"),
         numbers="audit/",
-        covers="audit/",
+        covers=("audit/",),
         text="What besides generation tells the classes or splits apart, and what is wrong with "
         "the files.",
     ),
 )
 _CAPTIONS = {
-    "regimes/tables.csv": "Each regime",
-    "regimes/effects.csv": "What each difference does",
+    "regimes/tables.csv": "The paper's tables, and ours",
+    "regimes/effects.csv": "What each change does by itself",
+    "regimes/cells.csv": "Each training",
     "sweep/comparison.csv": "Each variant",
     "sweep/verdicts.csv": "Verdicts",
     "predictions/agreement.csv": "How far the models agree",
@@ -111,8 +117,12 @@ _TRAINING = {
     "images_per_second": "images a second in the last epoch",
 }
 _NOT_OPTIONS = ("hardware.", "version.", "model.start", "data.digest")
-_KNOWN_METRICS = ("system/", "data/", "train/", "val/", "best/", "lr", "oof/", *_TRAINING)
+_KNOWN_METRICS = ("system/", "data/", "train/", "val/", "best/", "decision/", "lr", *_TRAINING)
 _INLINE_BYTES, _INLINE_ROWS = 20_000, 50
+_NAMED_ONLY = ("explain/",)
+"""Folders of single pictures that a figure shows together."""
+
+_MOST_NAMED = 12  # files of a folder that are named one by one
 
 
 def build(record: Record) -> Report:
@@ -124,6 +134,7 @@ def build(record: Record) -> Report:
     sections = [
         glance(record, artifacts, splits),
         *comparisons,
+        _children(record),
         held_out(record, artifacts, kind),
         results(record, artifacts, splits, trained_on(artifacts)),
         *(_group(record, artifacts, group) for group in _DETAILS),
@@ -192,7 +203,7 @@ def _warnings(record: Record) -> tuple[str, ...]:
 
 
 def _group(record: Record, artifacts: Artifacts, group: Group) -> Section:
-    tables = []
+    tables, warnings = [], []
     numbers = {
         label(name.removeprefix(group.numbers)): number(value)
         for name, value in record.metrics.items()
@@ -200,12 +211,13 @@ def _group(record: Record, artifacts: Artifacts, group: Group) -> Section:
     }
     if numbers:
         tables.append(Table("Numbers", pd.DataFrame(numbers.items(), columns=["what", "value"])))
-    if group.covers == "cv/":
-        tables += _children(record)
     for path in artifacts.find(*group.tables):
         table = artifacts.take_table(path)
         if table is None:
             continue
+        if path == "audit/findings.csv" and {"severity", "name"} <= set(table):
+            warned = table.loc[table["severity"] == "warning", "name"]
+            warnings += [f"The audit warns of {', '.join(warned)}."] if len(warned) else []
         if path == "cv/folds.csv":
             tables += _folds(table, path)
         else:
@@ -216,24 +228,23 @@ def _group(record: Record, artifacts: Artifacts, group: Group) -> Section:
         known["AUC of the folds"] = f"{metric(mean)} ± {metric(deviation)}"
     drawn = figures(artifacts, artifacts.find(*group.figures), "", known)
     text = (group.text,) if group.text and (tables or drawn) else ()
-    return Section(group.title, paragraphs=text, tables=tuple(tables), figures=drawn)
+    return Section(group.title, tuple(warnings), text, tuple(tables), drawn)
 
 
 def _caption(path: str) -> str:
     return label(PurePosixPath(path).stem).capitalize()
 
 
-def _children(record: Record) -> list[Table]:
-    """The runs inside a run, as one finds them in the UI."""
-    if not record.children:
-        return []
+def _children(record: Record) -> Section:
+    """The runs inside a run, by the names and ids that the UI finds them by."""
     metrics = {"best/epoch": "chosen epoch", "best/val/auc": "val AUC", "test/auc": "test AUC"}
     rows = [
         [child.name, child.status, *(_number(child.metrics, name) for name in metrics), child.id]
         for child in record.children
     ]
     columns = ["run", "status", *metrics.values(), "run id"]
-    return [Table("Runs inside this one", pd.DataFrame(rows, columns=columns))]
+    table = Table("Each run", pd.DataFrame(rows, columns=columns))
+    return Section("Runs inside this one", tables=(table,) if rows else ())
 
 
 def _number(metrics: Mapping[str, float], name: str) -> str:
@@ -328,8 +339,9 @@ def _options(record: Record) -> Section:
 def _further(record: Record, artifacts: Artifacts, splits: tuple[str, ...]) -> Section:
     """What no other section knows: shown if it is small, else named."""
     tables = []
-    covered = (*_KNOWN_METRICS, *(f"{split}/" for split in splits),
-               *(group.covers for group in (*_COMPARISONS, *_DETAILS)))  # fmt: skip
+    groups = (*_COMPARISONS, *_DETAILS)
+    covered = (*_KNOWN_METRICS, *(f"{split}/" for split in splits))
+    covered += tuple(prefix for group in groups for prefix in group.covers)
     numbers = [
         [name, number(value)]
         for name, value in record.metrics.items()
@@ -343,12 +355,18 @@ def _further(record: Record, artifacts: Artifacts, splits: tuple[str, ...]) -> S
         if table is not None and "path" not in table and 0 < len(table) <= _INLINE_ROWS:
             artifacts.take_table(path)
             tables.append(excerpt(table, path, path))
-    drawn = figures(artifacts, artifacts.find("*.png"), "", {})
-    named = [
-        [path, _bytes(artifacts.size(path)), _rows(artifacts, path)]
-        for path in artifacts.left()
-        if path not in (REPORT, CARD, "config.json")
-    ]
+    loose = [path for path in artifacts.find("*.png") if not path.startswith(_NAMED_ONLY)]
+    drawn = figures(artifacts, loose, "", {})
+    left = [path for path in artifacts.left() if path not in (REPORT, CARD, "config.json")]
+    folders = {str(PurePosixPath(path).parent): None for path in left}
+    named = []
+    for folder in folders:
+        paths = [path for path in left if str(PurePosixPath(path).parent) == folder]
+        if len(paths) > _MOST_NAMED:
+            size = sum(map(artifacts.size, paths))
+            named.append([f"{folder}/ ({len(paths):,} files)", _bytes(size), ""])
+        else:
+            named += [[p, _bytes(artifacts.size(p)), _rows(artifacts, p)] for p in paths]
     if named:
         columns = ["artifact", "size", "rows"]
         caption = "Artifacts that are not shown here"

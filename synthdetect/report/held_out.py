@@ -5,7 +5,6 @@ Nothing is claimed that is not in the record: what it lacks is said to be not re
 
 from collections.abc import Iterable
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 
@@ -14,12 +13,18 @@ from synthdetect.data.manifest import SPLITS
 from synthdetect.data.splits import group_codes
 from synthdetect.report.page import Section, Table
 from synthdetect.report.record import Artifacts, Record
-from synthdetect.report.text import number
+from synthdetect.report.text import is_number, label, number
 
 CARD = "model/card.json"
 _EVALUATE = "evaluation/held_out.csv"
 _MANIFEST = ("path", "label", "split", "generator", "source_id", "sha256")
 
+Facts = list[tuple[str, str]]
+
+_DECISION = {
+    "decision.threshold": "rule of the threshold",
+    "decision.from": "threshold and calibration are",
+}
 _CHOICES = {
     "train": "The best epoch, the temperature and the threshold were chosen on the validation "
     "images alone. The test images and further splits were scored once, at the end, and only "
@@ -30,8 +35,6 @@ _CHOICES = {
     "refit": "This training used every labelled image, so it has no validation of its own: the "
     "number of epochs, the temperature and the threshold come from the folds' out-of-fold "
     "predictions. The test images only report.",
-    "evaluate": "Temperature and threshold are the model's own, from the validation images of its "
-    "training. Nothing was chosen on the images evaluated here.",
     "predict": "The images have no labels here. Temperature and threshold are the models' own, "
     "from the validation images of their training.",
 }
@@ -41,26 +44,39 @@ _CHOICES["fold"] = _CHOICES["train"]
 def held_out(record: Record, artifacts: Artifacts, kind: str) -> Section:
     """The section that says what no reader should have to guess."""
     manifest = _manifest(artifacts)
-    sources, warnings = _sources(manifest)
-    facts = {
-        **_images(artifacts),
-        **sources,
-        **_generators(manifest, kind),
-        **_options(record),
-        **_decision(record),
-        **_seeds(record),
-    }
-    rows = list(facts.items())
-    recorded = artifacts.take_table(_EVALUATE)
-    if recorded is not None and recorded.shape[1] >= 2:
-        rows += list(recorded.iloc[:, :2].itertuples(index=False, name=None))
+    compared, doubts = _compared(artifacts)
+    sources, leaks = ([], ()) if compared else _sources(manifest)
+    rows = [
+        *_images(artifacts),
+        *sources,
+        *_generators(manifest, kind),
+        *_options(record),
+        *_decision(record),
+        *_seeds(record),
+        *compared,
+    ]
     table = Table("As the run recorded it", pd.DataFrame(rows, columns=["what", "recorded"]))
     return Section(
         "What was held out, and what was not",
-        warnings=warnings,
+        warnings=leaks + doubts,
         paragraphs=(_CHOICES[kind],) if kind in _CHOICES else (),
-        tables=(table,) if rows else (),
+        tables=(table,),
     )
+
+
+def _compared(artifacts: Artifacts) -> tuple[Facts, tuple[str, ...]]:
+    """What an evaluation found when it compared its images with the training's, with its doubts."""
+    table = artifacts.take_table(_EVALUATE)
+    if table is None or not {"fact", "value"} <= set(table):
+        return [], ()
+    table = table.reindex(columns=["split", "fact", "value", "warning"], fill_value="")
+    facts, doubts = [], []
+    for split, fact, value, warning in table.itertuples(index=False, name=None):
+        name = f"{split}: {fact}" if split else fact
+        facts.append((name, value))
+        if warning == "True":
+            doubts.append(f"{name}: {value}.")
+    return facts, tuple(doubts)
 
 
 def trained_on(artifacts: Artifacts) -> set[str] | None:
@@ -87,24 +103,24 @@ def _manifest(artifacts: Artifacts) -> pd.DataFrame | None:
     return table[table["split"] != ""]
 
 
-def _images(artifacts: Artifacts) -> dict[str, str]:
+def _images(artifacts: Artifacts) -> Facts:
     counts = artifacts.table("data/counts.csv")
     if counts is None or not {"split", "images"} <= set(counts):
-        return {}
+        return []
     numbers = pd.to_numeric(counts["images"], errors="coerce").fillna(0).astype(int)
     sizes = numbers.groupby(counts["split"]).sum()
     listed = ", ".join(f"{split}: {sizes[split]:,}" for split in in_order(sizes.index))
     excluded = artifacts.rows("data/excluded.csv")
-    return {
-        "images of each split": listed,
-        "unreadable images left out": f"{excluded:,}" if excluded else "none",
-    }
+    return [
+        ("images of each split", listed),
+        ("unreadable images left out", f"{excluded:,}" if excluded else "none"),
+    ]
 
 
-def _sources(manifest: pd.DataFrame | None) -> tuple[dict[str, str], tuple[str, ...]]:
+def _sources(manifest: pd.DataFrame | None) -> tuple[Facts, tuple[str, ...]]:
     """How the sources lie on both sides of training, and a warning if some do."""
     if manifest is None or manifest.empty:
-        return {"sources shared with training": "not recorded"}, ()
+        return [("sources shared with training", "not recorded")], ()
     groups = group_codes(manifest)
     sources = {str(s): set(g) for s, g in pd.Series(groups).groupby(manifest["split"].to_numpy())}
     order = in_order(sources)
@@ -117,14 +133,15 @@ def _sources(manifest: pd.DataFrame | None) -> tuple[dict[str, str], tuple[str, 
     how = f"{named:.0%} of the images name their source"
     if named < 1:
         how += "; each other one counts as its own, with its copies"
-    facts = {
-        "sources of each split": ", ".join(f"{s}: {len(sources[s]):,}" for s in order),
-        "how sources are known": how,
-    }
+    facts = [
+        ("sources of each split", ", ".join(f"{s}: {len(sources[s]):,}" for s in order)),
+        ("how sources are known", how),
+    ]
     if learning:
-        facts["sources in training or validation, and in another split or fold"] = _pairs(bad)
+        what = "sources in training or validation, and in another split or fold"
+        facts.append((what, _pairs(bad)))
     if harmless:
-        facts["sources shared among splits that only report"] = _pairs(harmless)
+        facts.append(("sources shared among splits that only report", _pairs(harmless)))
     if not bad:
         return facts, ()
     return facts, (f"Sources are on both sides ({_pairs(bad)}): numbers on these are too good.",)
@@ -134,54 +151,51 @@ def _pairs(overlaps: dict[tuple[str, str], int]) -> str:
     return ", ".join(f"{a} and {b}: {n:,}" for (a, b), n in overlaps.items()) or "none"
 
 
-def _generators(manifest: pd.DataFrame | None, kind: str) -> dict[str, str]:
-    if manifest is None or kind == "cv":
-        return {}
+def _generators(manifest: pd.DataFrame | None, kind: str) -> Facts:
+    if manifest is None or "train" not in set(manifest["split"]) or kind == "audit":
+        return []
     named = manifest[manifest["label"].isin([str(SYNTHETIC), CLASSES[SYNTHETIC]])]
     by_split = {str(s): set(g) - {""} for s, g in named.groupby("split")["generator"]}
     train = by_split.pop("train", set())
-    facts = {"generators trained on": ", ".join(sorted(train)) or "none named"}
+    facts = [("generators trained on", ", ".join(sorted(train)) or "none named")]
     for split in in_order(by_split):
         unseen = ", ".join(sorted(by_split[split] - train)) or "none"
-        facts[f"generators of {split} never trained on"] = unseen
+        facts.append((f"generators of {split} never trained on", unseen))
     return facts
 
 
-def _options(record: Record) -> dict[str, str]:
-    facts = {}
-    finetune = record.params.get("data.finetune")
-    if finetune is not None:
-        amount = float(finetune)
+def _options(record: Record) -> Facts:
+    facts, params = [], record.params
+    if is_number(params.get("data.finetune", "")):
+        amount = float(params["data.finetune"])
         moved = f"{amount:.0f} images" if amount >= 1 else f"{amount:.0%} of them"
-        facts["validation images moved to training"] = moved if amount else "none"
-    if "data.supplement" in record.params:
-        facts["further training data"] = record.params["data.supplement"] or "none"
-    if "model.start" in record.params:
-        detail = record.params.get("model.start_detail", "")
-        facts["starting weights"] = f"{record.params['model.start']} ({detail})"
+        facts.append(("validation images moved to training", moved if amount else "none"))
+    if "data.supplement" in params:
+        facts.append(("further training data", params["data.supplement"] or "none"))
+    if "model.start" in params:
+        detail = params.get("model.start_detail", "")
+        facts.append(("starting weights", f"{params['model.start']} ({detail})"))
     return facts
 
 
-def _decision(record: Record) -> dict[str, str]:
-    facts: dict[str, Any] = {}
-    names = {
-        "best/epoch": "chosen epoch",
-        "decision/threshold": "threshold",
-        "decision/temperature": "temperature",
-    }
-    for name, shown in names.items():
-        if name in record.metrics:
-            facts[shown] = number(record.metrics[name], whole=name == "best/epoch")
-    if "threshold" in facts and "decision.threshold" in record.params:
-        facts["threshold"] += f" (rule: {record.params['decision.threshold']})"
+def _decision(record: Record) -> Facts:
+    facts = []
+    if "best/epoch" in record.metrics:
+        facts.append(("chosen epoch", number(record.metrics["best/epoch"], whole=True)))
+    for name, value in record.metrics.items():
+        if name.startswith("decision/"):
+            facts.append((label(name.removeprefix("decision/")), number(value)))
+    for name in ("decision.threshold", "decision.from"):
+        if name in record.params:
+            facts.append((_DECISION[name], record.params[name]))
     return facts
 
 
-def _seeds(record: Record) -> dict[str, str]:
+def _seeds(record: Record) -> Facts:
     runs = [record.params, *(child.params for child in record.children)]
     seeds = sorted({params["optim.seed"] for params in runs if "optim.seed" in params})
     if not seeds:
-        return {}
+        return []
     if len(seeds) > 1:
-        return {"random seeds": f"{len(seeds)}: {', '.join(seeds)}"}
-    return {"random seed": f"{seeds[0]}, one alone: the intervals say nothing of other seeds"}
+        return [("random seeds", f"{len(seeds)}: {', '.join(seeds)}")]
+    return [("random seed", f"{seeds[0]}, one alone: the intervals say nothing of other seeds")]

@@ -46,6 +46,11 @@ PICTURES: dict[str, Picture] = {
     ),
     "reliability": Picture("Share that is synthetic by the probability that was given", ("ECE",)),
     "worst_mistakes": Picture("The images furthest on the wrong side", ("accuracy",)),
+    "effects": Picture("What each change does by itself"),
+    "explain_mistakes": Picture("Grad-CAM of the worst mistakes: what spoke for synthetic"),
+    "explain_hits": Picture("Grad-CAM of right answers"),
+    "spectra_maps": Picture("Mean spectra of the real images and of each generator"),
+    "spectra_radial": Picture("Mean spectra by frequency"),
 }
 """Figures by the name of their file, in the order in which they are shown; others are called by
 that name and come last."""

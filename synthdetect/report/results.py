@@ -1,5 +1,6 @@
 """What a run measured: at a glance, every metric, and each split's tables and figures."""
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -8,7 +9,15 @@ from synthdetect.evaluation.metrics import METRICS
 from synthdetect.report.page import Section, Table
 from synthdetect.report.parts import excerpt, figures
 from synthdetect.report.record import Artifacts, Record
-from synthdetect.report.text import interval, is_number, label, metric, readable
+from synthdetect.report.text import (
+    UNDEFINED,
+    interval,
+    is_number,
+    label,
+    metric,
+    number,
+    readable,
+)
 
 ORACLE = "oracle threshold, chosen on these very images: not a result"
 
@@ -18,6 +27,11 @@ Splits = dict[str, pd.DataFrame]
 _GLANCE = ("auc", "balanced_accuracy", "f1", "ece")
 _PARTS = ("_oracle", "_generators", "_slices")
 _FIRST, _LAST = ("oof", "test"), ("val",)
+_TOGETHER = ("(mean)", "(worst)")
+"""Rows of the generators' table that stand for all of them."""
+
+_IN_TABLES = ("generator/", "generators/", "oracle/", "auc_against_real")
+"""What begins the names of a split's metrics that stand in its tables."""
 
 
 def read_splits(artifacts: Artifacts) -> Splits:
@@ -119,35 +133,59 @@ def _split(
     if "decision/threshold" in record.metrics:
         numbers["threshold"] = metric(record.metrics["decision/threshold"])
     tables = []
-    path = f"evaluation/{name}_generators.csv"
-    generators = artifacts.take_table(path)
+    generators = artifacts.take_table(f"evaluation/{name}_generators.csv")
     if generators is not None:
         numbers |= _extremes(generators)
-        if trained_on is not None and "generator" in generators:
-            seen = ["yes" if g in trained_on else "no" for g in generators["generator"]]
-            summary = generators["generator"].isin(["mean", "worst"])
-            generators.insert(1, "in_training", seen)
-            generators.loc[summary, "in_training"] = ""
-        caption = f"{name}: each generator against all real images"
-        tables.append(excerpt(generators, caption, path))
+        tables.append(_generators(generators, name, trained_on))
     path = f"evaluation/{name}_slices.csv"
     slices = artifacts.take_table(path)
     if slices is not None:
         tables.append(excerpt(slices, f"{name}: parts of it", path))
-    path = f"evaluation/{name}_oracle.csv"
-    oracle = artifacts.take_table(path)
+    further = _further(record, name)
+    oracle = artifacts.take_table(f"evaluation/{name}_oracle.csv")
     if oracle is not None:
-        shown = readable(oracle).assign(metric=[label(m) for m in oracle.iloc[:, 0]])
-        tables.append(Table(f"{name}: {ORACLE}", shown))
+        shown = readable(oracle)
+        shown.iloc[:, 0] = [label(row) for row in shown.iloc[:, 0]]
+        threshold = further.pop("oracle/threshold", "")
+        note = f"That threshold would be {threshold}." if threshold else ""
+        tables.append(Table(f"{name}: {ORACLE}", shown, note))
+    if further:
+        rows = [(label(row), value) for row, value in further.items()]
+        caption = f"{name}: further numbers"
+        tables.append(Table(caption, pd.DataFrame(rows, columns=["what", "value"])))
     drawn = figures(artifacts, artifacts.find(f"figures/{_literal(name)}/*.png"), name, numbers)
     return Section(f"Images of {name}", tables=tuple(tables), figures=drawn)
+
+
+def _generators(table: pd.DataFrame, split: str, trained_on: set[str] | None) -> Table:
+    """Each generator, with whether it was trained on where that is known."""
+    together = pd.Series(False, index=table.index)
+    if "generator" in table:
+        together = table["generator"].isin(_TOGETHER)
+    if trained_on is not None and "generator" in table:
+        seen = table["generator"].isin(trained_on).map({True: "yes", False: "no"})
+        table.insert(1, "in_training", seen.mask(together, ""))
+    path = f"evaluation/{split}_generators.csv"
+    shown = excerpt(table, f"{split}: each generator against all real images", path)
+    # Only the AUC is summed up over generators; the other metrics are not undefined there.
+    rows = shown.rows.mask(together.head(len(shown.rows)), shown.rows.replace(UNDEFINED, ""))
+    return replace(shown, rows=rows)
+
+
+def _further(record: Record, split: str) -> dict[str, str]:
+    """Metrics of a split that stand in none of its tables, by name."""
+    prefix = "best/val/" if split == "val" else f"{split}/"
+    names = [name.removeprefix(prefix) for name in record.metrics if name.startswith(prefix)]
+    kept = [n for n in names if n not in METRICS and not n.startswith(_IN_TABLES)]
+    kept += [n for n in names if n == "oracle/threshold"]
+    return {name: number(record.metrics[prefix + name]) for name in kept}
 
 
 def _extremes(generators: pd.DataFrame) -> dict[str, str]:
     """The generators with the lowest and the highest AUC, in words."""
     if not {"generator", "auc"} <= set(generators):
         return {}
-    table = generators[~generators["generator"].isin(["mean", "worst"])]
+    table = generators[~generators["generator"].isin(_TOGETHER)]
     auc = pd.to_numeric(table["auc"], errors="coerce").dropna()
     if auc.empty:
         return {}

@@ -94,11 +94,15 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table of text with its numbers rounded and each interval in its value's column.
 
     Args:
-        table: text only; the columns `x`, `x_low` and `x_high` (or `value`, `low` and `high`)
-            belong together.
+        table: text only. The columns `x`, `x_low` and `x_high` belong together, and so do `low`
+            and `high` and the column before them.
     """
     numeric = {column for column in table if _is_numeric(table, column)}
-    pairs = {column: _bounds(column) for column in table if {column, *_bounds(column)} <= numeric}
+    bounds_of = {column: (f"{column}_low", f"{column}_high") for column in table}
+    names = list(table)
+    if "low" in names[1:]:
+        bounds_of[names[names.index("low") - 1]] = ("low", "high")
+    pairs = {column: pair for column, pair in bounds_of.items() if {column, *pair} <= numeric}
     bounds = {name for pair in pairs.values() for name in pair}
     columns: list[tuple[str, list[str]]] = []
     for column in table:
@@ -109,10 +113,6 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             columns.append((label(column), _cells(table, column)))
     result = pd.DataFrame(dict(enumerate(cells for _, cells in columns)), dtype=object)
     return result.set_axis([title for title, _ in columns], axis=1)
-
-
-def _bounds(column: str) -> tuple[str, str]:
-    return ("low", "high") if column == "value" else (f"{column}_low", f"{column}_high")
 
 
 def _is_numeric(table: pd.DataFrame, column: str) -> bool:

@@ -81,27 +81,42 @@ def test_every_metric_is_there_with_its_definition(make: Make) -> None:
     assert list(rows.columns) == ["metric", "test", "control", "val", "what it is"]
 
 
-def test_unseen_generators_are_marked(make: Make) -> None:
-    files = {**TRAINED, "evaluation/test_generators.csv": generators(("new", "old", "mean"))}
+def test_unseen_generators_are_marked_and_all_together_only_have_an_auc(make: Make) -> None:
+    together = pd.DataFrame(
+        {"generator": ["(mean)"], "images": 40, "auc": 0.52, "auc_low": 0.4, "auc_high": 0.9}
+    )
+    rows = pd.concat([generators(("new", "old")), together])
+    files = {**TRAINED, "evaluation/test_generators.csv": rows}
     (shown,) = section(build(make(files)), "Results").sections[0].tables
-    assert shown.rows[["generator", "in training", "AUC [95 %]"]].to_numpy().tolist() == [
-        ["new", "no", "0.500 [0.400, 0.900]"],
-        ["old", "yes", "0.510 [0.400, 0.900]"],
-        ["mean", "", "0.520 [0.400, 0.900]"],
+    columns = ["generator", "in training", "AUC [95 %]", "ECE"]
+    assert shown.rows[columns].to_numpy().tolist() == [
+        ["new", "no", "0.500 [0.400, 0.900]", "0.250"],
+        ["old", "yes", "0.510 [0.400, 0.900]", "0.250"],
+        ["(mean)", "", "0.520 [0.400, 0.900]", ""],
     ]
-    assert "brier" not in " ".join(shown.rows).lower()
+    assert "Brier score" not in shown.rows
     assert "Further metrics are in evaluation/test_generators.csv" in shown.note
 
 
 def test_an_oracle_threshold_is_never_shown_as_a_result(make: Make) -> None:
     files = {**TRAINED, "evaluation/test_oracle.csv": overall(0.99)}
-    report = build(make(files))
+    report = build(make(files, metrics={"test/oracle/threshold": 0.7, "test/oracle/f1": 0.99}))
     oracle = section(report, "Results").sections[0].tables[-1]
-    assert oracle.caption == (
-        "test: oracle threshold, chosen on these very images: not a result"
-    )  # fmt: skip
+    assert oracle.caption == "test: oracle threshold, chosen on these very images: not a result"
+    assert oracle.note == "That threshold would be 0.700."
+    assert oracle.rows.iloc[0].tolist() == ["AUC", "0.990 [0.940, 1.040]"]
     assert "0.990" not in str(section(report, "At a glance").tables[0].rows.to_numpy())
     assert "0.990" not in str(section(report, "Results").tables[0].rows.to_numpy())
+
+
+def test_a_splits_further_numbers_are_listed_with_it(make: Make) -> None:
+    metrics = {"test/auc": 0.5, "test/unsure/share": 0.25, "test/generator/x/auc": 0.5,
+               "best/val/unsure/share": 0.125}  # fmt: skip
+    parts = section(build(make(TRAINED, metrics=metrics)), "Results").sections
+    for part, value in ((parts[0], "0.250"), (parts[2], "0.125")):
+        name = part.title.removeprefix("Images of ")
+        rows = table(part, f"{name}: further numbers").rows
+        assert rows.to_numpy().tolist() == [["unsure/share", value]]
 
 
 def test_figures_are_described_by_their_main_number(make: Make) -> None:
@@ -148,10 +163,31 @@ def test_what_is_not_recorded_is_not_claimed(make: Make) -> None:
 
 
 def test_an_evaluation_says_how_its_images_overlap_with_training(make: Make) -> None:
-    rows = pd.DataFrame([("sources shared with training", "3 of 10")], columns=["fact", "value"])
+    rows = pd.DataFrame(
+        [("x", "sources shared with train", "3 of 10 images", True),
+         ("", "images the detector was trained on", "not known", False)],
+        columns=["split", "fact", "value", "warning"],
+    )  # fmt: skip
     files = {"evaluation/x.csv": overall(), "evaluation/held_out.csv": rows}
-    report = build(make(files, tags={"synthdetect.kind": "evaluate"}))
-    assert facts(report)["sources shared with training"] == "3 of 10"
+    params = {"decision.from": "as the model's card says"}
+    metrics = {"decision/threshold": 0.25, "decision/slope": 2.0}
+    made = make(files, tags={"synthdetect.kind": "evaluate"}, params=params, metrics=metrics)
+    report = build(made)
+    assert facts(report) == {
+        "threshold": "0.250",
+        "slope": "2.000",
+        "threshold and calibration are": "as the model's card says",
+        "x: sources shared with train": "3 of 10 images",
+        "images the detector was trained on": "not known",
+    }
+    held = section(report, "What was held out, and what was not")
+    assert held.warnings == ("x: sources shared with train: 3 of 10 images.",)
+
+
+def test_what_an_audit_warns_of_is_said_first(make: Make) -> None:
+    findings = pd.DataFrame({"severity": ["warning", "note"], "name": ["sizes", "modes"]})
+    shown = section(build(make({"audit/findings.csv": findings})), "Data audit")
+    assert shown.warnings == ("The audit warns of sizes.",)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +229,7 @@ def test_a_cross_validation_shows_its_folds(make: Make) -> None:
         ["AUC", "0.600", "0.800", "0.700 ± 0.141"],
         ["a/b: AUC", "0.500", "0.700", "0.600 ± 0.141"],
     ]
-    runs = table(shown, "Runs inside this one").rows
+    runs = table(section(report, "Runs inside this one"), "Each run").rows
     assert runs["run id"].tolist() == ["id-fold 1", "id-fold 2"]
     assert runs["chosen epoch"].tolist() == ["3", ""]
     assert shown.figures[0].alt.endswith("AUC of the folds 0.700 ± 0.141")
@@ -234,7 +270,7 @@ def test_each_known_table_has_its_section(make: Make, path: str, title: str) -> 
 @pytest.mark.parametrize(
     ("path", "title"),
     [("figures/regimes/effects.png", "Regimes"), ("figures/audit/sizes.png", "Data audit"),
-     ("figures/robustness/jpeg.png", "Robustness"), ("explanations/a.png", "Further")],
+     ("figures/robustness/jpeg.png", "Robustness"), ("odd/a.png", "Further")],
 )  # fmt: skip
 def test_each_figure_has_its_section(make: Make, path: str, title: str) -> None:
     assert len(section(build(make({path: png()})), title).figures) == 1
@@ -258,6 +294,14 @@ def test_nothing_a_run_has_goes_without_a_word(make: Make) -> None:
         ["some/model.safetensors", ""],
     ]
     assert table(further, "evaluation/odd.csv").rows.to_numpy().tolist() == [["auc", "<b>"]]
+
+
+def test_single_pictures_of_a_sheet_are_counted_and_not_shown(make: Make) -> None:
+    files = {f"explain/test/hits/{i}.png": png() for i in range(20)}
+    further = section(build(make({**files, "explain/one.png": png()})), "Further")
+    assert further.figures == ()
+    named = table(further, "Artifacts that are not shown here").rows["artifact"].tolist()
+    assert named == ["explain/one.png", "explain/test/hits/ (20 files)"]
 
 
 def test_a_long_table_is_cut_and_says_so(make: Make) -> None:

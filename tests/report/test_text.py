@@ -43,6 +43,12 @@ def test_columns_that_belong_together_become_one() -> None:
     ]
 
 
+def test_bounds_without_a_name_belong_to_the_column_before_them() -> None:
+    table = pd.DataFrame({"factor": ["data"], "effect": ["0.1"], "low": ["0"], "high": ["0.2"]})
+    assert readable(table).to_numpy().tolist() == [["data", "0.100 [0.000, 0.200]"]]
+    assert list(readable(pd.DataFrame({"low": ["1"], "high": ["2"]}))) == ["low", "high"]
+
+
 def test_text_where_numbers_are_expected_stays_as_it_is() -> None:
     table = pd.DataFrame({"auc": ["0.51234", "high"], "auc_low": ["0", "1"], "auc_high": ["1", "1"],
                           "sum": ["1_000", "infinity"]})  # fmt: skip
