@@ -24,6 +24,7 @@ from synthdetect.config import (
     PredictOptions,
     PromoteOptions,
     RegimesOptions,
+    ReportOptions,
     TrainOptions,
     option_name,
 )
@@ -84,6 +85,12 @@ COMMANDS: dict[str, Command] = {
         "synthdetect.commands.audit:audit_data",
         "find what in the data gives the labels away",
         project=True,
+    ),
+    "report": Command(
+        ReportOptions,
+        "synthdetect.commands.report:report",
+        "a run's results as one page",
+        positional=("run_id",),
     ),
     "check-submission": Command(
         CheckSubmissionOptions,

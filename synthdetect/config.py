@@ -554,6 +554,14 @@ class EvaluateOptions(DecisionOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class ReportOptions(Options):
+    """Make a run's report, a page that needs nothing else, and put it among the run's artifacts."""
+
+    run_id: str = Field(description="the run")
+    output: str = Field("", description="file to write the page to as well")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class CheckSubmissionOptions(Options):
     """Find every fault of a MediaEval run file (image_id,prob,label,threshold), whoever wrote it.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from synthdetect.commands.children import Part, train_parts
+from synthdetect.commands.report import write_report
 from synthdetect.commands.train import announce, begin, tags
 from synthdetect.config import CvOptions
 from synthdetect.console import console, table
@@ -71,6 +72,7 @@ def cross_validate(options: CvOptions) -> None:
         if options.refit:
             _refit(run, options, prepared, device, final)
     console.print(f"run          {run.id}")
+    write_report(run.id)
 
 
 def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:

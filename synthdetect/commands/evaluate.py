@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import EvaluateOptions
 from synthdetect.console import console, counting, table
@@ -93,6 +94,7 @@ def evaluate_detector(options: EvaluateOptions) -> None:
         if not options.predictions:
             scoring.discard()
         run.describe(summary_markdown(evaluations))
+    write_report(run.id)
     run.client.download_artifacts(run.id, "", options.output)
     shown = summary_rows(evaluations)
     table("Results", list(shown.columns), [list(map(str, row)) for row in shown.to_numpy()])

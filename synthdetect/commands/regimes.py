@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from synthdetect.commands.children import Part, train_parts
+from synthdetect.commands.report import write_report
 from synthdetect.commands.resuming import recorded, require_same_data
 from synthdetect.commands.train import announce, tags
 from synthdetect.config import AUGMENTATIONS, RegimesOptions, TrainOptions
@@ -77,6 +78,7 @@ def study_regimes(options: RegimesOptions) -> None:
         else:
             _conclude_tables(run, options, runs)
     console.print(f"run          {run.id}")
+    write_report(run.id)
 
 
 def _narrow(options: RegimesOptions, manifest: Manifest) -> tuple[str, ...]:

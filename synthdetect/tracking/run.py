@@ -274,7 +274,7 @@ def open_run(
         with undisturbed():
             mlflow.end_run(RunStatus.to_string(status))
             if status == RunStatus.KILLED and project_run:
-                _keep_killed(run.id)
+                keep_status(run.id)
 
 
 def _show_as_model_training(run: Run) -> None:
@@ -307,14 +307,17 @@ def _point_to(run_id: str, resume: str) -> None:
     client.update_run(run_id, name=f"resume of {resume}")
 
 
-def _keep_killed(run_id: str) -> None:
-    """Have a run still be KILLED after `mlflow run` has called it FAILED, as it does on Ctrl-C.
+def keep_status(run_id: str) -> None:
+    """Have a run keep its status though this process exits with another than 0 under `mlflow run`.
 
     MLflow 3.17 means to leave a status alone that the program has set, but compares a name with
     numbers and overwrites it. It writes when this process has ended, so a process of its own waits.
     """
+    run = MlflowClient().get_run(run_id)
+    if run.data.tags.get("mlflow.source.type") != "PROJECT":
+        return  # nobody else writes its status
     subprocess.Popen(
-        [sys.executable, "-m", "synthdetect.tracking.killed", run_id],
+        [sys.executable, "-m", "synthdetect.tracking.status", run_id, run.info.status],
         start_new_session=True,  # out of reach of the next Ctrl-C
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

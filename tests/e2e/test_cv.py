@@ -54,6 +54,7 @@ def test_killed_damaged_mended_and_finished(platform: Platform, small_table: pd.
     client = platform.client()
     done = client.get_run(parent.info.run_id)
     assert done.info.status == "FINISHED"
+    assert "report.html" in [item.path for item in client.list_artifacts(done.info.run_id)]
     for fold in ("1", "2", "3"):
         steps = [p.step for p in client.get_metric_history(after[fold].info.run_id, "val/auc")]
         assert steps == [1, 2]

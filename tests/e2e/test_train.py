@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -192,12 +193,13 @@ def test_mlflow_run_fails_for_an_unknown_parameter(platform: Platform) -> None:
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium (.ci/run installs it)")
-def test_a_browser_shows_the_run_its_results_and_its_figures(
+def test_a_browser_shows_the_run_its_results_its_figures_and_its_report(
     platform: Platform, finished: Run
 ) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    assert platform.run(sys.executable, "-m", "synthdetect", "report", finished.info.run_id) == 0
     store = platform.environment["MLFLOW_TRACKING_URI"]
     server = platform.start(
         "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)
@@ -217,6 +219,15 @@ def test_a_browser_shows_the_run_its_results_and_its_figures(
             picture = page.locator("img[src^='blob:'], img[src*='get-artifact']").first
             expect(picture).to_be_visible(timeout=30_000)
             assert picture.evaluate("image => image.naturalWidth") > 500
+            page.get_by_text("report.html", exact=True).first.click()
+            report = page.frame_locator("iframe[src^='blob:']")
+            expect(report.get_by_role("rowheader", name="realsr_df2k").first).to_be_attached(
+                timeout=30_000
+            )
+            results = report.get_by_role("heading", name="Results")
+            expect(results).not_to_be_in_viewport()
+            report.get_by_role("link", name="Results").press("Enter")
+            expect(results).to_be_in_viewport()
             browser.close()
     finally:
         end(server, signal.SIGTERM)

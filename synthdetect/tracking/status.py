@@ -1,6 +1,6 @@
-"""A process that waits for `mlflow run` to call a run FAILED, and calls it KILLED again.
+"""A process that waits for `mlflow run` to call a run FAILED, and says again what it truly is.
 
-See `synthdetect.tracking.run._keep_killed`.
+See `synthdetect.tracking.run.keep_status`.
 """
 
 import sys
@@ -11,16 +11,16 @@ from mlflow.tracking import MlflowClient
 _SECONDS = 60
 
 
-def main(run_id: str) -> None:
+def main(run_id: str, status: str) -> None:
     """Wait for the status to change, up to a minute, and set it back."""
     client = MlflowClient()
     end = time.monotonic() + _SECONDS
     while time.monotonic() < end:
-        if client.get_run(run_id).info.status != "KILLED":
-            client.set_terminated(run_id, "KILLED")
+        if client.get_run(run_id).info.status != status:
+            client.set_terminated(run_id, status)
             return
         time.sleep(0.2)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

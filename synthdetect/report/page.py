@@ -1,0 +1,164 @@
+"""A report as data, and as one self-contained page of HTML.
+
+Nothing here knows what is reported. Whatever text a report holds is escaped and cleaned when the
+page is written, so that no name of a file or generator can do anything to who reads it. The page
+needs no other file, and its policy lets the browser load none, nor run any script but `report.js`.
+"""
+
+import base64
+import hashlib
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from synthdetect.report.text import UNDEFINED, clean
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NUMBER = re.compile(rf"({UNDEFINED}|[+-]?[\d.]+(e[+-]\d+)?( \[.*\]| ± .*)?)?")
+_LONG, _LONG_WORD = 24, 16  # characters of a cell, of a head's word, that may break anywhere
+_WIDE_FIGURE, _WIDE_TABLE, _WIDE_FACT = 750, 8, 24  # pixels, columns, characters
+_ONE_PAGE = 20  # rows of a table that paper does not divide
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        caption: what it shows.
+        rows: as they are to be read; the first column names the row.
+        note: what stands under it.
+    """
+
+    caption: str
+    rows: pd.DataFrame
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture.
+
+    Attributes:
+        caption: what it shows.
+        alt: the same for who cannot see it, with its main number.
+        png: the file's content.
+    """
+
+    caption: str
+    alt: str
+    png: bytes
+
+    def __post_init__(self) -> None:
+        if not is_png(self.png):
+            raise ValueError(f"{self.caption}: not a PNG file")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, from the file's head."""
+        width, height = struct.unpack(">II", self.png[16:24])
+        return width, height
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: warnings, paragraphs, tables, figures, then smaller sections."""
+
+    title: str
+    warnings: tuple[str, ...] = ()
+    paragraphs: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    sections: tuple["Section", ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing."""
+        parts = (self.warnings, self.paragraphs, self.tables, self.figures)
+        return not any(parts) and all(section.is_empty for section in self.sections)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole page.
+
+    Attributes:
+        title: its heading.
+        subtitle: under it.
+        facts: what identifies the run, by name.
+        warnings: what a reader must know first.
+        sections: in order.
+    """
+
+    title: str
+    subtitle: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    sections: tuple[Section, ...] = ()
+
+
+def is_png(content: bytes) -> bool:
+    """Whether a file's content begins as a PNG does."""
+    return content.startswith(_PNG) and len(content) > 24
+
+
+def render(report: Report) -> str:
+    """The page's HTML."""
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_cleaned,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"data_uri": _data_uri, "kinds": _kinds}
+    environment.tests |= {
+        "wide_figure": lambda figure: figure.size[0] > _WIDE_FIGURE,
+        "wide_table": lambda table: table.rows.shape[1] > _WIDE_TABLE,
+        "short_table": lambda table: len(table.rows) <= _ONE_PAGE,
+        "long_word": lambda text: any(len(word) > _LONG_WORD for word in text.split()),
+        "wide_fact": lambda value: len(value) > _WIDE_FACT,
+    }
+    css, script = (
+        (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(css)}'; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template("report.html.jinja").render(
+        report=report, css=Markup(css), script=Markup(script), policy=Markup(policy)
+    )
+
+
+def _digest(text: str) -> str:
+    """How a policy names the one text that it allows."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _cleaned(value: Any) -> Any:
+    return clean(value) if type(value) is str else value  # Markup is this file's own
+
+
+def _data_uri(png: bytes) -> Markup:
+    return Markup("data:image/png;base64,") + base64.b64encode(png).decode()
+
+
+def _kinds(rows: pd.DataFrame) -> list[str]:
+    """Of each column, the class that says how its cells are set: number, long or text."""
+    return [_kind(rows.iloc[:, place].tolist()) for place in range(rows.shape[1])]
+
+
+def _kind(cells: list[str]) -> str:
+    if any(cells) and all(_NUMBER.fullmatch(cell) for cell in cells):
+        return "number"
+    return "long" if any(len(cell) > _LONG for cell in cells) else "text"

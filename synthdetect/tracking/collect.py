@@ -1,0 +1,112 @@
+"""A run as plain data, out of MLflow; and a page put among a run's artifacts."""
+
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import mlflow
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from synthdetect.errors import UserError
+from synthdetect.report.record import READ, Child, Record
+
+
+@contextmanager
+def collected(run_id: str) -> Iterator[Record]:
+    """Everything a report needs of a run, its small artifacts in a folder that goes away after.
+
+    Raises:
+        UserError: there is no such run, or it is deleted.
+    """
+    client = MlflowClient()
+    run = _run(client, run_id)
+    sizes = _sizes(client, run_id, "")
+    begin, end = run.info.start_time, run.info.end_time
+    with tempfile.TemporaryDirectory() as folder:
+        _download(client, run_id, [path for path in sizes if path.endswith(READ)], Path(folder))
+        yield Record(
+            **vars(_child(run)),
+            started=datetime.fromtimestamp(begin / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            seconds=(end - begin) / 1000 if end else math.nan,
+            sizes=sizes,
+            folder=Path(folder),
+            children=tuple(map(_child, _children(client, run))),
+        )
+
+
+def log_page(run_id: str, html: str, path: str) -> str:
+    """Put a page among the artifacts of a run, even of one that has ended.
+
+    Returns:
+        The page's URI.
+    """
+    client = MlflowClient()
+    client.log_text(run_id, html, path)
+    return f"{client.get_run(run_id).info.artifact_uri}/{path}"
+
+
+def _run(client: MlflowClient, run_id: str) -> MlflowRun:
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise UserError(
+            f"no run {run_id!r} in {mlflow.get_tracking_uri()}. "
+            "Set MLFLOW_TRACKING_URI to the store that has it."
+        ) from error
+    if run.info.lifecycle_stage != "active":
+        raise UserError(f"run {run_id} is deleted; restore it first.")
+    return run
+
+
+def _sizes(client: MlflowClient, run_id: str, folder: str) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for item in client.list_artifacts(run_id, folder or None):
+        if item.is_dir:
+            sizes |= _sizes(client, run_id, item.path)
+        else:
+            sizes[item.path] = item.file_size or 0
+    return sizes
+
+
+def _download(client: MlflowClient, run_id: str, paths: list[str], folder: Path) -> None:
+    """Put artifacts under their paths in a folder; a client alone may leave out their folders."""
+    for path in paths:
+        parts = PurePosixPath(path)
+        if parts.is_absolute() or ".." in parts.parts:
+            continue  # no store should name it, and none may write elsewhere
+        target = folder / parts
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as elsewhere:
+            shutil.move(client.download_artifacts(run_id, path, elsewhere), target)
+
+
+def _children(client: MlflowClient, run: MlflowRun) -> list[MlflowRun]:
+    found: list[MlflowRun] = []
+    token = None
+    while token is None or token:
+        page = client.search_runs(
+            [run.info.experiment_id],
+            f"tags.`mlflow.parentRunId` = '{run.info.run_id}'",
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        found += page
+        token = page.token or ""
+    return found
+
+
+def _child(run: MlflowRun) -> Child:
+    return Child(
+        id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        params=run.data.params,
+        metrics=run.data.metrics,
+        tags=run.data.tags,
+    )

@@ -1,0 +1,385 @@
+"""Which section shows what of a run."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from synthdetect.evaluation.metrics import METRICS
+from synthdetect.report.contents import KINDS, build
+from synthdetect.report.page import Report, Section, Table, render
+from synthdetect.report.record import Child
+from tests.report.conftest import HOSTILE, Make, generators, overall, png
+
+COUNTS = pd.DataFrame(
+    [("control", "real", "", 24), ("test", "real", "", 40), ("test", "synthetic", "new", 20),
+     ("train", "real", "", 80), ("train", "synthetic", "old", 80), ("val", "real", "", 9)],
+    columns=["split", "label", "generator", "images"],
+)  # fmt: skip
+MANIFEST = pd.DataFrame(
+    [("a", 0, "train", "", "s1", "h1"), ("b", 1, "train", "old", "s1", "h2"),
+     ("c", 0, "val", "", "s2", "h3"), ("d", 1, "test", "new", "s3", "h4"),
+     ("e", 0, "test", "", "s4", "h5"), ("f", 0, "control", "", "s4", "h6")],
+    columns=["path", "label", "split", "generator", "source_id", "sha256"],
+)  # fmt: skip
+TRAINED = {
+    "evaluation/test.csv": overall(),
+    "evaluation/val.csv": overall(0.95 - 0.05),
+    "evaluation/control.csv": overall().assign(value=""),
+    "evaluation/test_generators.csv": generators(("new", "old")),
+    "predictions/test.csv": MANIFEST,
+    "data/counts.csv": COUNTS,
+    "data/manifest.csv": MANIFEST,
+    "model/card.json": json.dumps({"provenance": {"training_generators": ["old"]}}),
+    "figures/test/roc.png": png(),
+    "figures/test/generators.png": png(),
+    "figures/learning_curves.png": png(),
+}
+
+
+def section(report: Report, title: str) -> Section:
+    (found,) = [s for s in report.sections if s.title == title]
+    return found
+
+
+def table(holder: Section, caption: str) -> Table:
+    (found,) = [t for t in holder.tables if t.caption == caption]
+    return found
+
+
+def facts(report: Report) -> dict[str, str]:
+    rows = table(section(report, "What was held out, and what was not"), "As the run recorded it")
+    return dict(rows.rows.to_numpy().tolist())
+
+
+def test_a_training_run_has_its_sections_in_order(make: Make) -> None:
+    report = build(make(TRAINED, tags={"synthdetect.kind": "train"}, params={"optim.lr": "0.1"}))
+    assert report.title == "Training run"
+    assert [s.title for s in report.sections] == [
+        "At a glance", "What was held out, and what was not", "Results", "Data", "Training",
+        "Options", "Further",
+    ]  # fmt: skip
+    assert [s.title for s in section(report, "Results").sections] == [
+        "Images of test", "Images of control", "Images of val"
+    ]  # fmt: skip
+
+
+def test_the_main_metrics_are_at_a_glance(make: Make) -> None:
+    report = build(make(TRAINED, metrics={"control/auc_against_real": 0.98204}))
+    rows = table(section(report, "At a glance"), "Main metrics").rows.set_index("split")
+    assert rows.loc["test", "AUC"] == "0.893 [0.843, 0.943]"
+    assert rows.loc["test", "images"] == "6"
+    assert rows.loc["control", "AUC"] == "undefined"
+    assert rows.loc["control", "AUC against real"] == "0.982"
+
+
+def test_every_metric_is_there_with_its_definition(make: Make) -> None:
+    rows = section(build(make(TRAINED)), "Results").tables[0].rows
+    assert list(rows["what it is"]) == list(METRICS.values())
+    assert list(rows.columns) == ["metric", "test", "control", "val", "what it is"]
+
+
+def test_unseen_generators_are_marked_and_all_together_only_have_an_auc(make: Make) -> None:
+    together = pd.DataFrame(
+        {"generator": ["(mean)"], "images": 40, "auc": 0.52, "auc_low": 0.4, "auc_high": 0.9}
+    )
+    rows = pd.concat([generators(("new", "old")), together])
+    files = {**TRAINED, "evaluation/test_generators.csv": rows}
+    (shown,) = section(build(make(files)), "Results").sections[0].tables
+    columns = ["generator", "in training", "AUC [95 %]", "ECE"]
+    assert shown.rows[columns].to_numpy().tolist() == [
+        ["new", "no", "0.500 [0.400, 0.900]", "0.250"],
+        ["old", "yes", "0.510 [0.400, 0.900]", "0.250"],
+        ["(mean)", "", "0.520 [0.400, 0.900]", ""],
+    ]
+    assert "Brier score" not in shown.rows
+    assert "Further metrics are in evaluation/test_generators.csv" in shown.note
+
+
+def test_an_oracle_threshold_is_never_shown_as_a_result(make: Make) -> None:
+    files = {**TRAINED, "evaluation/test_oracle.csv": overall(0.99)}
+    report = build(make(files, metrics={"test/oracle/threshold": 0.7, "test/oracle/f1": 0.99}))
+    oracle = section(report, "Results").sections[0].tables[-1]
+    assert oracle.caption == "test: oracle threshold, chosen on these very images: not a result"
+    assert oracle.note == "That threshold would be 0.700."
+    assert oracle.rows.iloc[0].tolist() == ["AUC", "0.990 [0.940, 1.040]"]
+    assert "0.990" not in str(section(report, "At a glance").tables[0].rows.to_numpy())
+    assert "0.990" not in str(section(report, "Results").tables[0].rows.to_numpy())
+
+
+def test_a_splits_further_numbers_are_listed_with_it(make: Make) -> None:
+    metrics = {"test/auc": 0.5, "test/unsure/share": 0.25, "test/generator/x/auc": 0.5,
+               "best/val/unsure/share": 0.125}  # fmt: skip
+    parts = section(build(make(TRAINED, metrics=metrics)), "Results").sections
+    for part, value in ((parts[0], "0.250"), (parts[2], "0.125")):
+        name = part.title.removeprefix("Images of ")
+        rows = table(part, f"{name}: further numbers").rows
+        assert rows.to_numpy().tolist() == [["unsure/share", value]]
+
+
+def test_figures_are_described_by_their_main_number(make: Make) -> None:
+    drawn = section(build(make(TRAINED)), "Results").sections[0].figures
+    assert [figure.alt for figure in drawn] == [
+        "ROC curve: synthetic images found by real images called synthetic, test: "
+        "AUC 0.893 [0.843, 0.943]",
+        "AUC of each generator, test: lowest generator new 0.500, highest generator old 0.510",
+    ]
+
+
+def test_what_was_held_out_comes_from_the_manifest(make: Make) -> None:
+    report = build(make(TRAINED, tags={"synthdetect.kind": "train"}))
+    known = facts(report)
+    assert known["images of each split"] == "train: 160, val: 9, test: 60, control: 24"
+    assert known["sources of each split"] == "train: 1, val: 1, test: 2, control: 1"
+    assert known["sources in training or validation, and in another split or fold"] == "none"
+    assert known["sources shared among splits that only report"] == "test and control: 1"
+    assert known["generators trained on"] == "old"
+    assert known["generators of test never trained on"] == "new"
+    held = section(report, "What was held out, and what was not")
+    assert held.warnings == ()
+    assert "chosen on the validation images alone" in held.paragraphs[0]
+
+
+def test_a_source_on_both_sides_is_a_warning(make: Make) -> None:
+    leaking = MANIFEST.assign(source_id=["s1", "s1", "s2", "s1", "s4", "s4"])
+    report = build(make({**TRAINED, "data/manifest.csv": leaking}))
+    (warning,) = section(report, "What was held out, and what was not").warnings
+    assert warning.startswith("Sources are on both sides (train and test: 1)")
+
+
+def test_the_same_content_in_two_splits_counts_as_a_shared_source(make: Make) -> None:
+    leaking = MANIFEST.assign(source_id="", sha256=["h1", "h2", "h3", "h4", "h1", "h6"])
+    report = build(make({**TRAINED, "data/manifest.csv": leaking}))
+    assert section(report, "What was held out, and what was not").warnings
+    assert facts(report)["how sources are known"].startswith("0% of the images")
+
+
+def test_what_is_not_recorded_is_not_claimed(make: Make) -> None:
+    report = build(make({"evaluation/test.csv": overall()}, tags={"synthdetect.kind": "other"}))
+    assert facts(report) == {"sources shared with training": "not recorded"}
+    assert section(report, "What was held out, and what was not").paragraphs == ()
+
+
+def test_an_evaluation_says_how_its_images_overlap_with_training(make: Make) -> None:
+    rows = pd.DataFrame(
+        [("x", "sources shared with train", "3 of 10 images", True),
+         ("", "images the detector was trained on", "not known", False)],
+        columns=["split", "fact", "value", "warning"],
+    )  # fmt: skip
+    files = {"evaluation/x.csv": overall(), "evaluation/held_out.csv": rows}
+    params = {"decision.from": "as the model's card says"}
+    metrics = {"decision/threshold": 0.25, "decision/slope": 2.0}
+    made = make(files, tags={"synthdetect.kind": "evaluate"}, params=params, metrics=metrics)
+    report = build(made)
+    assert facts(report) == {
+        "threshold": "0.250",
+        "slope": "2.000",
+        "threshold and calibration are": "as the model's card says",
+        "x: sources shared with train": "3 of 10 images",
+        "images the detector was trained on": "not known",
+    }
+    held = section(report, "What was held out, and what was not")
+    assert held.warnings == ("x: sources shared with train: 3 of 10 images.",)
+
+
+def test_what_an_audit_warns_of_is_said_first(make: Make) -> None:
+    findings = pd.DataFrame({"severity": ["warning", "note"], "name": ["sizes", "modes"]})
+    shown = section(build(make({"audit/findings.csv": findings})), "Data audit")
+    assert shown.warnings == ("The audit warns of sizes.",)
+
+
+@pytest.mark.parametrize(
+    ("finetune", "said"), [("0.0", "none"), ("0.2", "20% of them"), ("2000.0", "2000 images")]
+)
+def test_moved_validation_images_are_named(make: Make, finetune: str, said: str) -> None:
+    report = build(make({}, params={"data.finetune": finetune, "data.supplement": "more/x"}))
+    assert facts(report)["validation images moved to training"] == said
+    assert facts(report)["further training data"] == "more/x"
+
+
+def child(name: str, seed: str, **facts: Any) -> Child:
+    known: dict[str, Any] = {"status": "FINISHED", "metrics": {}, "tags": {}}
+    return Child(id=f"id-{name}", name=name, params={"optim.seed": seed}, **{**known, **facts})
+
+
+def test_one_seed_is_called_one_and_several_are_counted(make: Make) -> None:
+    one = make({}, params={"optim.seed": "42"})
+    assert "one alone" in facts(build(one))["random seed"]
+    several = replace(one, children=(child("a", "1"), child("b", "2")))
+    assert facts(build(several))["random seeds"] == "3: 1, 2, 42"
+
+
+def test_a_cross_validation_shows_its_folds(make: Make) -> None:
+    folds = pd.DataFrame(
+        {"fold": [1, 2], "best/epoch": [3.0, 4.0], "best/val/auc": [0.6, 0.8],
+         "best/val/nll": [0.1, 0.2], "best/val/generator/a/b/auc": [0.5, 0.7],
+         "best/val/generator/a/b/recall": [0.1, 0.2], "test/auc": [0.4, 0.4]}
+    )  # fmt: skip
+    oof = MANIFEST.assign(fold=[1, 1, 2, 2, 1, 2])
+    files = {"cv/folds.csv": folds, "evaluation/oof.csv": overall(), "predictions/oof.csv": oof,
+             "figures/folds.png": png()}  # fmt: skip
+    inside = (child("fold 1", "1", metrics={"best/epoch": 3.0}), child("fold 2", "1"))
+    metrics = {"cv/auc/mean": 0.7, "cv/auc/std": 0.14142}
+    made = make(files, tags={"synthdetect.kind": "cv"}, metrics=metrics, children=inside)
+    report = build(made)
+    shown = section(report, "Folds")
+    assert table(shown, "Images that each fold held out").rows.to_numpy().tolist() == [
+        ["AUC", "0.600", "0.800", "0.700 ± 0.141"],
+        ["a/b: AUC", "0.500", "0.700", "0.600 ± 0.141"],
+    ]
+    runs = table(section(report, "Runs inside this one"), "Each run").rows
+    assert runs["run id"].tolist() == ["id-fold 1", "id-fold 2"]
+    assert runs["chosen epoch"].tolist() == ["3", ""]
+    assert shown.figures[0].alt.endswith("AUC of the folds 0.700 ± 0.141")
+    # Source s4 is in both folds.
+    assert section(report, "What was held out, and what was not").warnings == (
+        "Sources are on both sides (fold 1 and fold 2: 1): numbers on these are too good.",
+    )
+
+
+SOME = pd.DataFrame({"name": ["x"], "auc": [0.5]})
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("regimes/tables.csv", "Regimes"),
+        ("regimes/effects.csv", "Regimes"),
+        ("sweep/comparison.csv", "Sweep"),
+        ("sweep/verdicts.csv", "Sweep"),
+        ("evaluation/robustness.csv", "Robustness"),
+        ("evaluation/conditions.csv", "Robustness"),
+        ("audit/findings.csv", "Data audit"),
+        ("audit/sizes.csv", "Data audit"),
+        ("data/excluded.csv", "Data"),
+        ("predictions/unreadable.csv", "Predictions"),
+        ("anything/else.csv", "Further"),
+        ("evaluation/unheard_of.csv", "Further"),
+    ],
+)
+def test_each_known_table_has_its_section(make: Make, path: str, title: str) -> None:
+    report = build(make({path: SOME}))
+    shown = section(report, title).tables[0]
+    assert shown.rows.to_numpy().tolist() == [["x", "0.500"]]
+    further = [s for s in report.sections if s.title == "Further"]
+    assert len(further) == (title == "Further")
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [("figures/regimes/effects.png", "Regimes"), ("figures/audit/sizes.png", "Data audit"),
+     ("figures/robustness/jpeg.png", "Robustness"), ("odd/a.png", "Further")],
+)  # fmt: skip
+def test_each_figure_has_its_section(make: Make, path: str, title: str) -> None:
+    assert len(section(build(make({path: png()})), title).figures) == 1
+
+
+def test_nothing_a_run_has_goes_without_a_word(make: Make) -> None:
+    long = pd.DataFrame({"x": range(1000)})
+    files = {
+        "some/long.csv": long, "predictions/test.csv": MANIFEST, "some/model.safetensors": b"0" * 9,
+        "figures/broken.png": b"no picture", "evaluation/empty.csv": "\n",
+        "evaluation/odd.csv": pd.DataFrame({"metric": ["auc"], "value": ["<b>"]}),
+        "report.html": "<p>an earlier one",
+    }  # fmt: skip
+    further = section(build(make(files)), "Further")
+    named = table(further, "Artifacts that are not shown here").rows
+    assert named[["artifact", "rows"]].to_numpy().tolist() == [
+        ["evaluation/empty.csv", "0"],
+        ["figures/broken.png", ""],
+        ["predictions/test.csv", "6"],
+        ["some/long.csv", "1,000"],
+        ["some/model.safetensors", ""],
+    ]
+    assert table(further, "evaluation/odd.csv").rows.to_numpy().tolist() == [["auc", "<b>"]]
+
+
+def test_single_pictures_of_a_sheet_are_counted_and_not_shown(make: Make) -> None:
+    files = {f"explain/test/hits/{i}.png": png() for i in range(20)}
+    further = section(build(make({**files, "explain/one.png": png()})), "Further")
+    assert further.figures == ()
+    named = table(further, "Artifacts that are not shown here").rows["artifact"].tolist()
+    assert named == ["explain/one.png", "explain/test/hits/ (20 files)"]
+
+
+def test_a_long_table_is_cut_and_says_so(make: Make) -> None:
+    findings = pd.DataFrame({"name": [f"f{i}" for i in range(150)]})
+    shown = section(build(make({"audit/findings.csv": findings})), "Data audit").tables[0]
+    assert len(shown.rows) == 100
+    assert shown.note == "The first 100 of 150 rows; all are in audit/findings.csv."
+
+
+def test_metrics_without_a_section_are_listed(make: Make) -> None:
+    report = build(make({}, metrics={"odd/number": 0.25, "system/x": 1.0, "train/loss": 0.5}))
+    rows = table(section(report, "Further"), "Further numbers").rows
+    assert rows.to_numpy().tolist() == [["odd/number", "0.250"]]
+
+
+def test_options_are_listed_once_each(make: Make) -> None:
+    params = {"lr": "1e-3", "optim.lr": "0.001", "data.supplement": "", "version.torch": "2"}
+    (shown,) = section(build(make({}, params=params)), "Options").tables
+    assert shown.rows.to_numpy().tolist() == [["optim.lr", "0.001"], ["data.supplement", "none"]]
+
+
+def test_the_top_says_what_made_the_run(make: Make) -> None:
+    params = {"data.digest": "d1", "version.torch": "2.14", "hardware.name": "a chip",
+              "hardware.kind": "cpu", "model.start": "random"}  # fmt: skip
+    tags = {"git.commit": "c0ffee", "git.dirty": "true", "synthdetect.command": "synthdetect train",
+            "synthdetect.error": "it broke"}  # fmt: skip
+    report = build(make({}, params=params, tags=tags, status="FAILED"))
+    assert report.facts["Git commit"] == "c0ffee with uncommitted changes"
+    assert report.facts["Device"] == "a chip, cpu"
+    assert report.facts["Versions"] == "torch 2.14"
+    assert report.facts["Took"] == "1 min 01 s"
+    assert report.warnings[0] == "This run is FAILED; what it logged until then follows. it broke"
+    assert "uncommitted" in report.warnings[1]
+    assert "random weights" in report.warnings[2]
+
+
+def test_a_parent_takes_device_and_versions_from_what_is_inside_it(make: Make) -> None:
+    inside = child("fold 1", "1")
+    inside = replace(inside, params={"hardware.name": "a chip", "version.torch": "2.14"})
+    report = build(make({}, children=(inside, child("fold 2", "1", status="FAILED"))))
+    assert (report.facts["Device"], report.facts["Versions"]) == ("a chip", "torch 2.14")
+    assert report.warnings == ("Runs inside it that did not finish: fold 2.",)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "unheard of", ""])
+def test_any_kind_of_run_even_an_empty_one_has_a_report(make: Make, kind: str) -> None:
+    assert render(build(make({}, tags={"synthdetect.kind": kind}))).startswith("<!DOCTYPE html>")
+
+
+def test_no_secret_reaches_the_page_from_anywhere(make: Make) -> None:
+    uri = "postgresql://anna:hunter2@db/x?token=hunter2"
+    files = {"audit/findings.csv": pd.DataFrame({"name": [uri], uri: [uri]}),
+             "evaluation/test_generators.csv": generators((uri,)),
+             "evaluation/test.csv": overall()}  # fmt: skip
+    made = make(
+        files,
+        name=uri,
+        status="FAILED",
+        params={"data.data": uri, "optim.seed": uri, "hardware.name": uri},
+        tags={"synthdetect.error": uri, "synthdetect.command": f"synthdetect train --data={uri}",
+              "synthdetect.kind": uri, "synthdetect.data": uri},
+        metrics={f"x/{uri}": 1.0},
+        children=(child(uri, uri),),
+    )  # fmt: skip
+    html = render(build(made))
+    assert "hunter2" not in html
+    assert "anna" not in html
+
+
+def test_names_that_look_like_numbers_or_gaps_stay_names(make: Make) -> None:
+    table = generators(("1.50", "nan", "NA", "007"))
+    files = {"evaluation/test.csv": overall(), "evaluation/test_generators.csv": table}
+    (shown,) = section(build(make(files)), "Results").sections[0].tables
+    assert shown.rows["generator"].tolist() == ["1.50", "nan", "NA", "007"]
+
+
+def test_hostile_names_are_found_again_in_the_tables(make: Make) -> None:
+    names = tuple(name for name in HOSTILE if "\x00" not in name)
+    files = {"evaluation/test.csv": overall(), "evaluation/test_generators.csv": generators(names)}
+    (shown,) = section(build(make(files)), "Results").sections[0].tables
+    assert shown.rows["generator"].tolist() == list(names)
