@@ -85,10 +85,13 @@ class Preprocess:
         Raises:
             BadImage: the bytes are no readable image.
         """
-        geometry = GEOMETRIES[self.geometry]
         # Twice the size wanted: libjpeg's reduced decoding then stays below what resizing blurs.
-        image = read_image(data, at_least=2 * self.image_size if geometry.reduces else 0)
-        return np.asarray(geometry.make(image, self.image_size, place))
+        at_least = 2 * self.image_size if GEOMETRIES[self.geometry].reduces else 0
+        return self.square(read_image(data, at_least=at_least), place)
+
+    def square(self, image: Image.Image, place: Place = CENTRE) -> npt.NDArray[np.uint8]:
+        """Return the same of a picture that is decoded already, upright and RGB."""
+        return np.asarray(GEOMETRIES[self.geometry].make(image, self.image_size, place))
 
     @property
     def random(self) -> bool:

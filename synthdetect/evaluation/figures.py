@@ -60,7 +60,7 @@ def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
     return figure
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """Text from the data, in which a dollar sign starts no formula."""
     return name.replace("$", r"\$")
 
@@ -160,7 +160,7 @@ def _generators(evaluation: Evaluation) -> Figure:
     )  # fmt: skip
     axes.set_yticks(
         np.arange(len(table)),
-        [_plain(f"{g} ({n})") for g, n in zip(table["generator"], table["images"], strict=True)],
+        [plain(f"{g} ({n})") for g, n in zip(table["generator"], table["images"], strict=True)],
     )
     axes.axvline(0.5, color=NEUTRAL, linestyle=":")
     axes.set(
@@ -185,7 +185,7 @@ def _worst_mistakes(
         row = table.iloc[i]
         axes.imshow(preprocess(files[i].read_bytes()))
         axes.set_title(
-            _plain(f"{row['generator'] or CLASSES[row['label']]}\np = {row['probability']:.3f}"),
+            plain(f"{row['generator'] or CLASSES[row['label']]}\np = {row['probability']:.3f}"),
             fontsize=9,
         )
     for axes in figure.axes:

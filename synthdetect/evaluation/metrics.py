@@ -97,14 +97,42 @@ def intervals(
         _weighted(y, x, threshold, weights)
         for weights in bootstrap_weights(groups, replicates, seed)
     ]
-    tail = 100 * (1 - level) / 2
     rows = []
     for name in METRICS:
         draws = np.concatenate([part[name] for part in parts])
-        draws = draws[~np.isnan(draws)]
-        low, high = np.percentile(draws, [tail, 100 - tail]) if len(draws) else (np.nan, np.nan)
-        rows.append((name, value[name], low, high))
+        rows.append((name, value[name], *percentiles(draws, level)))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+
+
+def bootstrap_auc(
+    labels: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Floats:
+    """The AUC in each of the replicates of `intervals`, whose arguments these are.
+
+    The draws depend on groups, replicates and seed alone: other logits of the same images are
+    resampled alike, and percentiles of the difference are a paired interval.
+
+    Returns:
+        Shape (replicates,); nan where a class was not drawn.
+    """
+    y, x = _checked(labels, logits)
+    weights = bootstrap_weights(groups, replicates, seed)
+    return np.concatenate([_Curve(y, x, part).area() for part in weights])
+
+
+def percentiles(draws: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Bounds of the middle part of the replicates that are defined; nan if none is."""
+    defined = draws[~np.isnan(draws)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(defined, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def bootstrap_weights(groups: npt.ArrayLike, replicates: int, seed: int) -> Iterator[Floats]:
@@ -192,6 +220,14 @@ class _Curve:
         self.fp = self._cumulated(w * ~is_synthetic, starts)
         self.positives, self.negatives = self.tp[:, -1], self.fp[:, -1]
 
+    def area(self) -> Floats:
+        """Under each ROC curve, shape (weightings,); nan without both classes."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            tpr = self.tp / self.positives[:, None]
+            fpr = self.fp / self.negatives[:, None]
+            areas = (np.diff(fpr, axis=1) * (tpr[:, 1:] + tpr[:, :-1]) / 2).sum(axis=1)
+        return np.where((self.positives > 0) & (self.negatives > 0), areas, np.nan)
+
     @staticmethod
     def _cumulated(weights: Floats, starts: npt.NDArray[np.int64]) -> Floats:
         per_score = np.add.reduceat(weights, starts, axis=1)
@@ -207,7 +243,6 @@ def _weighted(
         positives, negatives = curve.positives, curve.negatives
         both = np.where((positives > 0) & (negatives > 0), 1.0, np.nan)
         tpr, fpr = curve.tp / positives[:, None], curve.fp / negatives[:, None]
-        area = (np.diff(fpr, axis=1) * (tpr[:, 1:] + tpr[:, :-1]) / 2).sum(axis=1)
         called = curve.tp[:, 1:] + curve.fp[:, 1:]
         steps = np.diff(tpr, axis=1)
         precision_at = np.where(called > 0, curve.tp[:, 1:] / called, 0.0)
@@ -227,7 +262,7 @@ def _weighted(
         nearest = np.abs(fpr - (1 - tpr)).argmin(axis=1)[:, None]
         at = np.take_along_axis
         values = {
-            "auc": area * both,
+            "auc": curve.area(),
             "average_precision": (precision_at * steps).sum(axis=1) * both,
             "accuracy": (tp + tn) / total,
             "balanced_accuracy": (recall + specificity) / 2,
