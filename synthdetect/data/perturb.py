@@ -143,7 +143,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
         _noise, (2, 5, 10, 20), "sigma, of 255", "Gaussian noise on each channel"
     ),
     "social": Perturbation(
-        _social, tuple(_SOCIAL), "longest side in pixels",
+        _social, tuple(_SOCIAL), "longest side in pixels, then JPEG",
         "shrunk to a longest side if it is larger, then JPEG of quality "
         + ", ".join(f"{quality} ({side})" for side, quality in _SOCIAL.items()),
     ),

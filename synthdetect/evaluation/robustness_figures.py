@@ -19,9 +19,10 @@ def robustness_figure(table: pd.DataFrame, split: str) -> Figure:
         split: the images' name, for the title.
     """
     unperturbed, panels = _panels(table)
-    rows = -(-len(panels) // _COLUMNS)
-    figure = Figure(figsize=(3.6 * _COLUMNS, 0.8 + 2.6 * rows), layout="constrained")
-    grid = figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True)
+    columns = min(_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(7, 3.6 * columns), 0.8 + 2.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (name, levels) in zip(grid.flat, panels, strict=False):
         _curves(axes, name, pd.concat([unperturbed, levels]))
     for axes in grid.flat[len(panels) :]:
@@ -42,7 +43,7 @@ def robustness_generators_figure(generators: pd.DataFrame, split: str) -> Figure
     conditions = generators[["perturbation", "level"]].drop_duplicates()
     auc = generators["auc"].to_numpy().reshape(len(names), len(conditions))
     figure = Figure(
-        figsize=(2.5 + 0.4 * len(conditions), 1.6 + 0.4 * len(names)), layout="constrained"
+        figsize=(max(7, 2.5 + 0.4 * len(conditions)), 1.6 + 0.4 * len(names)), layout="constrained"
     )
     axes = figure.subplots()
     picture = axes.imshow(auc, cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
@@ -60,7 +61,7 @@ def robustness_generators_figure(generators: pd.DataFrame, split: str) -> Figure
     above.tick_params(length=0)
     for start in starts[1:]:
         axes.axvline(start - 0.5, color="white", linewidth=4)
-    axes.set_title(f"{split}: AUC of each generator against the real images under the same")
+    axes.set_title(f"{split}: AUC of each generator, the real images perturbed alike")
     figure.colorbar(picture, ax=axes, label="AUC", extend="min", pad=0.01)
     return figure
 
