@@ -53,7 +53,12 @@ class DecodedCache:
             self._open(limit)
 
     def slots(self, hashes: Sequence[str], view: int = 0) -> npt.NDArray[np.int64]:
-        """Where images of these hashes are kept, shape (images,); -1: not cached."""
+        """Where images of these hashes are kept, shape (images,); -1: not cached.
+
+        Args:
+            hashes: of the images.
+            view: which of the views, by its place among them.
+        """
         images = np.searchsorted(self._hashes, np.asarray(hashes, dtype="S64"))
         return np.where(images < self._capacity, images * self._views + view, -1)
 
