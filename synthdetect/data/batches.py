@@ -93,10 +93,13 @@ class Images(Dataset[tuple[int, Pixels | str]]):
             kept = cache.get(slots[row])
             if kept is not None:
                 return kept
-        square = self.preprocess(self.read(row), self._place(epoch, row))
+        square = self._make(epoch, row)
         if self.cache is not None:
             cache.put(slots[row], square)
         return square
+
+    def _make(self, epoch: int, row: int) -> Pixels:
+        return self.preprocess(self.read(row), self._place(epoch, row))
 
     def _place(self, epoch: int, row: int) -> Place:
         if self.seed is None or not self.preprocess.random:

@@ -30,25 +30,37 @@ class DecodedCache:
         hashes: of all images that may be asked for.
         preprocess: what makes them squares; one that places crops at random cannot be cached.
         limit: bytes; images beyond it are decoded each time, and older caches make room.
+        views: where several squares of each image are kept, what they are of it; their crops are
+            then at the centre, whatever the geometry.
     """
 
-    def __init__(self, hashes: Sequence[str], preprocess: Preprocess, limit: int) -> None:
+    def __init__(
+        self, hashes: Sequence[str], preprocess: Preprocess, limit: int, views: Sequence[str] = ()
+    ) -> None:
         self._hashes = np.unique(np.asarray(hashes, dtype="S64"))
         self._shape = (preprocess.image_size, preprocess.image_size, 3)
         self._bytes = int(np.prod(self._shape))
-        self._capacity = 0 if preprocess.random else min(len(self._hashes), limit // self._bytes)
+        self._views = max(1, len(views))
+        room = limit // (self._bytes * self._views)
+        self._capacity = 0 if preprocess.random and not views else min(len(self._hashes), room)
         key = hashlib.sha256(
-            f"{_VERSION} {PIL.__version__} {preprocess} ".encode() + self._hashes.tobytes()
+            f"{_VERSION} {PIL.__version__} {preprocess} {' '.join(views)}".encode()
+            + self._hashes.tobytes()
         ).hexdigest()
         self._folder = cache_folder() / "decoded" / key[:32]
         self._files: tuple[int, int] | None = None
         if self._capacity:
             self._open(limit)
 
-    def slots(self, hashes: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Where images of these hashes are kept, shape (images,); -1: not cached."""
-        slots = np.searchsorted(self._hashes, np.asarray(hashes, dtype="S64"))
-        return np.where(slots < self._capacity, slots, -1)
+    def slots(self, hashes: Sequence[str], view: int = 0) -> npt.NDArray[np.int64]:
+        """Where images of these hashes are kept, shape (images,); -1: not cached.
+
+        Args:
+            hashes: of the images.
+            view: which of the views, by its place among them.
+        """
+        images = np.searchsorted(self._hashes, np.asarray(hashes, dtype="S64"))
+        return np.where(images < self._capacity, images * self._views + view, -1)
 
     def get(self, slot: int) -> npt.NDArray[np.uint8] | None:
         """The pixels kept in a slot, shape (size, size, 3), or None."""
@@ -85,7 +97,7 @@ class DecodedCache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             os.utime(self._folder)
-            _make_room(self._folder, limit - self._capacity * self._bytes)
+            _make_room(self._folder, limit - self._capacity * self._views * self._bytes)
         except OSError:  # nowhere to write: everything works without a cache
             return
         self._open_files()

@@ -89,15 +89,20 @@ class Preprocess:
         Raises:
             BadImage: the bytes are no readable image, or one that no JPEG can hold.
         """
-        geometry = GEOMETRIES[self.geometry]
+        # Twice the size wanted: libjpeg's reduced decoding then stays below what resizing blurs.
+        # For equalising, in full: a reduced scale, which only JPEGs have, would tell the format.
+        reduces = GEOMETRIES[self.geometry].reduces and not self.equalise_quality
+        return self.square(read_image(data, at_least=2 * self.image_size if reduces else 0), place)
+
+    def square(self, image: Image.Image, place: Place = CENTRE) -> npt.NDArray[np.uint8]:
+        """Return the same of a picture that is decoded already, upright and RGB.
+
+        Raises:
+            BadImage: it is to be equalised, and no JPEG can hold it.
+        """
         if self.equalise_quality:
-            # Decoded in full: a reduced scale, which only JPEGs have, would tell the format.
-            image = equalised(read_image(data), self.equalise_quality)
-        else:
-            # Twice the size wanted: libjpeg's reduced decoding then stays below what resizing
-            # blurs.
-            image = read_image(data, at_least=2 * self.image_size if geometry.reduces else 0)
-        return np.asarray(geometry.make(image, self.image_size, place))
+            image = equalised(image, self.equalise_quality)
+        return np.asarray(GEOMETRIES[self.geometry].make(image, self.image_size, place))
 
     @property
     def random(self) -> bool:

@@ -165,6 +165,27 @@ def resampled(
     }
 
 
+def bootstrap_auc(
+    labels: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Floats:
+    """The AUC in each of the replicates of `intervals`, whose arguments these are.
+
+    The draws depend on groups, replicates and seed alone: other logits of the same images are
+    resampled alike, and percentiles of the difference are a paired interval.
+
+    Returns:
+        Shape (replicates,); nan where a class was not drawn.
+    """
+    y, x = _checked(labels, logits)
+    weights = bootstrap_weights(groups, replicates, seed)
+    return np.concatenate([_Curve(y, x, part).area() for part in weights])
+
+
 def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval of bootstrap draws; those that are nan do not count."""
     defined = draws[~np.isnan(draws)]
@@ -194,16 +215,9 @@ def auc_interval(
         level: as `intervals`.
         seed: as `intervals`.
     """
-    y, x = _checked(labels, scores)
-    parts = []
-    with np.errstate(invalid="ignore"):
-        for weights in (np.ones((1, len(y))), *bootstrap_weights(groups, replicates, seed)):
-            curve = _Curve(y, x, weights)
-            parts.append(
-                _area(curve.tp / curve.positives[:, None], curve.fp / curve.negatives[:, None])
-            )
-    value, *draws = np.concatenate(parts)
-    return float(value), *interval(np.array(draws), level)
+    value = _Curve(*_checked(labels, scores), np.ones((1, np.size(labels)))).area()[0]
+    draws = bootstrap_auc(labels, scores, groups, replicates=replicates, seed=seed)
+    return float(value), *interval(draws, level)
 
 
 def bootstrap_weights(groups: npt.ArrayLike, replicates: int, seed: int) -> Iterator[Floats]:
@@ -300,6 +314,14 @@ class _Curve:
         self.fp = self._cumulated(w * ~is_synthetic, starts)
         self.positives, self.negatives = self.tp[:, -1], self.fp[:, -1]
 
+    def area(self) -> Floats:
+        """Under each ROC curve, shape (weightings,); nan without both classes."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            tpr = self.tp / self.positives[:, None]
+            fpr = self.fp / self.negatives[:, None]
+            areas = (np.diff(fpr, axis=1) * (tpr[:, 1:] + tpr[:, :-1]) / 2).sum(axis=1)
+        return np.where((self.positives > 0) & (self.negatives > 0), areas, np.nan)
+
     @staticmethod
     def _cumulated(weights: Floats, starts: npt.NDArray[np.int64]) -> Floats:
         per_score = np.add.reduceat(weights, starts, axis=1)
@@ -334,7 +356,7 @@ def _weighted(
         nearest = np.abs(fpr - (1 - tpr)).argmin(axis=1)[:, None]
         at = np.take_along_axis
         values = {
-            "auc": _area(tpr, fpr) * both,
+            "auc": curve.area(),
             "average_precision": (precision_at * steps).sum(axis=1) * both,
             "accuracy": (tp + tn) / total,
             "balanced_accuracy": (recall + specificity) / 2,
@@ -360,12 +382,6 @@ def _weighted(
             ),
         }
     return {name: values[name] for name in METRICS}
-
-
-def _area(tpr: Floats, fpr: Floats) -> Floats:
-    """Under each ROC curve, shape (weightings,)."""
-    area: Floats = (np.diff(fpr, axis=1) * (tpr[:, 1:] + tpr[:, :-1]) / 2).sum(axis=1)
-    return area
 
 
 def _calibration_error(y: npt.NDArray[np.bool_], p: Floats, shares: Floats) -> Floats:

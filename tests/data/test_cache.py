@@ -87,3 +87,27 @@ def test_it_travels_to_a_worker_process() -> None:
     cache.put(2, pixels(2))
     copy = copy_module.copy(cache)  # by the same protocol as between processes
     np.testing.assert_array_equal(copy.get(2), pixels(2))
+
+
+def test_views_of_an_image_are_kept_apart_and_under_their_names() -> None:
+    views = ["none", "blur"]
+    cache = DecodedCache(HASHES, SQUARE, 10**6, views)
+    slots = [cache.slots(HASHES, view) for view in range(2)]
+    assert sorted(np.concatenate(slots)) == list(range(16))
+    for number in range(8):
+        cache.put(slots[1][number], pixels(number))
+    again = DecodedCache(HASHES, SQUARE, 10**6, views)
+    for number in range(8):
+        assert again.get(slots[0][number]) is None
+        np.testing.assert_array_equal(again.get(slots[1][number]), pixels(number))
+    assert DecodedCache(HASHES, SQUARE, 10**6, ["none", "crop"]).get(slots[1][0]) is None
+
+
+def test_the_limit_counts_all_views_of_an_image() -> None:
+    cache = DecodedCache(HASHES, SQUARE, 7 * BYTES, ["a", "b"])
+    assert [(cache.slots(HASHES, view) >= 0).sum() for view in range(2)] == [3, 3]
+
+
+def test_views_are_kept_of_random_geometries_too() -> None:
+    cache = DecodedCache(HASHES, Preprocess(16, "random_crop"), 10**6, ["centre"])
+    assert (cache.slots(HASHES) >= 0).all()
