@@ -28,6 +28,7 @@ KINDS = {
     "refit": "Final training on all labelled images",
     "evaluate": "Evaluation",
     "regimes": "Comparison of regimes",
+    "regime": "One training of a comparison",
     "audit": "Audit of the data",
     "predict": "Predictions",
     "sweep": "Sweep",
@@ -60,11 +61,16 @@ _COMPARISONS = (
     Group("Folds", ("cv/*.csv",), ("figures/folds.png", "figures/cv/*.png"), covers=("cv/",)),
     Group(
         "Regimes",
-        ("regimes/*.csv",),
+        ("regimes/tables.csv", "regimes/effects.csv", "regimes/*.csv"),
         ("figures/effects.png", "figures/regimes/*.png"),
         covers=("regimes/", "effects/"),
     ),
-    Group("Sweep", ("sweep/*.csv",), ("figures/sweep/*.png",), covers=("sweep/",)),
+    Group(
+        "Sweep",
+        ("sweep/comparison.csv", "sweep/verdicts.csv", "sweep/*.csv"),
+        ("figures/sweep/*.png",),
+        covers=("sweep/",),
+    ),
     Group(
         "Predictions",
         ("predictions/agreement.csv", "predictions/unreadable.csv"),
@@ -122,7 +128,7 @@ _INLINE_BYTES, _INLINE_ROWS = 20_000, 50
 _NAMED_ONLY = ("explain/",)
 """Folders of single pictures that a figure shows together."""
 
-_MOST_NAMED = 12  # files of a folder that are named one by one
+_MOST_NAMED = 4  # files of a folder that are named one by one
 
 
 def build(record: Record) -> Report:

@@ -38,14 +38,14 @@ _CHOICES = {
     "predict": "The images have no labels here. Temperature and threshold are the models' own, "
     "from the validation images of their training.",
 }
-_CHOICES["fold"] = _CHOICES["train"]
+_CHOICES |= dict.fromkeys(("fold", "regime"), _CHOICES["train"])
 
 
 def held_out(record: Record, artifacts: Artifacts, kind: str) -> Section:
     """The section that says what no reader should have to guess."""
     manifest = _manifest(artifacts)
     compared, doubts = _compared(artifacts)
-    sources, leaks = ([], ()) if compared else _sources(manifest)
+    sources, leaks = ([], ()) if compared else _sources(record, manifest)
     rows = [
         *_images(artifacts),
         *sources,
@@ -74,7 +74,7 @@ def _compared(artifacts: Artifacts) -> tuple[Facts, tuple[str, ...]]:
     for split, fact, value, warning in table.itertuples(index=False, name=None):
         name = f"{split}: {fact}" if split else fact
         facts.append((name, value))
-        if warning == "True":
+        if warning == "True" and not (split == "val" and fact.endswith(" val")):
             doubts.append(f"{name}: {value}.")
     return facts, tuple(doubts)
 
@@ -117,10 +117,11 @@ def _images(artifacts: Artifacts) -> Facts:
     ]
 
 
-def _sources(manifest: pd.DataFrame | None) -> tuple[Facts, tuple[str, ...]]:
+def _sources(record: Record, manifest: pd.DataFrame | None) -> tuple[Facts, tuple[str, ...]]:
     """How the sources lie on both sides of training, and a warning if some do."""
     if manifest is None or manifest.empty:
-        return [("sources shared with training", "not recorded")], ()
+        where = "in the runs inside this one" if record.children else "not recorded"
+        return [("sources shared with training", where)], ()
     groups = group_codes(manifest)
     sources = {str(s): set(g) for s, g in pd.Series(groups).groupby(manifest["split"].to_numpy())}
     order = in_order(sources)

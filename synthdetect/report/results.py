@@ -73,7 +73,7 @@ def glance(record: Record, artifacts: Artifacts, splits: Splits) -> Section:
     notes = ["In brackets: 95 % intervals by bootstrap over whole sources, never over files."]
     if "oof" in splits:
         notes.append("oof: each image scored by the fold's model that had not trained on it.")
-    if "val" in splits:
+    if "val" in splits and "best/val/auc" in record.metrics:
         notes.append("Epoch, temperature and threshold are chosen on val.")
     if (table["AUC against real"] == "").all():
         table = table.drop(columns="AUC against real")
@@ -123,7 +123,7 @@ def _all_metrics(artifacts: Artifacts, splits: Splits) -> Table:
         artifacts.take_table(f"evaluation/{split}.csv")
         rows[split] = [_value(table, name) for name in names]
     rows["what it is"] = [METRICS.get(name, "") for name in names]
-    return Table("All metrics, at the threshold from validation, with 95 % intervals", rows)
+    return Table("All metrics, with 95 % intervals", rows)
 
 
 def _split(
