@@ -41,8 +41,8 @@ class Target:
     excluded: pd.DataFrame
 
     def digest(self) -> str:
-        """SHA-256 of their contents, in whatever order."""
-        return hashlib.sha256("\n".join(sorted(self.hashes)).encode()).hexdigest()
+        """SHA-256 of their contents in their order, by which each is drawn and changed."""
+        return hashlib.sha256("\n".join(self.hashes).encode()).hexdigest()
 
 
 class Chosen(Images):

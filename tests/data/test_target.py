@@ -116,10 +116,12 @@ def test_an_unreadable_image_stops_it_or_is_left_out_and_listed(
         assert np.array_equal(np.asarray(images[0, row][1]), np.asarray(alone[0, row][1]))
 
 
-def test_the_digest_is_of_the_contents(folder: Path, manifest: Manifest) -> None:
+def test_the_digest_is_of_the_contents_in_their_order(folder: Path, manifest: Manifest) -> None:
     before = find(folder, manifest).digest()
     (folder / "3.png").rename(folder / "a.png")
     assert find(folder, manifest).digest() == before
+    (folder / "a.png").rename(folder / "00.png")
+    assert find(folder, manifest).digest() != before
     shutil.copy(folder / "0.png", folder / "1.png")
     assert find(folder, manifest).digest() != before
 
