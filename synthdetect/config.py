@@ -271,7 +271,7 @@ class LossOptions(Options):
     @classmethod
     def _finite_gradient(cls, gamma: float) -> float:
         if 0 < gamma < 1:
-            raise ValueError("between 0 and 1 sure answers have no finite gradient; give 0 or 1")
+            raise ValueError("between 0 and 1 its gradient can be infinite; give 0, or 1 to 10")
         return gamma
 
 
