@@ -42,10 +42,10 @@ RecipeName = Literal["baseline", "constrained", "open"]
 ThresholdRule = Literal["balanced_accuracy", "f1", "fpr", "half"]
 
 
-_CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
+CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Options:
     """A frozen set of options that refuses names it does not know."""
 
@@ -121,7 +121,7 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"unknown option --{name}.{hint}"
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class SourceOptions(Options):
     """Where the images come from."""
 
@@ -141,7 +141,7 @@ class SourceOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class DataOptions(SourceOptions):
     """Which images."""
 
@@ -159,7 +159,7 @@ class DataOptions(SourceOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class EqualiseOptions(Options):
     """Whether all images are encoded alike before anything looks at them."""
 
@@ -173,7 +173,7 @@ class EqualiseOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ImageOptions(EqualiseOptions):
     """What the network sees of an image."""
 
@@ -185,7 +185,7 @@ class ImageOptions(EqualiseOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class AugmentOptions(Options):
     """Random changes of training images."""
 
@@ -207,7 +207,7 @@ class AugmentOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ModelOptions(Options):
     """Which network, starting from which weights."""
 
@@ -226,7 +226,7 @@ class ModelOptions(Options):
         return arch
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class OptimOptions(Options):
     """How it is trained."""
 
@@ -253,7 +253,7 @@ class OptimOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class LossOptions(Options):
     """What is minimised."""
 
@@ -275,7 +275,7 @@ class LossOptions(Options):
         return gamma
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class AdaptationOptions(Options):
     """Adaptation to unlabelled images from where the detector is to work."""
 
@@ -302,7 +302,7 @@ class AdaptationOptions(Options):
         return self
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class AdversarialOptions(Options):
     """Training on images that were changed to mislead the network."""
 
@@ -323,7 +323,7 @@ class AdversarialOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class DecisionOptions(Options):
     """From a score to an answer; chosen on validation."""
 
@@ -346,7 +346,7 @@ class DecisionOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class DeviceOptions(Options):
     """Where it computes."""
 
@@ -363,7 +363,7 @@ class DeviceOptions(Options):
         return workers
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class TrainingDeviceOptions(DeviceOptions):
     """Where and in which numbers it trains."""
 
@@ -377,7 +377,7 @@ class TrainingDeviceOptions(DeviceOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class RunOptions(Options):
     """How the run is kept."""
 
@@ -391,7 +391,7 @@ class RunOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class RecipeOptions(
     DataOptions,
     ImageOptions,
@@ -411,12 +411,12 @@ class RecipeOptions(
     recipe: RecipeName = Field("baseline", description="named set of differences from the defaults")
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class TrainOptions(RecipeOptions, RunOptions):
     """`synthdetect train`: one tracked training run."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class FoldOptions(Options):
     """How images are dealt into folds."""
 
@@ -435,12 +435,12 @@ class FoldOptions(Options):
     refit: bool = Field(False, description="train one final model on all labelled images")
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class CvOptions(TrainOptions, FoldOptions):
     """`synthdetect cv`: cross-validation, a tracked run a fold under one parent run."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class RegimesOptions(SourceOptions, OptimOptions, DecisionOptions, TrainingDeviceOptions):
     """`synthdetect regimes`: the paper's two regimes, or all combinations of what sets them apart.
 
@@ -483,7 +483,7 @@ class RegimesOptions(SourceOptions, OptimOptions, DecisionOptions, TrainingDevic
         return archs
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class PredictOptions(DeviceOptions):
     """`synthdetect predict`: score images without labels, with one detector or several together."""
 
@@ -516,7 +516,7 @@ class PredictOptions(DeviceOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class EvaluateOptions(DecisionOptions, DeviceOptions):
     """`synthdetect evaluate`: what a detector, or anybody's table of predictions, is worth."""
 
@@ -553,7 +553,7 @@ class EvaluateOptions(DecisionOptions, DeviceOptions):
     seed: int = Field(42, ge=0, lt=2**31, description="of the bootstrap")
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ReportOptions(Options):
     """Make a run's report, a page that needs nothing else, and put it among the run's artifacts."""
 
@@ -561,7 +561,7 @@ class ReportOptions(Options):
     output: str = Field("", description="file to write the page to as well")
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class CheckSubmissionOptions(Options):
     """Find every fault of a MediaEval run file (image_id,prob,label,threshold), whoever wrote it.
 
@@ -576,7 +576,7 @@ class CheckSubmissionOptions(Options):
     other: str = Field("", description="the team's other run, which must not be the same")
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ManifestOptions(Options):
     """Write the table of a folder's images: label, split, generator, hash, size, format."""
 
@@ -584,7 +584,7 @@ class ManifestOptions(Options):
     output: str = Field(description="the manifest to write: .csv or .parquet")
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class AuditOptions(EqualiseOptions):
     """`synthdetect audit`: what in the data gives the labels away, and what is wrong with them.
 
@@ -606,7 +606,7 @@ class AuditOptions(EqualiseOptions):
     seed: int = Field(42, ge=0, lt=2**31, description="of everything random")
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ListOptions(Options):
     """Show what can be asked for by name."""
 
@@ -619,7 +619,7 @@ class ListOptions(Options):
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class PromoteOptions(Options):
     """Give the alias `champion` to another version of a registered model."""
 

@@ -1,13 +1,15 @@
-"""The `MLproject` file, written from the commands: `python -m synthdetect.project > MLproject`.
+"""The text of `MLproject`, made from commands; `python -m sweeps.project > MLproject` writes it.
 
 A parameter that some recipe sets has the default `recipe`, which means "what the recipe says";
 every other one has the option's own default.
 """
 
+from collections.abc import Mapping
+
 from synthdetect.cli import COMMANDS, Command, project_default
 
 _HEAD = """\
-# Written by: python -m synthdetect.project > MLproject
+# Written by: python -m sweeps.project > MLproject
 # The parameters are the options of the command line; see: synthdetect train --help
 name: synthdetect
 
@@ -17,14 +19,21 @@ entry_points:
 """
 
 
-def render() -> str:
-    """The text of `MLproject`."""
-    entries = {name: command for name, command in COMMANDS.items() if command.project}
-    text = _HEAD + _entry("main", "train", COMMANDS["train"])
-    return text + "".join(_entry(name, name, command) for name, command in entries.items())
+def render(further: Mapping[str, Mapping[str, Command]]) -> str:
+    """The text of `MLproject`.
+
+    Args:
+        further: commands of other modules that are started as `python -m MODULE`, by module.
+    """
+    text = _HEAD + _entry("main", "synthdetect", "train", COMMANDS["train"])
+    for module, commands in {"synthdetect": COMMANDS, **further}.items():
+        for name, command in commands.items():
+            if command.project:
+                text += _entry(name, module, name, command)
+    return text
 
 
-def _entry(entry: str, name: str, command: Command) -> str:
+def _entry(entry: str, module: str, name: str, command: Command) -> str:
     lines = [f"  {entry}:", "    parameters:"]
     arguments = []
     for option in command.options.sections():
@@ -32,9 +41,5 @@ def _entry(entry: str, name: str, command: Command) -> str:
             f'      {option}: {{type: string, default: "{project_default(command, option)}"}}'
         )
         arguments.append(f"--{option}={{{option}}}")
-    joined = "\n        ".join(["python -m synthdetect", name, *arguments])
+    joined = "\n        ".join([f"python -m {module}", name, *arguments])
     return "\n".join([*lines, "    command: >-", f"        {joined}", ""])
-
-
-if __name__ == "__main__":
-    print(render(), end="")

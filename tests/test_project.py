@@ -11,13 +11,15 @@ from mlflow.projects._project_spec import load_project
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from sweeps.__main__ import COMMANDS as SWEEPS
 from synthdetect.cli import COMMANDS, parse
 from synthdetect.config import RECIPES
 from synthdetect.project import render
 
 ROOT = Path(__file__).parents[1]
-ENTRIES = {"main": "train"} | {name: name for name, c in COMMANDS.items() if c.project}
-WITH_RECIPE = [e for e, name in ENTRIES.items() if "recipe" in COMMANDS[name].options.fields()]
+ALL = {**COMMANDS, **SWEEPS}
+ENTRIES = {"main": "train"} | {name: name for name, c in ALL.items() if c.project}
+WITH_RECIPE = [e for e, name in ENTRIES.items() if "recipe" in ALL[name].options.fields()]
 ASKED = {
     "train": {"lr": "1e-3", "recipe": "open", "data": "my data/table 1.csv", "generators": "a,b c"},
     "evaluate": {"model": "models:/a b@champion", "data": "my data/table 1.csv"},
@@ -46,8 +48,8 @@ def conda() -> dict[str, Any]:
 
 
 def test_the_file_is_what_the_commands_say() -> None:
-    assert (ROOT / "MLproject").read_text() == render(), (
-        "write it again: python -m synthdetect.project > MLproject"
+    assert (ROOT / "MLproject").read_text() == render({"sweeps": SWEEPS}), (
+        "write it again: python -m sweeps.project > MLproject"
     )
 
 
@@ -59,7 +61,7 @@ def test_the_entry_points_are_the_commands_for_projects_and_main(project: dict[s
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_parameters_are_the_commands_options(project: dict[str, Any], entry: str) -> None:
     parameters = project["entry_points"][entry]["parameters"]
-    assert set(parameters) == set(COMMANDS[ENTRIES[entry]].options.fields())
+    assert set(parameters) == set(ALL[ENTRIES[entry]].options.fields())
     assert {p["type"] for p in parameters.values()} == {"string"}
 
 
@@ -69,7 +71,7 @@ def test_all_defaults_together_are_as_good_as_giving_nothing(
 ) -> None:
     parameters = project["entry_points"][entry]["parameters"]
     given = {name: parameter["default"] for name, parameter in parameters.items()}
-    options = COMMANDS[ENTRIES[entry]].options
+    options = ALL[ENTRIES[entry]].options
     assert options.resolve(given) == options.resolve({})
 
 
@@ -78,7 +80,7 @@ def test_all_defaults_together_are_as_good_as_giving_nothing(
 def test_all_defaults_together_are_as_good_as_giving_nothing_but_the_recipe(
     project: dict[str, Any], entry: str, recipe: str
 ) -> None:
-    options = COMMANDS[ENTRIES[entry]].options
+    options = ALL[ENTRIES[entry]].options
     parameters = project["entry_points"][entry]["parameters"]
     given = {name: parameter["default"] for name, parameter in parameters.items()}
     assert options.resolve({**given, "recipe": recipe}) == options.resolve({"recipe": recipe})
@@ -90,9 +92,10 @@ def test_the_command_that_mlflow_runs_parses_to_the_options_asked_for(entry: str
     point = load_project(str(ROOT)).get_entry_point(entry)  # type: ignore[no-untyped-call]
     asked = ASKED.get(ENTRIES[entry], ASKED["train"])
     command = shlex.split(point.compute_command(asked, storage_dir=None))
-    assert command[:3] == ["python", "-m", "synthdetect"]
-    name, given = parse(command[3:], "synthdetect", COMMANDS)
-    options = COMMANDS[name].options
+    assert command[:2] == ["python", "-m"]
+    assert command[2] == ("sweeps" if ENTRIES[entry] in SWEEPS else "synthdetect")
+    name, given = parse(command[3:], command[2], ALL)
+    options = ALL[name].options
     assert name == ENTRIES[entry]
     assert options.resolve(given) == options.resolve(asked)
 

@@ -179,6 +179,10 @@ class Run:
         """The last value of any run's metric."""
         return float(self.client.get_run(run_id).data.metrics[name])
 
+    def log_rows(self, table: pd.DataFrame, path: str) -> None:
+        """Log a table as JSON, which the UI lays beside other runs' in its table view."""
+        self.client.log_table(self.id, table, path)
+
     def log_json(self, value: Mapping[str, Any], path: str) -> None:
         """Log a JSON artifact."""
         self.client.log_dict(self.id, dict(value), path)
@@ -296,6 +300,13 @@ def _require_run(run_id: str) -> None:
         ) from error
     if found.info.lifecycle_stage != "active":
         raise UserError(f"--resume: run {run_id} is deleted; restore it first.")
+
+
+def stand_aside(run_id: str) -> None:
+    """Say in the run that `mlflow run` opened for this process that the work is under another."""
+    project_run = os.environ.pop("MLFLOW_RUN_ID", "")
+    if project_run:
+        _point_to(project_run, run_id)
 
 
 def _point_to(run_id: str, resume: str) -> None:

@@ -1,0 +1,95 @@
+"""Which images tune, train, test, or are only adapted to: by photograph, never by file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from synthdetect.data.folds import LABELLED
+from synthdetect.data.labels import SYNTHETIC
+from synthdetect.data.manifest import Manifest
+from synthdetect.data.splits import deal
+from synthdetect.errors import UserError
+from synthdetect.files import replace_atomically
+
+_VALIDATION = 0.3
+"""Share of the photographs of a single tuning, or a single final, fold that validates."""
+
+
+@dataclass(frozen=True)
+class Deal:
+    """The data of a sweep.
+
+    Attributes:
+        tuning: a manifest with train and val a fold of tuning; no test image is in it.
+        final: with train, val and test a fold of the final trainings, of other photographs.
+        target: test images that are adapted to without their labels; no test image is among them.
+        seen: the generators of the final training images.
+    """
+
+    tuning: list[Manifest]
+    final: list[Manifest]
+    target: pd.DataFrame
+    seen: frozenset[str]
+
+
+def deal_out(
+    manifest: Manifest, *, tuning_share: float, tuning_folds: int, folds: int,
+    target_share: float, seed: int,
+) -> Deal:  # fmt: skip
+    """Deal whole photographs.
+
+    Args:
+        manifest: with train, val and test splits; further splits are left out.
+        tuning_share: of the labelled (train and val) photographs.
+        tuning_folds: how the tuning part is dealt; 1 is a single split.
+        folds: how the rest is dealt.
+        target_share: of the test's photographs; 0 for no target.
+        seed: of all of it.
+
+    Raises:
+        UserError: there is no test split, or there are too few photographs.
+    """
+    table = manifest.table
+    test = table[table["split"] == "test"]
+    if test["label"].nunique() < 2:
+        raise UserError(
+            f"{manifest.name}: a comparison needs a labelled test split with both classes."
+        )
+    labelled = table[table["split"].isin(LABELLED)]
+    part = deal(labelled, (tuning_share, 1 - tuning_share), seed=seed, by_category=True)
+    adapted = np.zeros(len(test), dtype=np.int64)
+    if target_share:
+        adapted = deal(test, (1 - target_share, target_share), seed=seed, by_category=True)
+    judged = test[adapted == 0]
+    final = labelled[part == 1]
+    return Deal(
+        [manifest.with_table(t) for t in _folds(labelled[part == 0], tuning_folds, seed, manifest)],
+        [manifest.with_table(pd.concat([t, judged])) for t in _folds(final, folds, seed, manifest)],
+        test[adapted == 1],
+        frozenset(final.loc[final["label"] == SYNTHETIC, "generator"]),
+    )
+
+
+def _folds(table: pd.DataFrame, folds: int, seed: int, manifest: Manifest) -> list[pd.DataFrame]:
+    """The table once a fold, with that fold as val and the rest as train."""
+    shares = [1 / folds] * folds if folds > 1 else [1 - _VALIDATION, _VALIDATION]
+    part = deal(table, shares, seed=seed, by_category=True)
+    held_out = range(folds) if folds > 1 else [1]
+    tables = [table.assign(split=np.where(part == fold, "val", "train")) for fold in held_out]
+    for found in tables:
+        if (found.groupby("split")["label"].nunique().reindex(LABELLED) != 2).any():
+            raise UserError(
+                f"{manifest.name}: too few photographs for --folds {folds} with both classes in "
+                "each; give fewer folds, another --tuning-share, or more data."
+            )
+    return tables
+
+
+def write_target(rows: pd.DataFrame, manifest: Manifest, file: Path) -> None:
+    """List the images to adapt to, by their paths alone."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    paths = pd.DataFrame({"path": [str(manifest.file(path)) for path in rows["path"]]})
+    with replace_atomically(file) as temporary:
+        paths.to_csv(temporary, index=False)

@@ -1,0 +1,404 @@
+"""A sweep: tune every side alike, train each finally on several folds, and judge.
+
+Rounds go over all sides, a trial each, so that every side has had the same number when time runs
+out. Then the final trainings, which are trials of one more study, so that any number of processes
+can share them. The process that leads opens the parent run and concludes.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sweeps import tuning
+from sweeps.deal import Deal, deal_out, write_target
+from sweeps.options import SweepOptions
+from sweeps.plan import show_plan
+from sweeps.results import conclude
+from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
+from sweeps.training import train_in
+from synthdetect.commands.report import write_report
+from synthdetect.commands.train import tags
+from synthdetect.config import TrainOptions
+from synthdetect.console import console, counting
+from synthdetect.data.manifest import Manifest
+from synthdetect.data.prepare import Prepared, prepare
+from synthdetect.data.target import Target, find_target
+from synthdetect.errors import UserError
+from synthdetect.evaluation.decision import decide
+from synthdetect.evaluation.predictions import tabulate
+from synthdetect.experiment import CONFIG
+from synthdetect.models.networks import check
+from synthdetect.tracking.run import Run, Stopped, environment, open_run, stand_aside
+from synthdetect.training.devices import Device, resolve
+from synthdetect.training.loop import Progress
+
+STUDY, STRATEGY, TRIAL, STATE = (
+    f"synthdetect.{name}" for name in ("study", "strategy", "trial", "trial_state")
+)
+"""Tags of a sweep's runs."""
+
+_OPTIONS, _PATIENCE = "options", 2.0  # seconds between looks at what other processes do
+_MAY_CHANGE = (
+    "trials",
+    "timeout",
+    "worker",
+    "dry_run",
+    "output",
+    "workers",
+    "cache_gib",
+    "storage",
+)
+"""Options that a study may be gone on with differently, since they change no training."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all parts of a sweep share.
+
+    Attributes:
+        options: of it.
+        base: the baseline's options, as `TrainOptions.resolve` takes them.
+        prepared: the data as a whole.
+        deal: which images do what.
+        target: the images to adapt to, and the file that lists them; None without any.
+        device: what computes.
+        storage: Optuna's.
+        parent: the run that all others are under.
+    """
+
+    options: SweepOptions
+    base: Mapping[str, Any]
+    prepared: Prepared
+    deal: Deal
+    target: tuple[Target, Path] | None
+    device: Device
+    storage: optuna.storages.RDBStorage
+    parent: Run | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every side, the baseline first."""
+        return (BASELINE, *self.options.sides)
+
+    def training(self, side: str, tuned: Mapping[str, Any], seed: int) -> TrainOptions:
+        """The options of one training."""
+        target = str(self.target[1]) if self.target else ""
+        return replace(options_of(side, self.base, tuned, target), seed=seed)
+
+    def data(self, manifest: Manifest, options: TrainOptions) -> Prepared:
+        """The data of one training."""
+        target = self.target[0] if self.target and options.target else None
+        return replace(self.prepared, manifest=manifest, target=target)
+
+    def study(self, side: str) -> optuna.Study:
+        """The study in which one side is tuned."""
+        options = self.options
+        return tuning.open_study(
+            self.storage, f"{options.study}/{side}", sampler=options.sampler,
+            seed=options.seed + 1000 * self.names.index(side), prune=options.prune,
+        )  # fmt: skip
+
+    def finals(self) -> optuna.Study:
+        """The study whose trials are the final trainings."""
+        return tuning.open_study(self.storage, f"{self.options.study}/finals")
+
+
+def sweep(options: SweepOptions) -> None:
+    """Tune, train finally and compare; the same study's name goes on where it was.
+
+    Raises:
+        UserError: options, data or a storage that do not fit.
+    """
+    prepared_sweep = _prepare(options)
+    if options.dry_run:
+        show_plan(prepared_sweep)
+        return
+    study = prepared_sweep.study(BASELINE)
+    parent_id = _claim(study, prepared_sweep)
+    if options.worker:
+        if not parent_id:
+            raise UserError(f"--worker: no study {options.study!r} is led in this storage yet.")
+        stand_aside(parent_id)
+        _work(replace(prepared_sweep, parent=Run(parent_id)))
+        return
+    leader = study.user_attrs.get(tuning.PROCESS, "")
+    if leader and leader != tuning.this_process() and not tuning.is_gone(leader):
+        raise UserError(
+            f"--study: {options.study!r} is led by another process ({leader}). Help it by --worker "
+            "true, or stop it first."
+        )
+    study.set_user_attr(tuning.PROCESS, tuning.this_process())
+    labels = {**tags("sweep", options), STUDY: options.study}
+    with open_run(f"sweep {options.study}", kind="sweep", tags=labels, resume=parent_id) as run:
+        study.set_user_attr(tuning.RUN, run.id)
+        led = replace(prepared_sweep, parent=run)
+        console.print(f"run {run.id}  study {options.study} in {tuning.safe_url(options.storage)}")
+        _log_setting(led, run)
+        _work(led)
+        conclude(led, run)
+    study.set_user_attr(tuning.PROCESS, "")
+    console.print(f"run          {run.id}")
+    write_report(run.id)
+
+
+def _prepare(options: SweepOptions) -> Sweep:
+    base = {k: v for k, v in options.to_json().items() if k in TrainOptions.fields()}
+    training = TrainOptions.resolve(base)
+    device = resolve(options.device, options.precision, options.workers)
+    for side in (BASELINE, *options.sides):
+        first = {name: knob.first for name, knob in space(side, options.lr).items()}
+        one = options_of(side, base, first, "list.csv")
+        check(one.arch, one.image_size, one.weights)
+    with counting("reading the data") as count:
+        prepared = prepare(training, seed=options.seed, progress=count)
+    adapts = any(STRATEGIES[name].needs_target for name in options.sides)
+    deal = deal_out(
+        prepared.manifest,
+        tuning_share=options.tuning_share,
+        tuning_folds=options.tuning_folds,
+        folds=options.folds,
+        target_share=options.target_share if adapts else 0.0,
+        seed=options.seed,
+    )
+    target = None
+    if adapts:
+        file = Path(options.output).absolute() / options.study / "target.csv"
+        write_target(deal.target, prepared.manifest, file)
+        target = (find_target(str(file), prepared.manifest, on_bad_image="stop"), file)
+    storage = tuning.open_storage(options.storage)
+    return Sweep(options, base, prepared, deal, target, device, storage)
+
+
+def _claim(study: optuna.Study, sweep: Sweep) -> str:
+    """The parent run's id if the study was begun before, with the same options and data.
+
+    Raises:
+        UserError: it was begun with others.
+    """
+    values = {k: v for k, v in sweep.options.to_json().items() if k not in _MAY_CHANGE}
+    values["data.digest"] = sweep.prepared.digest()
+    known = study.user_attrs.get(_OPTIONS)
+    if known is None:
+        study.set_user_attr(_OPTIONS, json.loads(json.dumps(values)))
+    else:
+        other = [name for name in values if known.get(name) != values[name]]
+        if other:
+            was = ", ".join(f"{name} {known.get(name)!r}" for name in other)
+            raise UserError(
+                f"--study: {sweep.options.study!r} was begun with {was}. Give the same, or another "
+                "name."
+            )
+    return str(study.user_attrs.get(tuning.RUN, ""))
+
+
+def _log_setting(sweep: Sweep, run: Run) -> None:
+    options, prepared = sweep.options, sweep.prepared
+    shown = options.to_flat() | {"sweep.storage": tuning.safe_url(options.storage)}
+    facts = {f"hardware.{name}": value for name, value in sweep.device.describe().items()}
+    digest = prepared.manifest.digest()
+    run.log_params({**shown, **facts, **environment(), "data.digest": digest})
+    record = options.to_json() | {"storage": tuning.safe_url(options.storage)}
+    run.log_json({"options": record, "digest": prepared.digest()}, CONFIG)
+    run.log_manifest(prepared.manifest)
+    part = sweep.deal
+    sizes = {
+        "tuning": sum(len(m) for m in part.tuning[:1]),
+        "final": int((part.final[0].table["split"] != "test").sum()),
+        "test": int((part.final[0].table["split"] == "test").sum()),
+        "target": len(part.target),
+    }
+    run.log_metrics({f"data/{name}": float(size) for name, size in sizes.items()})
+
+
+def _work(sweep: Sweep) -> None:
+    """Do what there is to do, beside whatever other processes do, until all is done."""
+    _tune(sweep)
+    _train_finally(sweep)
+
+
+def _tune(sweep: Sweep) -> None:
+    began = time.time()
+    for side in sweep.names:
+        tuning.recover(sweep.study(side))
+    for number in range(sweep.options.trials):
+        late = sweep.options.timeout and time.time() - began > sweep.options.timeout
+        if late and number:  # every side has had as many
+            console.print(f"[bold yellow]--timeout: tuning ends after {number} rounds[/]")
+            break
+        for side in sweep.names:
+            study = sweep.study(side)
+            if tuning.begun(study) <= number or tuning.waiting(study):
+                _trial(sweep, side, study)
+    while any(tuning.running(sweep.study(side)) for side in sweep.names):
+        time.sleep(_PATIENCE)  # another process is at its last trial
+        for side in sweep.names:
+            study = sweep.study(side)
+            tuning.recover(study)
+            if tuning.waiting(study):
+                _trial(sweep, side, study)
+
+
+def _trial(sweep: Sweep, side: str, study: optuna.Study) -> None:
+    knobs = space(side, sweep.options.lr)
+    if not study.get_trials(deepcopy=False):
+        study.enqueue_trial({name: knob.first for name, knob in knobs.items()})
+
+    def objective(trial: Trial) -> float:
+        tuned = tuning.suggest(trial, knobs)
+        options = sweep.training(side, tuned, sweep.options.seed)
+        with _Child(sweep, side, trial, "trial", f"{side} trial {trial.number}") as child:
+            child.run.log_params(options.to_flat())
+            value = _tuned(sweep, child.run, options, trial)
+            child.run.log_metrics({"trial/value": value})
+        return value
+
+    tuning.run_one(study, objective)
+    _say(study)
+
+
+def _tuned(sweep: Sweep, run: Run, options: TrainOptions, trial: Trial) -> float:
+    """The mean over folds of the best validation AUC; reported, and perhaps pruned, by epoch."""
+    best: list[float] = []
+    folder = _folder(sweep, run)
+    for fold, manifest in enumerate(sweep.deal.tuning):
+        after = fold * options.epochs
+
+        def watch(progress: Progress, after: int = after) -> None:
+            value = float(np.mean([*best, progress.best_auc]))
+            trial.report(value, after + progress.epoch)
+            if trial.should_prune():
+                raise Stopped(f"pruned after step {after + progress.epoch} at {value:.4f}")
+
+        trained = train_in(
+            run, options, sweep.data(manifest, options), sweep.device,
+            folder / f"fold-{fold}", after=after, watch=watch,
+        )  # fmt: skip
+        best.append(trained.progress.best_auc)
+    return float(np.mean(best))
+
+
+def _train_finally(sweep: Sweep) -> None:
+    finals = sweep.finals()
+    planned = [
+        {"side": side, "fold": fold, "seed": seed}
+        for fold in range(len(sweep.deal.final))
+        for seed in range(sweep.options.seed, sweep.options.seed + sweep.options.seeds)
+        for side in sweep.names
+    ]
+    if not sweep.options.worker:
+        known = {_place(trial) for trial in finals.get_trials(deepcopy=False)}
+        for place in planned:
+            if tuple(place.values()) not in known:
+                finals.enqueue_trial(place, user_attrs=place)
+    while True:
+        tuning.recover(finals)
+        if tuning.waiting(finals):
+            tuning.run_one(finals, lambda trial: _final(sweep, trial))
+            _say(finals)
+        elif sweep.options.worker or not tuning.running(finals):
+            return
+        else:
+            time.sleep(_PATIENCE)
+
+
+def _place(trial: FrozenTrial | Trial) -> tuple[Any, ...]:
+    """Side, fold and seed of a final training."""
+    return tuple(trial.user_attrs.get(name) for name in ("side", "fold", "seed"))
+
+
+def _final(sweep: Sweep, trial: Trial) -> float:
+    """One final training, scored on the test; its value is the validation AUC."""
+    side, fold, seed = _place(trial)
+    if side is None:  # another process took the one that was waiting
+        raise optuna.TrialPruned
+    options = sweep.training(side, chosen(sweep, side), seed)
+    manifest = sweep.deal.final[fold]
+    title = f"{side} fold {fold + 1}" + (f" seed {seed}" if sweep.options.seeds > 1 else "")
+    with _Child(sweep, side, trial, "final", title) as child:
+        run = child.run
+        run.log_params({**options.to_flat(), "final.fold": fold})
+        trained = train_in(
+            run, options, sweep.data(manifest, options), sweep.device, _folder(sweep, run),
+            splits=("train", "val", "test"),
+        )  # fmt: skip
+        val = manifest.split("val").table
+        decision = decide(options, val["label"], trained.logits["val"])
+        measured = {
+            "final/seconds_per_image": trained.seconds_per_image,
+            "final/peak_mib": trained.peak_mib,
+            "decision/threshold": decision.threshold,
+            "best/epoch": float(trained.progress.best_epoch),
+        }
+        for split, raw in trained.logits.items():
+            rows = manifest.split(split).table
+            logits = decision.calibration(raw)
+            table = tabulate(rows, logits, decision.threshold, raw)
+            run.log_table(table, f"predictions/{split}.csv")
+        run.log_metrics(measured)
+    return trained.progress.best_auc
+
+
+def chosen(sweep: Sweep, side: str) -> dict[str, Any]:
+    """The best trial's values, among as many trials as every side has had.
+
+    Raises:
+        RuntimeError: none came to its end.
+    """
+    counts = [len(tuning.settled(sweep.study(name))) for name in sweep.names]
+    trials = tuning.settled(sweep.study(side))[: min(counts)]
+    whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not whole:
+        raise RuntimeError(f"no trial of {side} came to its end, so there is nothing to train")
+    return dict(max(whole, key=lambda trial: (trial.value or 0.0, -trial.number)).params)
+
+
+def _say(study: optuna.Study) -> None:
+    """How the last trial ended."""
+    for trial in tuning.settled(study)[-1:]:
+        value = f" with {trial.value:.4f}" if trial.value is not None else ""
+        console.print(f"{trial.state.name.lower()}{value}")
+
+
+def _folder(sweep: Sweep, run: Run) -> Path:
+    return Path(sweep.options.output) / run.id
+
+
+class _Child:
+    """A trial's run: opened (or gone on with), and closed as the trial ends."""
+
+    def __init__(self, sweep: Sweep, side: str, trial: Trial, kind: str, title: str) -> None:
+        self._sweep, self._trial = sweep, trial
+        console.print(f"[bold]{title}[/]")
+        labels = {
+            STUDY: sweep.options.study,
+            STRATEGY: side,
+            TRIAL: str(trial.number),
+            "optuna.study": trial.study.study_name,
+        }
+        known = trial.user_attrs.get(tuning.RUN, "")
+        self._opened = open_run(title, kind=kind, tags=labels, resume=known, parent=sweep.parent)
+
+    def __enter__(self) -> "_Child":
+        self.run = self._opened.__enter__()
+        self._trial.set_user_attr(tuning.RUN, self.run.id)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        states = {Stopped: "pruned", KeyboardInterrupt: "interrupted", BaseException: "failed"}
+        state = next((s for k, s in states.items() if kind and issubclass(kind, k)), "complete")
+        self.run.set_tags({STATE: state})
+        try:
+            self._opened.__exit__(kind, error, trace)
+        except Stopped as stopped:
+            raise optuna.TrialPruned(str(stopped)) from stopped
+        finally:
+            if kind is None or issubclass(kind, Exception):  # an interrupted one goes on from it
+                shutil.rmtree(_folder(self._sweep, self.run), ignore_errors=True)

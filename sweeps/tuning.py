@@ -1,0 +1,182 @@
+"""Optuna's part: studies in a database, trials that survive interruptions, pruning, workers.
+
+The database is the truth about trials, MLflow the truth about runs; each trial names its run and
+each run its trial. A study belongs to one side, and one more holds the final trainings.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+import psutil
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sweeps.strategies import Knob
+from synthdetect.errors import UserError
+
+RUN = "mlflow_run_id"
+"""User attribute of a trial, and of a study: its run."""
+
+PROCESS = "process"
+"""User attribute of a trial, and of a study: the process at it."""
+
+_INTERRUPTED = "interrupted"
+_HEARTBEAT, _GRACE = 30, 120  # seconds
+_STARTUP_TRIALS = 4
+_SUGGEST: dict[type, Callable[[Trial, str, Any], Any]] = {
+    FloatDistribution: lambda trial, name, d: trial.suggest_float(name, d.low, d.high, log=d.log),
+    IntDistribution: lambda trial, name, d: trial.suggest_int(name, d.low, d.high, log=d.log),
+    CategoricalDistribution: lambda trial, name, d: trial.suggest_categorical(name, d.choices),
+}
+_RETRY = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Open Optuna's database; a worker that falls silent has its trials retried.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    connect = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    try:
+        return RDBStorage(
+            url,
+            engine_kwargs=connect,
+            heartbeat_interval=_HEARTBEAT,
+            grace_period=_GRACE,
+            heartbeat_stale_trial_callback=_RETRY,
+        )
+    except Exception as error:  # SQLAlchemy's and the drivers' are an open set
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"--storage: {safe_url(url)} cannot be opened: {reason}") from error
+
+
+def safe_url(url: str) -> str:
+    """A database's URL without its password."""
+    head, at, tail = url.rpartition("@")
+    scheme, slashes, login = head.partition("://")
+    return f"{scheme}{slashes}{login.partition(':')[0]}@{tail}" if at else url
+
+
+def open_study(
+    storage: RDBStorage, name: str, *, sampler: str = "random", seed: int = 0, prune: bool = False
+) -> optuna.Study:
+    """Open a study, or make it.
+
+    Args:
+        storage: where it is.
+        name: of the study.
+        sampler: `tpe` or `random`.
+        seed: of the sampler, and of what it samples next: the same trials have the same successor.
+        prune: whether a trial is stopped that is worse than the median of the others.
+    """
+    study = optuna.create_study(
+        storage=storage, study_name=name, load_if_exists=True, direction="maximize"
+    )
+    seed = int(np.random.SeedSequence([seed, len(study.trials)]).generate_state(1)[0])
+    study.sampler = {
+        "tpe": optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
+        ),
+        "random": optuna.samplers.RandomSampler(seed=seed),
+    }[sampler]
+    study.pruner = optuna.pruners.NopPruner()
+    if prune:
+        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=1)
+    return study
+
+
+def suggest(trial: Trial, space: Mapping[str, Knob]) -> dict[str, Any]:
+    """The trial's values."""
+    return {
+        name: _SUGGEST[type(knob.range)](trial, name, knob.range) for name, knob in space.items()
+    }
+
+
+def recover(study: optuna.Study) -> None:
+    """Queue again what was interrupted: by Ctrl-C, or with a process of this machine that is gone.
+
+    What another machine's process left is queued once its heartbeat has been missing long enough.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.RUNNING and is_gone(trial.user_attrs.get(PROCESS, "")):
+            study.tell(trial.number, state=TrialState.FAIL)
+            _RETRY(study, trial)
+        elif trial.user_attrs.get(_INTERRUPTED) and trial.number not in _retried(study):
+            _RETRY(study, trial)
+
+
+def settled(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that have ended for good, by number: not those that were retried."""
+    retried = _retried(study)
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and trial.number not in retried
+    ]
+
+
+def begun(study: optuna.Study) -> int:
+    """How many trials there are that were not replaced by a retry."""
+    retried = _retried(study)
+    return sum(trial.number not in retried for trial in study.get_trials(deepcopy=False))
+
+
+def waiting(study: optuna.Study) -> bool:
+    """Whether a trial is queued."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+
+def running(study: optuna.Study) -> bool:
+    """Whether some process is at a trial."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+
+def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
+    """Run one trial; one that fails is recorded as that, and the study goes on."""
+
+    def watched(trial: Trial) -> float:
+        trial.set_user_attr(PROCESS, this_process())
+        trial.set_user_attr(_INTERRUPTED, False)
+        try:
+            return objective(trial)
+        except KeyboardInterrupt:
+            trial.set_user_attr(_INTERRUPTED, True)
+            raise
+
+    study.optimize(watched, n_trials=1, catch=(Exception,))
+
+
+def _retried(study: optuna.Study) -> set[int]:
+    """Numbers of the trials that another one has taken the place of."""
+    found: set[int] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # MLflow resets what we filter above
+        for trial in study.get_trials(deepcopy=False):
+            found.update(RetryHeartbeatStaleTrialCallback.retry_history(trial))
+    return found
+
+
+def this_process() -> str:
+    """What names this process among all of all machines."""
+    process = psutil.Process()
+    return f"{socket.gethostname()} {os.getpid()} {process.create_time():.2f}"
+
+
+def is_gone(text: str) -> bool:
+    """Whether a process was of this machine, and is not any more."""
+    host, *rest = text.split(" ")
+    if host != socket.gethostname() or len(rest) != 2:
+        return False
+    try:
+        process = psutil.Process(int(rest[0]))
+        return f"{process.create_time():.2f}" != rest[1] or process.status() == "zombie"
+    except psutil.NoSuchProcess:
+        return True
