@@ -6,6 +6,7 @@ each run its trial. A study belongs to one side, and one more holds the final tr
 
 import os
 import socket
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import optuna
 import psutil
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -33,9 +35,12 @@ _SUGGEST: dict[type, Callable[[Trial, str, Any], Any]] = {
     IntDistribution: lambda trial, name, d: trial.suggest_int(name, d.low, d.high, log=d.log),
     CategoricalDistribution: lambda trial, name, d: trial.suggest_categorical(name, d.choices),
 }
-_RETRY = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
+# Of heartbeats and figures; MLflow resets the filters later, hence once more below.
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_RETRY = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -158,7 +163,7 @@ def _retried(study: optuna.Study) -> set[int]:
     """Numbers of the trials that another one has taken the place of."""
     found: set[int] = set()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # MLflow resets what we filter above
+        warnings.simplefilter("ignore", ExperimentalWarning)
         for trial in study.get_trials(deepcopy=False):
             found.update(RetryHeartbeatStaleTrialCallback.retry_history(trial))
     return found
