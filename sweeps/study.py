@@ -395,10 +395,8 @@ class _Child:
         states = {Stopped: "pruned", KeyboardInterrupt: "interrupted", BaseException: "failed"}
         state = next((s for k, s in states.items() if kind and issubclass(kind, k)), "complete")
         self.run.set_tags({STATE: state})
-        try:
-            self._opened.__exit__(kind, error, trace)
-        except Stopped as stopped:
-            raise optuna.TrialPruned(str(stopped)) from stopped
-        finally:
-            if kind is None or issubclass(kind, Exception):  # an interrupted one goes on from it
-                shutil.rmtree(_folder(self._sweep, self.run), ignore_errors=True)
+        self._opened.__exit__(kind, error, trace)
+        if kind is None or issubclass(kind, Exception):  # an interrupted one goes on from it
+            shutil.rmtree(_folder(self._sweep, self.run), ignore_errors=True)
+        if kind is Stopped:
+            raise optuna.TrialPruned(str(error)) from error

@@ -94,7 +94,7 @@ def open_study(
     }[sampler]
     study.pruner = optuna.pruners.NopPruner()
     if prune:
-        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=1)
+        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=3)
     return study
 
 
