@@ -249,7 +249,8 @@ def _tune(sweep: Sweep) -> None:
 def _trial(sweep: Sweep, side: str, study: optuna.Study) -> None:
     knobs = space(side, sweep.options.lr)
     if not study.get_trials(deepcopy=False):
-        study.enqueue_trial({name: knob.first for name, knob in knobs.items()})
+        first = {name: knob.first for name, knob in knobs.items()}
+        study.enqueue_trial(first, skip_if_exists=True)
 
     def objective(trial: Trial) -> float:
         tuned = tuning.suggest(trial, knobs)
@@ -300,13 +301,20 @@ def _train_finally(sweep: Sweep) -> None:
                 finals.enqueue_trial(place, user_attrs=place)
     while True:
         tuning.recover(finals)
+        done = {_place(trial) for trial in tuning.settled(finals)}
         if tuning.waiting(finals):
             tuning.run_one(finals, lambda trial: _final(sweep, trial))
             _say(finals)
-        elif sweep.options.worker or not tuning.running(finals):
+        elif done >= {tuple(place.values()) for place in planned} or _left_alone(sweep):
             return
         else:
-            time.sleep(_PATIENCE)
+            time.sleep(_PATIENCE)  # other processes are at the last ones
+
+
+def _left_alone(sweep: Sweep) -> bool:
+    """Whether this is a worker whose leader is gone."""
+    leader = sweep.study(BASELINE).user_attrs.get(tuning.PROCESS, "")
+    return sweep.options.worker and (not leader or tuning.is_gone(leader))
 
 
 def _place(trial: FrozenTrial | Trial) -> tuple[Any, ...]:

@@ -38,7 +38,7 @@ _SUGGEST: dict[type, Callable[[Trial, str, Any], Any]] = {
 
 # Of heartbeats and figures; MLflow resets the filters later, hence once more below.
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 _RETRY = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
@@ -110,11 +110,14 @@ def recover(study: optuna.Study) -> None:
 
     What another machine's process left is queued once its heartbeat has been missing long enough.
     """
+    optuna.storages.fail_stale_trials(study)
+    retried = _retried(study)
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING and is_gone(trial.user_attrs.get(PROCESS, "")):
             study.tell(trial.number, state=TrialState.FAIL)
-            _RETRY(study, trial)
-        elif trial.user_attrs.get(_INTERRUPTED) and trial.number not in _retried(study):
+        elif not (trial.state == TrialState.FAIL and trial.user_attrs.get(_INTERRUPTED)):
+            continue
+        if trial.number not in retried:
             _RETRY(study, trial)
 
 

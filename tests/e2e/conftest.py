@@ -80,7 +80,8 @@ class Platform:
     def direct(self, name: str, **parameters: str) -> list[str]:
         """The same without MLflow Projects."""
         given = {**SMALL, "data": str(self.data), **parameters}
-        return [sys.executable, "-m", "synthdetect", name,
+        module = "sweeps" if name == "sweep" else "synthdetect"
+        return [sys.executable, "-m", module, name,
                 *(f"--{k}={v}" for k, v in given.items())]  # fmt: skip
 
     def latest(self, **tags: str) -> Run:
@@ -92,10 +93,11 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, small_table: pd.DataFrame) -> Platform:
     folder = tmp_path_factory.mktemp("platform")
-    shutil.copytree(
-        ROOT / "synthdetect", folder / "synthdetect",
-        ignore=shutil.ignore_patterns("sample", "__pycache__"),
-    )  # fmt: skip
+    for package in ("synthdetect", "sweeps"):
+        shutil.copytree(
+            ROOT / package, folder / package,
+            ignore=shutil.ignore_patterns("sample", "__pycache__"),
+        )  # fmt: skip
     for name in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / name, folder)
     data = folder / "small.csv"

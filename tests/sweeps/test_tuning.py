@@ -1,0 +1,171 @@
+"""Trials in a real database: seeded, retried, pruned, failed, and counted once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import Trial, TrialState
+
+from sweeps import tuning
+from sweeps.strategies import STRATEGIES, space
+from synthdetect.errors import UserError
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> RDBStorage:
+    return tuning.open_storage(f"sqlite:///{tmp_path}/optuna.db")
+
+
+def run(study: optuna.Study, value: float = 0.5) -> None:
+    def objective(trial: Trial) -> float:
+        tuning.suggest(trial, space("focal", 1e-3))
+        return value
+
+    tuning.run_one(study, objective)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_study_samples_the_same_whenever_it_is_opened(tmp_path: Path, sampler: str) -> None:
+    def values(name: str, *, at_once: bool) -> list[dict[str, object]]:
+        storage = tuning.open_storage(f"sqlite:///{tmp_path}/{name}.db")
+        study = tuning.open_study(storage, "s", sampler=sampler, seed=3)
+        for _ in range(6):
+            if not at_once:
+                storage = tuning.open_storage(f"sqlite:///{tmp_path}/{name}.db")
+            study = tuning.open_study(storage, "s", sampler=sampler, seed=3)
+            run(study)
+        return [trial.params for trial in study.trials]
+
+    assert values("a", at_once=True) == values("b", at_once=False)
+
+
+def test_other_seeds_sample_otherwise(storage: RDBStorage) -> None:
+    studies = [tuning.open_study(storage, f"s{seed}", seed=seed) for seed in (1, 2)]
+    for study in studies:
+        run(study)
+    first, second = (study.trials[0].params for study in studies)
+    assert first != second
+
+
+def test_every_kind_of_knob_is_suggested_from_its_range(storage: RDBStorage) -> None:
+    for name in STRATEGIES:
+        study = tuning.open_study(storage, name)
+        knobs = space(name, 1e-3)
+
+        def objective(trial: Trial, knobs: dict[str, tuning.Knob] = knobs) -> float:
+            found = tuning.suggest(trial, knobs)
+            assert set(found) == set(knobs)
+            return 0.5
+
+        tuning.run_one(study, objective)
+        assert study.trials[0].state == TrialState.COMPLETE
+        assert study.trials[0].distributions == {n: k.range for n, k in knobs.items()}
+
+
+def test_a_trial_that_fails_is_recorded_and_the_study_goes_on(storage: RDBStorage) -> None:
+    study = tuning.open_study(storage, "s")
+
+    def broken(trial: Trial) -> float:
+        raise RuntimeError("diverged")
+
+    tuning.run_one(study, broken)
+    run(study)
+    assert [trial.state for trial in tuning.settled(study)] == [
+        TrialState.FAIL, TrialState.COMPLETE,
+    ]  # fmt: skip
+    tuning.recover(study)
+    assert not tuning.waiting(study), "what failed by itself is not tried again"
+
+
+def test_what_was_interrupted_is_queued_once_with_its_values_and_its_run(
+    storage: RDBStorage,
+) -> None:
+    study = tuning.open_study(storage, "s")
+
+    def interrupted(trial: Trial) -> float:
+        tuning.suggest(trial, space("focal", 1e-3))
+        trial.set_user_attr(tuning.RUN, "run 1")
+        trial.report(0.6, 1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuning.run_one(study, interrupted)
+    for _ in range(2):
+        tuning.recover(study)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+    assert tuning.settled(study) == []
+    assert tuning.begun(study) == 1
+    run(study)
+    (trial,) = tuning.settled(study)
+    assert trial.params == study.trials[0].params
+    assert trial.user_attrs[tuning.RUN] == "run 1"
+    assert trial.intermediate_values == {1: 0.6}
+    tuning.recover(study)
+    assert len(study.trials) == 2
+
+
+def test_what_a_dead_process_left_is_queued_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    program = (
+        "import os, signal\n"
+        "from sweeps import tuning\n"
+        f"study = tuning.open_study(tuning.open_storage({url!r}), 's')\n"
+        "tuning.run_one(study, lambda trial: os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -9
+    study = tuning.open_study(tuning.open_storage(url), "s")
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
+    tuning.recover(study)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_living_process_keeps_its_trial(storage: RDBStorage) -> None:
+    study = tuning.open_study(storage, "s")
+
+    def objective(trial: Trial) -> float:
+        tuning.recover(study)
+        assert tuning.running(study)
+        assert not tuning.waiting(study)
+        return 0.5
+
+    tuning.run_one(study, objective)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
+
+
+def test_hopeless_trials_are_pruned_after_two_steps(storage: RDBStorage) -> None:
+    study = tuning.open_study(storage, "s", prune=True)
+
+    def objective(level: float, trial: Trial) -> float:
+        for step in range(1, 6):
+            trial.report(level, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return level
+
+    for level in (0.9, 0.8, 0.1, 0.95):
+        tuning.run_one(study, lambda trial, level=level: objective(level, trial))
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.COMPLETE] * 2 + [TrialState.PRUNED, TrialState.COMPLETE]
+    assert max(study.trials[2].intermediate_values) == 3
+
+
+def test_a_storage_that_cannot_be_opened_is_named_without_its_password() -> None:
+    with pytest.raises(UserError) as caught:
+        tuning.open_storage("postgresql://team:secret@localhost:1/none")
+    assert "secret" not in str(caught.value)
+    assert "postgresql://team@localhost:1/none" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///optuna.db", "sqlite:///optuna.db"),
+        ("postgresql://team:p@ss@host/db", "postgresql://team@host/db"),
+        ("mysql://team@host/db", "mysql://team@host/db"),
+    ],
+)
+def test_passwords_are_not_shown(url: str, shown: str) -> None:
+    assert tuning.safe_url(url) == shown
