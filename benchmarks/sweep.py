@@ -1,0 +1,97 @@
+"""A sweep as it comes against one that trains every trial in full and decodes every epoch anew.
+
+    python -m benchmarks.sweep [--trials 10] [--epochs 8]
+
+Whole processes, tracking included, on the sample, each with a cold cache of its own. The verdicts of
+both stand in the notes: they must be the same for the saving to be one.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import mlflow
+import pandas as pd
+
+from benchmarks.common import parser, ratio, report
+from synthdetect.training.devices import resolve
+
+_IN_FULL = ["--prune=false", "--cache-gib=0"]
+
+
+def main() -> None:
+    arguments = parser("sweep", rounds=1)
+    arguments.add_argument("--strategies", default="sgd,label_smoothing")
+    arguments.add_argument("--image-size", type=int, default=48)
+    arguments.add_argument("--trials", type=int, default=10)
+    arguments.add_argument("--folds", type=int, default=5)
+    arguments.add_argument("--epochs", type=int, default=8)
+    given = arguments.parse_args()
+    if given.smoke:
+        given.strategies, given.image_size = "label_smoothing", 32
+        given.trials, given.folds, given.epochs = 1, 2, 1
+
+    options = [
+        f"--strategies={given.strategies}", f"--image-size={given.image_size}",
+        f"--trials={given.trials}", f"--folds={given.folds}", f"--epochs={given.epochs}",
+        "--arch=mobilenet_v3_large" if given.smoke else "--arch=resnet18",
+        "--geometry=center_crop", "--weights=none", "--lr=1e-3",
+    ]  # fmt: skip
+    speeds: dict[str, list[float]] = {"sweep": [], "full": []}
+    verdicts: dict[str, str] = {}
+    for _ in range(given.rounds):
+        for name, further in (("sweep", []), ("full", [*_IN_FULL, f"--patience={given.epochs}"])):
+            seconds, verdicts[name] = _run([*options, *further])
+            speeds[name].append(1 / seconds)
+    row = {
+        "key": "sweep_to_full",
+        "what": f"{given.trials} trials a side, pruned, images cached",
+        "against": "every trial in full, images decoded each time",
+        "wanted": 2.0,
+        **ratio(speeds, "sweep", "full"),
+        "seconds": {name: [1 / value for value in values] for name, values in speeds.items()},
+        "verdicts": verdicts,
+    }
+    same = "the same" if verdicts["sweep"] == verdicts["full"] else "not the same"
+    notes = (
+        f"{given.strategies} against the baseline on the sample, {given.epochs} epochs, "
+        f"{given.folds} folds, {given.rounds} round(s), cold caches; verdicts {same}: "
+        f"{verdicts['sweep']} (in full: {verdicts['full']})"
+    )
+    report("sweep", "sweep", [row], resolve("auto", "auto", "auto"), given.output, notes)
+
+
+def _run(options: list[str]) -> tuple[float, str]:
+    """Seconds of one sweep, and its verdicts."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"sqlite:///{folder}/mlflow.db"
+        environment = {
+            **os.environ,
+            "SYNTHDETECT_CACHE": f"{folder}/cache",
+            "MLFLOW_TRACKING_URI": store,
+            "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
+        }
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "sweeps", "sweep", *options],
+            cwd=folder,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        seconds = time.perf_counter() - began
+        client = mlflow.MlflowClient(store)
+        (run,) = client.search_runs(["0"], "tags.`synthdetect.kind` = 'sweep'")
+        return seconds, _verdicts(client, run.info.run_id, folder)
+
+
+def _verdicts(client: mlflow.MlflowClient, run_id: str, folder: str) -> str:
+    found = pd.read_csv(client.download_artifacts(run_id, "sweep/verdicts.csv", folder))
+    pairs = found[["strategy", "verdict"]].to_numpy()
+    return ", ".join(f"{strategy} {word}" for strategy, word in pairs)
+
+
+if __name__ == "__main__":
+    main()

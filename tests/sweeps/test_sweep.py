@@ -1,0 +1,166 @@
+"""A whole small sweep in one process: runs and trials agree, whatever became of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import optuna
+import pandas as pd
+import pytest
+from mlflow.entities import Run
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from sweeps import study as study_module
+from sweeps import tuning
+from sweeps.__main__ import COMMANDS
+from sweeps.strategies import STRATEGIES, Knob
+from synthdetect.cli import main
+
+SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--batch-size", "16",
+         "--weights", "none", "--epochs", "1", "--trials", "2", "--folds", "2"]  # fmt: skip
+
+
+def run_sweep(data: Path, *arguments: str) -> int:
+    given = ["sweep", "--data", str(data), *SMALL, *arguments]
+    return main(given, program="sweeps", commands=COMMANDS)
+
+
+def runs(kind: str) -> list[Run]:
+    query = f"tags.`synthdetect.kind` = '{kind}'"
+    return mlflow.search_runs(filter_string=query, output_format="list")
+
+
+def study(name: str) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage="sqlite:///optuna.db")
+
+
+def agree(name: str) -> None:
+    """Each settled trial has one run, which names it and ended as it did."""
+    statuses = {
+        TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED",
+    }  # fmt: skip
+    for trial in tuning.settled(study(name)):
+        run = mlflow.get_run(trial.user_attrs[tuning.RUN])
+        assert run.info.status == statuses[trial.state]
+        assert run.data.tags[study_module.TRIAL] == str(trial.number)
+        assert run.data.tags["optuna.study"] == name
+        assert run.data.tags[study_module.STATE] == {
+            "FINISHED": "complete", "KILLED": "pruned", "FAILED": "failed",
+        }[run.info.status]  # fmt: skip
+
+
+def artifact(run: Run, path: str) -> pd.DataFrame:
+    return pd.read_csv(mlflow.artifacts.download_artifacts(run_id=run.info.run_id,
+                                                           artifact_path=path))  # fmt: skip
+
+
+def test_a_sweep_tunes_trains_and_judges(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategies", "focal,domain_adaptation", "--study", "s"]
+    assert run_sweep(small_manifest, *given) == 0, capsys.readouterr().err
+    (parent,) = runs("sweep")
+    assert parent.info.status == "FINISHED"
+    sides = ("baseline", "focal", "domain_adaptation")
+    assert len(runs("trial")) == len(sides) * 2
+    assert len(runs("final")) == len(sides) * 2
+    for name in (*sides, "finals"):
+        agree(f"s/{name}")
+    for run in [*runs("trial"), *runs("final")]:
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["synthdetect.study"] == "s"
+
+    # The same images, folds and seeds on every side; the first trial is the strategy as it comes.
+    by_side: dict[str, list[Run]] = {}
+    for run in runs("final"):
+        by_side.setdefault(run.data.tags["synthdetect.strategy"], []).append(run)
+    assert {len(found) for found in by_side.values()} == {2}
+    seeds = {run.data.params["optim.seed"] for run in runs("final")}
+    assert len(seeds) == 1
+    assert study("s/focal").trials[0].params == {"lr": 1e-4, "focal_gamma": 2.0}
+
+    # What one looks at.
+    comparison = artifact(parent, "sweep/comparison.csv")
+    verdicts = artifact(parent, "sweep/verdicts.csv")
+    assert comparison["strategy"].tolist() == verdicts["strategy"].tolist() == list(sides[1:])
+    assert set(verdicts["verdict"]) <= {"better", "no evidence", "worse"}
+    assert verdicts["paper"].str.contains("overfitting").all()
+    trainings = artifact(parent, "sweep/trainings.csv")
+    assert len(trainings) == 6
+    assert (trainings["peak_mib"] > 0).all()
+    artifacts = {f.path for f in mlflow.artifacts.list_artifacts(run_id=parent.info.run_id)}
+    assert {"figures", "sweep", "report.html"} <= artifacts
+    figures = mlflow.artifacts.list_artifacts(run_id=parent.info.run_id, artifact_path="figures")
+    assert "figures/forest.png" in {f.path for f in figures}
+
+    # Once more: nothing is trained again, and other options are refused.
+    capsys.readouterr()
+    assert run_sweep(small_manifest, *given) == 0
+    assert "epoch" not in capsys.readouterr().out
+    assert len(runs("trial")) + len(runs("final")) == 12
+    assert run_sweep(small_manifest, *given, "--lr", "1e-3") == 2
+    assert "was begun with lr 0.0001" in capsys.readouterr().err
+
+
+def test_what_diverges_is_counted_and_pruned_is_killed(
+    workspace: Path, small_manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first learning rate is absurd; then a pruner that nothing can satisfy."""
+    absurd = Knob(FloatDistribution(1e-4, 1e-3), first=1e30)
+    smoothing = replace(STRATEGIES["label_smoothing"], space={"lr": absurd})
+    monkeypatch.setitem(STRATEGIES, "label_smoothing", smoothing)
+    given = ["--strategies", "label_smoothing", "--study", "s", "--epochs", "2"]
+    opened = tuning.open_study
+
+    def strict(*args: object, **options: object) -> optuna.Study:
+        found = opened(*args, **options)  # type: ignore[arg-type]
+        if found.study_name == "s/label_smoothing" and len(found.trials) == 2:
+            found.pruner = optuna.pruners.ThresholdPruner(lower=2)
+        return found
+
+    monkeypatch.setattr(tuning, "open_study", strict)
+    assert run_sweep(small_manifest, *given, "--trials", "3") == 0
+    for name in ("s/baseline", "s/label_smoothing", "s/finals"):
+        agree(name)
+    states = [trial.state for trial in study("s/label_smoothing").trials]
+    assert states[0] == TrialState.FAIL
+    assert states[2] == TrialState.PRUNED
+    (pruned,) = [run for run in runs("trial") if run.info.status == "KILLED"]
+    assert pruned.data.tags["synthdetect.stopped"].startswith("pruned after step 1")
+    (parent,) = runs("sweep")
+    comparison = artifact(parent, "sweep/comparison.csv").iloc[0]
+    assert comparison["trials"] == 3
+
+
+def test_the_plan_is_printed_and_nothing_is_begun(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_sweep(small_manifest, "--strategies", "sgd", "--dry-run", "true") == 0
+    text = capsys.readouterr().out
+    assert "baseline" in text
+    assert "minutes of steps in all" in text
+    assert mlflow.search_runs(output_format="list") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strategies", "magic"], "--strategies"),
+        (["--storage", "nosuch:///x"], "--storage: nosuch:///x cannot be opened"),
+        (["--worker", "true"], "--worker: no study 'strategies' is led"),
+        (["--folds", "80"], "--folds 80"),
+        (["--trails", "3"], "Did you mean --trials?"),
+        (["--strategies", "vit", "--image-size", "40"], "vit_b_16 needs a multiple of 16"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_run_is_opened(
+    workspace: Path,
+    small_manifest: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert run_sweep(small_manifest, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert mlflow.search_runs(output_format="list") == []
