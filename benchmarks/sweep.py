@@ -2,8 +2,8 @@
 
     python -m benchmarks.sweep [--trials 10] [--epochs 8]
 
-Whole processes, tracking included, on the sample, each with a cold cache of its own. The verdicts of
-both stand in the notes: they must be the same for the saving to be one.
+Whole processes, tracking included, on the sample, each with a cold cache of its own. The verdicts
+of both stand in the notes: they must be the same for the saving to be one.
 """
 
 import os
