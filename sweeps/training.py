@@ -1,6 +1,8 @@
 """One training of a sweep in its own run: curves as it goes, and what it cost."""
 
+import ctypes
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,6 +93,13 @@ def train_in(
     return Trained(progress, logits, 1 / speed, peak[0])
 
 
+def _give_back_memory() -> None:
+    """Have glibc return what earlier trainings freed; else later ones would seem to need less."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim:
+        trim(0)
+
+
 @contextmanager
 def _peak_memory(device: Device) -> Iterator[list[float]]:
     """Measure what is added to the memory in use, in MiB; the list holds it afterwards.
@@ -106,6 +115,7 @@ def _peak_memory(device: Device) -> Iterator[list[float]]:
         yield result
         result[0] = (torch.cuda.max_memory_allocated() - before) / 2**20
         return
+    _give_back_memory()
     process, stop = psutil.Process(), threading.Event()
     before = most = process.memory_info().rss
 

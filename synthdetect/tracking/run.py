@@ -152,7 +152,7 @@ class Run:
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Log a figure as a picture under the run's artifacts."""
-        self.client.log_figure(self.id, figure, path)
+        self.client.log_figure(self.id, figure, path, save_kwargs={"bbox_inches": "tight"})
 
     def log_image(self, image: Image.Image, path: str) -> None:
         """Log a picture under the run's artifacts, where the UI shows it by its name.
