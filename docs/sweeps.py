@@ -26,13 +26,13 @@ Written by `python docs/sweeps.py STORE RUN_ID` from the run of
 ```
 
 on the built-in sample ({tuning:.0f} images to tune on, {final:.0f} for the final trainings,
-{test:.0f} to test on, {target:.0f} to adapt to without labels), {epochs} epochs a training at {size}
-pixels from random weights, {trials} trials a side in tuning, {folds} final trainings a side. The
-sample is neural upscaling of photographs, not text-to-image, and it is small: **what this shows is
-that the machinery works and how wide honest intervals are, not which strategy is good.** Differences
-are to the baseline; brackets are 95 % intervals that hold for all strategies together, over
-photographs and trainings. {finished} runs ended FINISHED, {killed} KILLED (pruned), {failed} FAILED;
-their times add up to {minutes:.0f} minutes on two cores.
+{test:.0f} to test on, {target:.0f} to adapt to without labels), {epochs} epochs a training at
+{size} pixels from random weights, {trials} trials a side in tuning, {folds} final trainings a
+side. The sample is neural upscaling of photographs, not text-to-image, and it is small: **what
+this shows is that the machinery works and how wide honest intervals are, not which strategy is
+good.** Differences are to the baseline; brackets are 95 % intervals that hold for all strategies
+together, over photographs and trainings. {finished} runs ended FINISHED, {killed} KILLED
+(pruned), {failed} FAILED; their times add up to {minutes:.0f} minutes on two cores.
 
 ![Differences to the baseline](images/sweep.png)
 
