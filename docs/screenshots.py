@@ -1,6 +1,7 @@
 """Pictures of the MLflow UI for the README, from real runs in a real browser.
 
     python docs/screenshots.py STORE RUN_ID
+    python docs/screenshots.py STORE --study NAME
 
 Needs `pip install playwright` and Debian's Chromium.
 """
@@ -12,6 +13,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
@@ -21,7 +23,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
-def main(store: str, run: str) -> None:
+def main(store: str, run: str, study: str = "") -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -35,6 +37,11 @@ def main(store: str, run: str) -> None:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport={"width": 1400, "height": 900})
             IMAGES.mkdir(exist_ok=True)
+            if study:
+                query = quote(f"tags.`synthdetect.study` = '{study}'")
+                runs = f"{address}/#/experiments/0/runs?searchFilter={query}"
+                _shoot(page, runs, "study.png")
+                return
             _shoot(page, f"{address}/#/experiments/0/runs/{run}", "run.png")
             page.goto(f"{address}/#/experiments/0/runs/{run}/artifacts")
             for name in ("figures", "test", "worst_mistakes.png"):
