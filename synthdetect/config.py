@@ -548,9 +548,19 @@ class EvaluateOptions(DecisionOptions, DeviceOptions):
     spectra: bool = Field(
         True, description="mean spectra of a detector's images, where generators leave traces"
     )
+    robustness: str = Field(
+        "",
+        description="score the images perturbed too: all, or some (jpeg), or some levels (jpeg:50)",
+    )
+    equalised: bool = Field(
+        False, description="score them also after equalise, which gives all the same encoding"
+    )
+    cache_gib: float = Field(
+        4.0, ge=0, description="disk for the squares that robustness and equalised make, in GiB"
+    )
     output: str = Field("evaluation", description="folder for the results")
     batch_size: int = Field(64, ge=1, description="images at a time")
-    seed: int = Field(42, ge=0, lt=2**31, description="of the bootstrap")
+    seed: int = Field(42, ge=0, lt=2**31, description="of the bootstrap and of what is random")
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

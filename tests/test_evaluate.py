@@ -1,5 +1,8 @@
 """`synthdetect evaluate`: of a table and of a detector; test images decide nothing."""
 
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import mlflow
@@ -8,9 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from scipy.special import logit
 
 from synthdetect.cli import main
+from synthdetect.data.geometry import Preprocess
 from synthdetect.evaluation.metrics import choose_threshold, metrics
+from synthdetect.tracking.find import find_detectors
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--epochs", "1", "--weights", "none",
          "--batch-size", "16", "--lr", "1e-3"]  # fmt: skip
@@ -132,6 +139,8 @@ def test_a_detector_scores_as_it_did_when_trained(workspace: Path, small_manifes
         (["--predictions", "t.csv", "--slices", "camera"], "--slices: no column 'camera'"),
         (["--predictions", "one.csv", "--decide", "val"], "--decide val"),
         (["--predictions", "two.csv"], "'threshold' holds 2 values"),
+        (["--predictions", "t.csv", "--robustness", "all"], "--robustness: a table of"),
+        (["--predictions", "t.csv", "--equalised", "true"], "--equalised: a table of"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(
@@ -150,3 +159,142 @@ def test_a_tables_own_threshold_is_kept(workspace: Path) -> None:
     assert main(["evaluate", "--predictions", "t.csv"]) == 0
     assert newest().data.metrics["decision/threshold"] == 0.7
     assert newest().data.params["decision.from"] == "as the table says"
+
+
+QUICK = ["--explain", "0", "--spectra", "false"]
+CONDITIONS = ["--robustness", "jpeg:50,blur:2", "--equalised", "true", *QUICK]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, small_table: pd.DataFrame) -> Iterator[Run]:
+    """A detector, and the images it was trained on as `small.csv`, in a store for several tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("SYNTHDETECT_CACHE", str(folder / "cache"))
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        small_table.to_csv("small.csv", index=False)
+        assert main(["train", "--data", "small.csv", *SMALL, "--register", "small"]) == 0
+        yield newest()
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained: Run) -> tuple[Run, str]:
+    """An evaluation of all its splits under other conditions too, and what it printed."""
+    given = ["--model", trained.info.run_id, "--data", "small.csv", *CONDITIONS]
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main(["evaluate", *given]) == 0
+    return newest(), printed.getvalue()
+
+
+def test_robustness_and_equalised_stand_beside_the_images_as_they_are(
+    evaluated: tuple[Run, str],
+) -> None:
+    run, printed = evaluated
+    assert "--robustness and --equalised: without control, of one class only" in printed
+    for split in ("val", "test"):
+        overall = artifact(run, f"evaluation/{split}.csv").set_index("metric")
+        table = artifact(run, f"evaluation/{split}_robustness.csv")
+        assert table[["perturbation", "level"]].to_numpy().tolist() == [
+            ["none", 0], ["jpeg", 50], ["blur", 2],
+        ]  # fmt: skip
+        # The images as they are have the very numbers that the evaluation gives them.
+        for name in ("auc", "balanced_accuracy", "ece"):
+            assert table[name][0] == overall.loc[name, "value"]
+        assert (table["auc_low"][0], table["auc_high"][0]) == tuple(
+            overall.loc["auc", ["low", "high"]]
+        )
+        generators = artifact(run, f"evaluation/{split}_robustness_generators.csv")
+        assert (
+            len(generators)
+            == 3
+            * artifact(run, f"evaluation/{split}_generators.csv")["generator"]
+            .isin(generators["generator"])
+            .sum()
+        )
+        history = MlflowClient().get_metric_history(run.info.run_id, f"{split}/robustness/jpeg/auc")
+        levels = {m.step: m.value for m in history}
+        assert levels == {0: table["auc"][0], 4: table["auc"][1]}  # 50 is the fourth of its levels
+    conditions = artifact(run, "evaluation/conditions.csv")
+    assert conditions[["split", "condition"]].to_numpy().tolist() == [
+        [split, condition] for split in ("val", "test") for condition in ("raw", "equalised")
+    ]
+    test = conditions[conditions["split"] == "test"].reset_index()
+    assert test["auc_change"][1] == pytest.approx(test["auc"][1] - test["auc"][0])
+    assert run.data.metrics["test/equalised/auc"] == test["auc"][1]
+
+
+def test_a_detector_sees_equalised_what_one_trained_so_would_see(trained: Run) -> None:
+    """Score by hand, with the decision in force, the squares that `equalise` makes."""
+    given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "test"]
+    assert main(["evaluate", *given, *CONDITIONS, "--decide", "given"]) == 0
+    run = newest()
+    assert len(artifact(run, "evaluation/robustness.csv")) == 3  # of the one split there is
+    ((_, detector, _),) = find_detectors((trained.info.run_id,))
+    predictions = artifact(run, "predictions/test.csv")
+    preprocess = Preprocess(detector.card.image_size, detector.card.geometry, 75)
+    squares = np.stack([preprocess(Path(path).read_bytes()) for path in predictions["path"]])
+    logits = logit(detector.score(squares))
+    found = artifact(run, "evaluation/conditions.csv").iloc[1]
+    expected = metrics(predictions["label"], logits, detector.card.threshold)
+    assert found["auc"] == pytest.approx(expected["auc"], abs=0.01)  # other batches, other ties
+    assert found["ece"] == pytest.approx(expected["ece"], abs=0.01)
+
+
+def test_metrics_are_bound_to_the_images_and_to_the_model(
+    trained: Run, evaluated: tuple[Run, str]
+) -> None:
+    client = MlflowClient()
+    (model,) = client.search_logged_models([trained.info.experiment_id])
+
+    def bound(run_id: str) -> set[tuple[str, str]]:
+        assert [m.model_id for m in client.get_run(run_id).inputs.model_inputs] == [model.model_id]
+        found = client.get_logged_model(model.model_id).metrics or []
+        return {(m.key, str(m.dataset_name)) for m in found if m.run_id == run_id}
+
+    keys = ("auc", "generator/realesrgan_x4plus/auc", "equalised/auc", "robustness/jpeg/auc")
+    expected = {(f"{s}/{key}", f"small.csv-{s}") for s in ("val", "test") for key in keys}
+    assert expected <= bound(evaluated[0].info.run_id)
+    for name in (f"models:/{model.model_id}", "models:/small/1"):
+        given = ["--model", name, "--data", "small.csv", "--splits", "val", *QUICK]
+        assert main(["evaluate", *given]) == 0
+        assert ("val/auc", "small.csv-val") in bound(newest().info.run_id)
+
+
+def test_a_detectors_file_is_evaluated_without_a_model_to_bind_to(trained: Run) -> None:
+    ((_, detector, _),) = find_detectors((trained.info.run_id,))
+    detector.save(Path("detector.safetensors"))
+    given = ["--model", "detector.safetensors", "--data", "small.csv", "--splits", "val", *QUICK]
+    assert main(["evaluate", *given]) == 0
+    inputs = MlflowClient().get_run(newest().info.run_id).inputs
+    assert inputs.model_inputs == []
+
+
+def test_the_report_has_what_was_audited_held_out_and_perturbed(
+    evaluated: tuple[Run, str],
+) -> None:
+    run, _ = evaluated
+    assert run.data.tags["synthdetect.audit"]
+    assert "audit/findings.csv" in {
+        item.path for item in MlflowClient().list_artifacts(run.info.run_id, "audit")
+    }
+    page = Path(
+        mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="report.html")
+    ).read_text()
+    assert "What was held out, and what was not" in page
+    assert "contents shared with train" in page
+    for title in ("Robustness", "Data audit"):
+        assert f">{title}</h2>" in page
+    assert "figures/test/robustness" not in page  # both are shown, not only named
+
+
+def test_conditions_need_both_classes(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    before = len(mlflow.search_runs(output_format="list"))
+    given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "control"]
+    assert main(["evaluate", *given, "--robustness", "all"]) == 2
+    assert "--robustness: no split here has both classes (control)" in capsys.readouterr().err
+    assert main(["evaluate", *given[:4], "--robustness", "jpg"]) == 2
+    assert "--robustness: unknown perturbation(s): jpg" in capsys.readouterr().err
+    assert len(mlflow.search_runs(output_format="list")) == before

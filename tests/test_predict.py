@@ -375,7 +375,7 @@ def cross_validation(detectors: list[Saved]) -> str:
 def test_a_logged_detector_is_found(
     detectors: list[Saved], logged: dict[str, str], way: str
 ) -> None:
-    ((name, found),) = find_detectors((logged[way],))
+    ((name, found, _),) = find_detectors((logged[way],))
     assert name == logged[way]
     assert found.card == detectors[0].detector.card
 

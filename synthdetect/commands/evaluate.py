@@ -1,12 +1,15 @@
 """`synthdetect evaluate`: predictions first, then every number from them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from mlflow.data.dataset import Dataset
 
+from synthdetect.commands.conditions import Judged, asked, check_conditions, judge_conditions
+from synthdetect.commands.findings import audit_quickly
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import EvaluateOptions
@@ -23,6 +26,7 @@ from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
 from synthdetect.evaluation.slices import slice_values
 from synthdetect.evaluation.summary import summary_markdown, summary_rows
 from synthdetect.inference import Scoring
+from synthdetect.report.held_out import CARD
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.explanations import log_explanations, log_spectra
 from synthdetect.tracking.find import find_detectors, training_rows
@@ -35,20 +39,24 @@ class Subject:
     """What is evaluated.
 
     Attributes:
-        rows: labelled images with `raw_logit`.
+        manifest: labelled images; with `raw_logit` once they are scored.
         given: the decision that comes with it.
         has_threshold: whether that was chosen by anybody.
-        detector: what scored them, if it was one of ours.
-        manifest: where the images lie, then.
+        detector: what scores them, if it is one of ours.
+        model_id: of it in MLflow.
         excluded: `path` and `error` of images that were left out.
     """
 
-    rows: pd.DataFrame
+    manifest: Manifest
     given: Decision
     has_threshold: bool
     detector: Detector | None = None
-    manifest: Manifest | None = None
-    excluded: pd.DataFrame | None = None
+    model_id: str | None = None
+    excluded: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def files(self, evaluation: Evaluation) -> list[Path]:
+        """The images of one split, in the order of its predictions."""
+        return [self.manifest.file(path) for path in evaluation.predictions["path"]]
 
 
 def evaluate_detector(options: EvaluateOptions) -> None:
@@ -60,38 +68,29 @@ def evaluate_detector(options: EvaluateOptions) -> None:
     _check(options)
     device = resolve(options.device, "fp32", options.workers)
     if options.predictions:
-        rows, moved = read_predictions(Path(options.predictions), options.columns)
-        subject = _foreign(rows)
+        subject = _foreign(options)
         _decide(options, subject)  # what cannot be done is said before a run is opened
-        _splits(options, Manifest(rows, Path(), "").splits)
-        if moved:
-            console.print(f"{moved} probabilities of 0 or 1 were moved inside by 1e-7")
+        _splits(options, subject.manifest.splits)
     else:
-        (model,) = find_detectors(options.model)
-        detector = model[1]
-        manifest, excluded = _images(options)
-        rows = manifest.table
-        scoring = _scoring(options, detector, manifest)
+        subject = _ours(options)
+        check_conditions(options, subject.manifest)
     for name in options.slices:
-        slice_values(rows, name)
+        slice_values(subject.manifest.table, name)
+    scoring = _scoring(options, subject) if subject.detector else None
     with open_run("evaluate", kind="evaluate", tags=tags("evaluate", options)) as run:
         console.print(f"run {run.id}")
-        facts = {f"hardware.{name}": value for name, value in device.describe().items()}
-        run.log_params({**options.to_flat(), **facts, **environment()})
-        if not options.predictions:
-            run.log_manifest(manifest)
-            raw = _score(scoring, device, manifest)
-            subject = Subject(
-                manifest.table.assign(raw_logit=raw),
-                Decision(detector.card.calibration, detector.card.threshold, detector.card.unsure),
-                True,
-                detector,
-                manifest,
-                excluded,
+        datasets = _log_setting(run, options, subject, device)
+        if scoring:
+            scored = subject.manifest.table.assign(raw_logit=_score(scoring, device, subject))
+            subject = replace(subject, manifest=subject.manifest.with_table(scored))
+        evaluations, decision = _evaluate(run, options, subject, datasets)
+        _explain(run, options, subject, evaluations, decision.threshold, device)
+        if subject.detector:
+            judged = [Judged(e, subject.files(e), datasets[s]) for s, e in evaluations.items()]
+            judge_conditions(
+                run, options, subject.detector, decision, judged, device, subject.model_id
             )
-        evaluations, threshold = _evaluate(run, options, subject)
-        _explain(run, options, subject, evaluations, threshold, device)
-        if not options.predictions:
+        if scoring:
             scoring.discard()
         run.describe(summary_markdown(evaluations))
     write_report(run.id)
@@ -113,11 +112,20 @@ def _check(options: EvaluateOptions) -> None:
         raise UserError("--data: give labelled images: a manifest, a folder, or 'sample'.")
     if options.columns and not options.predictions:
         raise UserError("--columns: names the columns of --predictions, which is not given.")
+    if options.predictions and asked(options):
+        raise UserError(
+            f"{' and '.join(asked(options))}: a table of --predictions has no images to score "
+            "again. Give --model and --data, or leave it out."
+        )
     Path(options.output).mkdir(parents=True, exist_ok=True)
 
 
-def _foreign(rows: pd.DataFrame) -> Subject:
+def _foreign(options: EvaluateOptions) -> Subject:
     """A table; a column `threshold` with one value is its threshold."""
+    path = Path(options.predictions)
+    rows, moved = read_predictions(path, options.columns)
+    if moved:
+        console.print(f"{moved} probabilities of 0 or 1 were moved inside by 1e-7")
     thresholds = pd.to_numeric(rows.get("threshold", pd.Series(dtype=float)), errors="coerce")
     known = thresholds.dropna().unique()
     if len(known) > 1 or (len(known) == 1 and not 0 <= known[0] <= 1):
@@ -126,17 +134,26 @@ def _foreign(rows: pd.DataFrame) -> Subject:
             "one number from 0 to 1 is a threshold. Leave the column out."
         )
     given = Decision(threshold=float(known[0])) if len(known) else Decision()
-    return Subject(rows, given, len(known) == 1)
+    return Subject(Manifest(rows, path.resolve().parent, str(path)), given, len(known) == 1)
 
 
-def _images(options: EvaluateOptions) -> tuple[Manifest, pd.DataFrame]:
-    """The labelled images of the splits asked for; without splits all are `test`."""
+def _ours(options: EvaluateOptions) -> Subject:
+    """A detector, and the images of the splits asked for; without splits all are `test`."""
+    (found,) = find_detectors(options.model)
     with counting("reading the data") as count:
         manifest, excluded = readable(load(options.data), options.on_bad_image, count)
     split = manifest.table["split"].replace("", "test")
     manifest = manifest.with_table(manifest.table.assign(split=split))
     wanted = _splits(options, manifest.splits)
-    return manifest.with_table(manifest.table[manifest.table["split"].isin(wanted)]), excluded
+    card = found.detector.card
+    return Subject(
+        manifest.with_table(manifest.table[manifest.table["split"].isin(wanted)]),
+        Decision(card.calibration, card.threshold, card.unsure),
+        True,
+        found.detector,
+        found.model_id,
+        excluded,
+    )
 
 
 def _splits(options: EvaluateOptions, found: list[str]) -> list[str]:
@@ -149,7 +166,9 @@ def _splits(options: EvaluateOptions, found: list[str]) -> list[str]:
     return wanted
 
 
-def _scoring(options: EvaluateOptions, detector: Detector, manifest: Manifest) -> Scoring:
+def _scoring(options: EvaluateOptions, subject: Subject) -> Scoring:
+    manifest, detector = subject.manifest, subject.detector
+    assert detector
     files = [manifest.file(path) for path in manifest.table["path"]]
     images = ImageFiles(files, detector.preprocess)
     return Scoring(
@@ -158,11 +177,37 @@ def _scoring(options: EvaluateOptions, detector: Detector, manifest: Manifest) -
     )  # fmt: skip
 
 
-def _score(scoring: Scoring, device: Device, manifest: Manifest) -> np.ndarray:
+def _log_setting(
+    run: Run, options: EvaluateOptions, subject: Subject, device: Device
+) -> dict[str, Dataset]:
+    """Log what is evaluated and by what; of images, also what a quick audit says of them.
+
+    Returns:
+        The datasets by split.
+    """
+    facts = {f"hardware.{name}": value for name, value in device.describe().items()}
+    digest = {"data.digest": subject.manifest.digest()}
+    run.log_params({**options.to_flat(), **facts, **environment(), **digest})
+    if subject.model_id:
+        run.log_model_input(subject.model_id)
+    if len(subject.excluded):
+        run.log_table(subject.excluded, "data/excluded.csv")
+        console.print(f"[bold yellow]{len(subject.excluded)} unreadable image(s) left out[/]")
+    if subject.detector:
+        card = subject.detector.card
+        run.log_json(asdict(card), CARD)
+        audit_quickly(
+            run, subject.manifest, subject.excluded, seed=options.seed,
+            equalise_quality=card.equalise_quality,
+        )  # fmt: skip
+    return run.log_manifest(subject.manifest)
+
+
+def _score(scoring: Scoring, device: Device, subject: Subject) -> np.ndarray:
     """The network's own logits, shape (images,)."""
     with deterministic(0), counting("scoring") as count:
         scoring.run(device, count)
-    scores = scoring.scores()
+    scores, manifest = scoring.scores(), subject.manifest
     for row, reason in scores.unreadable.items():
         raise UserError(
             f"{manifest.file(manifest.table['path'][row])}: was readable a moment ago and is not "
@@ -172,38 +217,38 @@ def _score(scoring: Scoring, device: Device, manifest: Manifest) -> np.ndarray:
 
 
 def _evaluate(
-    run: Run, options: EvaluateOptions, subject: Subject
-) -> tuple[dict[str, Evaluation], float]:
-    """The evaluation of each split, and the threshold."""
+    run: Run, options: EvaluateOptions, subject: Subject, datasets: Mapping[str, Dataset]
+) -> tuple[dict[str, Evaluation], Decision]:
+    """The evaluation of each split, and the decision in force."""
     decision, where = _decide(options, subject)
-    found = Manifest(subject.rows, Path(), "").splits
-    splits = _splits(options, found)
-    raw = subject.rows["raw_logit"].to_numpy()
-    scored = tabulate(subject.rows, decision.calibration(raw), decision.threshold, raw)
+    rows = subject.manifest.table
+    splits = _splits(options, subject.manifest.splits)
+    raw = rows["raw_logit"].to_numpy()
+    scored = tabulate(rows, decision.calibration(raw), decision.threshold, raw)
     tables = {s: scored[scored["split"] == s].reset_index(drop=True) for s in splits}
     run.log_params({"decision.from": where})
     run.log_metrics(
         {
             "decision/threshold": decision.threshold,
             **{f"decision/{name}": v for name, v in decision.calibration.describe().items()},
-        }
+        },
+        model_id=subject.model_id,
     )
     console.print(f"threshold {decision.threshold:.4f}, {where}")
     _held_out(run, subject, tables)
-    if subject.excluded is not None and len(subject.excluded):
-        run.log_table(subject.excluded, "data/excluded.csv")
-        console.print(f"[bold yellow]{len(subject.excluded)} unreadable image(s) left out[/]")
     evaluations = evaluate(
         tables, decision.threshold, seed=options.seed, band=decision.unsure,
         slices=options.slices or None,
     )  # fmt: skip
     for split, evaluation in evaluations.items():
         images = None
-        if subject.manifest and subject.detector:
-            files = [subject.manifest.file(path) for path in evaluation.predictions["path"]]
-            images = (files, subject.detector.preprocess)
-        log_evaluation(run, evaluation, split, decision.threshold, images=images)
-    return evaluations, decision.threshold
+        if subject.detector:
+            images = (subject.files(evaluation), subject.detector.preprocess)
+        log_evaluation(
+            run, evaluation, split, decision.threshold, dataset=datasets[split],
+            model_id=subject.model_id, images=images,
+        )  # fmt: skip
+    return evaluations, decision
 
 
 def _explain(
@@ -211,10 +256,10 @@ def _explain(
     threshold: float, device: Device,
 ) -> None:  # fmt: skip
     """What needs the images and the network: Grad-CAM and spectra, a split at a time."""
-    if not (subject.detector and subject.manifest):
+    if not subject.detector:
         return
     for evaluation in evaluations.values():
-        files = [subject.manifest.file(path) for path in evaluation.predictions["path"]]
+        files = subject.files(evaluation)
         if options.explain:
             log_explanations(
                 run, evaluation, subject.detector, files, threshold, options.explain,
@@ -226,7 +271,7 @@ def _explain(
 
 def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
     """The decision, and where it comes from, in words."""
-    val = subject.rows[subject.rows["split"] == "val"]
+    val = subject.manifest.split("val").table
     usable = val["label"].nunique() == 2
     if options.decide == "val" and not usable:
         raise UserError("--decide val: there are no val rows of both classes to decide on.")

@@ -2,14 +2,31 @@
 
 import math
 
+import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
 from synthdetect.console import console
-from synthdetect.data.audit import WARNING, Audit
+from synthdetect.data.audit import WARNING, Audit, audit
+from synthdetect.data.manifest import Manifest
 from synthdetect.tracking.run import Run
 
 _STYLES = {WARNING: "bold red"}
+
+
+def audit_quickly(
+    run: Run, manifest: Manifest, excluded: pd.DataFrame, *, seed: int, equalise_quality: int
+) -> None:
+    """Audit images without opening any; log what is found, and print what it warns of."""
+    found = audit(
+        manifest,
+        seed=seed,
+        near_duplicates=False,
+        equalise_quality=equalise_quality,
+        excluded=excluded,
+    )
+    log_audit(run, found)
+    warn(found)
 
 
 def log_audit(run: Run, audit: Audit) -> None:
@@ -42,7 +59,7 @@ def show(audit: Audit) -> None:
 
 
 def warn(audit: Audit) -> None:
-    """Print the warnings only, which a training shows."""
+    """Print the warnings only."""
     for severity, name, finding, advice in _rows(audit):
         if severity == WARNING:
             console.print(Text(f"WARNING {name}: {finding}.", style=_STYLES[severity]))

@@ -19,20 +19,20 @@ from synthdetect.console import console, counting, table
 from synthdetect.data.batches import Images
 from synthdetect.data.manifest import SAMPLE
 from synthdetect.data.sources import unlabelled
-from synthdetect.detector import Card, Detector
+from synthdetect.detector import Card
 from synthdetect.errors import UserError
 from synthdetect.evaluation.ensemble import Floats, agreement
 from synthdetect.files import file_sha256, replace_atomically
 from synthdetect.inference import Scores, Scoring, names_sha256, tabulate
 from synthdetect.submission import TEAM_NAME, base_name, check_submission, write_submission
-from synthdetect.tracking.find import find_detectors
+from synthdetect.tracking.find import Found, find_detectors
 from synthdetect.tracking.run import Run, environment, open_run
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks, resolve
 
 _ALLOWED_WEIGHTS = ("imagenet", "random")
 _SHOWN = 10  # unreadable images on the console; unreadable.csv has them all
 
-Models = Sequence[tuple[str, Detector]]
+Models = Sequence[Found]
 
 
 def predict_images(options: PredictOptions) -> None:
@@ -47,14 +47,14 @@ def predict_images(options: PredictOptions) -> None:
     device = resolve(options.device, "fp32", options.workers)
     models = find_detectors(options.model)
     if options.submission == "constrained":
-        for name, detector in models:
+        for name, detector, _ in models:
             _require_constrained(name, detector.card)
     images = unlabelled(options.data)
     names = [images.name(row) for row in range(len(images))]
     if options.submission:
         _require_ids(names)
     folder = Path(options.output)
-    detectors = [detector for _, detector in models]
+    detectors = [model.detector for model in models]
     where = (
         options.data if options.data == SAMPLE else str(Path(options.data).expanduser().resolve())
     )
@@ -175,7 +175,7 @@ def _write_agreement(
     if len(models) == 1 or not logits.size:
         file.unlink(missing_ok=True)  # of an earlier prediction
         return []
-    pairs = agreement(logits, thresholds, [name for name, _ in models])
+    pairs = agreement(logits, thresholds, [model.name for model in models])
     _write_csv(pairs, file)
     numbers = combinations(range(1, len(models) + 1), 2)
     shares = pairs[["same_label", "spearman"]].to_numpy()
@@ -273,7 +273,7 @@ def _listed(models: Models) -> list[dict[str, Any]]:
     """The models by the numbers they have in the columns' names."""
     return [
         {"number": number, "model": name, "card": asdict(detector.card)}
-        for number, (name, detector) in enumerate(models, 1)
+        for number, (name, detector, _) in enumerate(models, 1)
     ]
 
 

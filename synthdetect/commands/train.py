@@ -5,11 +5,10 @@ from typing import TypeVar
 
 import mlflow
 
-from synthdetect.commands.findings import log_audit, warn
+from synthdetect.commands.findings import audit_quickly
 from synthdetect.commands.resuming import fetch_checkpoint, recorded, require_same_data
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
-from synthdetect.data.audit import audit
 from synthdetect.data.prepare import Prepared, prepare
 from synthdetect.data.target import find_target
 from synthdetect.evaluation.summary import summary_rows
@@ -91,15 +90,13 @@ def announce(run: Run, options: TrainOptions, prepared: Prepared) -> None:
             f"[bold yellow]{len(prepared.excluded)} unreadable image(s) left out:[/] "
             "see data/excluded.csv in the run's artifacts."
         )
-    found = audit(
+    audit_quickly(
+        run,
         prepared.manifest,
+        prepared.excluded,
         seed=options.seed,
-        near_duplicates=False,
         equalise_quality=preprocessing(options).equalise_quality,
-        excluded=prepared.excluded,
     )
-    log_audit(run, found)
-    warn(found)
 
 
 def conclude(run: Run, outcome: Outcome, name: str, version: str) -> None:

@@ -178,8 +178,8 @@ def select_conditions(selection: str) -> list[Condition]:
             for name, perturbation in PERTURBATIONS.items()
         )
         raise UserError(
-            f"unknown perturbation(s): {', '.join(unknown)}. Give 'all', a name, or a name and "
-            f"one of its levels (jpeg:50); known are\n{listed}"
+            f"--robustness: unknown perturbation(s): {', '.join(unknown)}. Give 'all', a name, or "
+            f"a name and one of its levels (jpeg:50); known are\n{listed}"
         )
     chosen = [c for c in conditions if {ALL, c.perturbation, str(c)} & set(wanted)]
     return [UNPERTURBED, *chosen]

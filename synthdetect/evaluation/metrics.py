@@ -170,20 +170,23 @@ def bootstrap_auc(
     logits: npt.ArrayLike,
     groups: npt.ArrayLike,
     *,
+    among: npt.NDArray[np.bool_] | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> Floats:
     """The AUC in each of the replicates of `intervals`, whose arguments these are.
 
     The draws depend on groups, replicates and seed alone: other logits of the same images are
-    resampled alike, and percentiles of the difference are a paired interval.
+    resampled alike, and percentiles of the difference are a paired interval. With `among`, shape
+    (images,), it is the AUC of these images while sources of all are drawn, as in `resampled`.
 
     Returns:
         Shape (replicates,); nan where a class was not drawn.
     """
     y, x = _checked(labels, logits)
     weights = bootstrap_weights(groups, replicates, seed)
-    return np.concatenate([_Curve(y, x, part).area() for part in weights])
+    chosen = np.ones(len(y), dtype=bool) if among is None else among
+    return np.concatenate([_Curve(y[chosen], x[chosen], w[:, chosen]).area() for w in weights])
 
 
 def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:

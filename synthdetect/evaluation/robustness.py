@@ -5,7 +5,7 @@ images), with a row for each of the conditions, of which one is `UNPERTURBED`; t
 one from validation on images as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,27 +38,50 @@ def robustness_table(
         with `auc_low` and `auc_high`; `auc_change` from the unperturbed, with the bounds of its
         paired interval (the same sources drawn for both); and `MEASURES`.
     """
+    table = _compared(predictions, logits, conditions.index(UNPERTURBED), threshold, seed)
+    table.insert(0, "perturbation", [condition.perturbation for condition in conditions])
+    table.insert(1, "level", [condition.level for condition in conditions])
+    return table
+
+
+def conditions_table(
+    predictions: pd.DataFrame, logits: Mapping[str, Floats], threshold: float, *, seed: int
+) -> pd.DataFrame:
+    """The same of other ways to see the images, each compared with the first.
+
+    Args:
+        predictions: of a split.
+        logits: calibrated, by condition, each of shape (images,).
+        threshold: from validation.
+        seed: of the bootstrap.
+
+    Returns:
+        A row a condition: `condition`, `split`, and from `images` on as `robustness_table`.
+    """
+    table = _compared(predictions, np.stack(list(logits.values())), 0, threshold, seed)
+    table.insert(0, "condition", list(logits))
+    table.insert(1, "split", predictions["split"].to_numpy()[0])
+    return table
+
+
+def _compared(
+    predictions: pd.DataFrame, logits: Floats, reference: int, threshold: float, seed: int
+) -> pd.DataFrame:
+    """Metrics of each row of logits, and how far its AUC is from the reference row's."""
     labels, groups = predictions["label"].to_numpy(), group_codes(predictions)
-
-    def measured(scores: Floats) -> tuple[dict[str, float], Floats]:
-        draws = bootstrap_auc(labels, scores, groups, seed=seed)
-        return metrics(labels, scores, threshold), draws
-
-    plain, plain_draws = measured(logits[conditions.index(UNPERTURBED)])
+    values = [metrics(labels, scores, threshold) for scores in logits]
+    draws = [bootstrap_auc(labels, scores, groups, seed=seed) for scores in logits]
     rows: list[dict[str, Any]] = []
-    for condition, scores in zip(conditions, logits, strict=True):
-        value, draws = measured(scores)
-        low, high = interval(draws)
-        change_low, change_high = interval(draws - plain_draws)
+    for value, drawn in zip(values, draws, strict=True):
+        low, high = interval(drawn)
+        change_low, change_high = interval(drawn - draws[reference])
         rows.append(
             {
-                "perturbation": condition.perturbation,
-                "level": condition.level,
                 "images": len(labels),
                 "auc": value["auc"],
                 "auc_low": low,
                 "auc_high": high,
-                "auc_change": value["auc"] - plain["auc"],
+                "auc_change": value["auc"] - values[reference]["auc"],
                 "auc_change_low": change_low,
                 "auc_change_high": change_high,
                 **{name: value[name] for name in MEASURES},
@@ -76,24 +99,24 @@ def robustness_generators(
         A row a condition and generator: `perturbation`, `level`, `generator`, `images` of it,
         `auc`, `auc_low`, `auc_high`. Empty if there are no real images or no generators.
     """
-    label, generator = predictions["label"], predictions["generator"]
-    real = np.flatnonzero(label == REAL)
-    names = sorted(set(generator[label == SYNTHETIC])) if len(real) else []
+    label, generator = predictions["label"].to_numpy(), predictions["generator"].to_numpy()
+    groups, real = group_codes(predictions), label == REAL
+    names = sorted(set(generator[label == SYNTHETIC])) if real.any() else []
     rows: list[dict[str, Any]] = []
     for name in names:
-        own = np.flatnonzero((label == SYNTHETIC) & (generator == name))
-        members = np.concatenate([real, own])  # in the order of `per_generator`, as are the draws
-        table = predictions.iloc[members]
-        groups = group_codes(table)
-        for condition, scores in zip(conditions, logits[:, members], strict=True):
-            low, high = interval(bootstrap_auc(table["label"], scores, groups, seed=seed))
+        own = (label == SYNTHETIC) & (generator == name)
+        members = real | own
+        for condition, scores in zip(conditions, logits, strict=True):
+            # The draws of `per_generator`, so that both say the same of images as they are.
+            draws = bootstrap_auc(label, scores, groups, among=members, seed=seed)
+            low, high = interval(draws)
             rows.append(
                 {
                     "perturbation": condition.perturbation,
                     "level": condition.level,
                     "generator": name or "(unnamed)",
-                    "images": len(own),
-                    "auc": metrics(table["label"], scores, 0.5)["auc"],
+                    "images": int(own.sum()),
+                    "auc": metrics(label[members], scores[members], 0.5)["auc"],
                     "auc_low": low,
                     "auc_high": high,
                 }

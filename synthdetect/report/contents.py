@@ -44,6 +44,7 @@ class Group:
         title: of the section.
         tables: patterns of their paths.
         figures: likewise.
+        of_splits: names of figures that each split has in its folder.
         numbers: prefix of the metrics that are listed too; those in the tables need none.
         covers: prefixes of metrics that need not be listed anywhere else.
         text: how to read it.
@@ -52,6 +53,7 @@ class Group:
     title: str
     tables: tuple[str, ...]
     figures: tuple[str, ...] = ()
+    of_splits: tuple[str, ...] = ()
     numbers: str = ""
     covers: tuple[str, ...] = ()
     text: str = ""
@@ -82,10 +84,11 @@ _COMPARISONS = (
 _DETAILS = (
     Group(
         "Robustness",
-        ("evaluation/robustness.csv", "evaluation/conditions.csv"),
-        ("figures/robustness.png", "figures/robustness/*.png", "figures/conditions/*.png"),
-        covers=("robustness/",),
-        text="The same images after changes such as sharing makes, at the same threshold.",
+        ("evaluation/conditions.csv", "evaluation/robustness.csv", "evaluation/*_robustness.csv"),
+        of_splits=("robustness", "robustness_generators"),
+        text="The same images after changes such as sharing makes, and equalised: all shrunk a "
+        "little and encoded alike. Threshold and calibration are those of the images as they are; "
+        "the change of AUC is paired, the same sources drawn for both.",
     ),
     Group(
         "Data audit",
@@ -106,7 +109,7 @@ _CAPTIONS = {
     "predictions/agreement.csv": "How far the models agree",
     "predictions/unreadable.csv": "Images that cannot be read",
     "evaluation/robustness.csv": "Each change and its strength",
-    "evaluation/conditions.csv": "Conditions",
+    "evaluation/conditions.csv": "Images as they are (raw) and equalised",
     "audit/findings.csv": "Findings",
     "data/excluded.csv": "Unreadable images that were left out",
 }
@@ -137,13 +140,15 @@ def build(record: Record) -> Report:
     kind = record.tags.get("synthdetect.kind", "")
     splits = read_splits(artifacts)
     comparisons = [_group(record, artifacts, group) for group in _COMPARISONS]
+    # Before the results, which take all figures of a split that are left.
+    details = [_group(record, artifacts, group, tuple(splits)) for group in _DETAILS]
     sections = [
         glance(record, artifacts, splits),
         *comparisons,
         _children(record),
         held_out(record, artifacts, kind),
         results(record, artifacts, splits, trained_on(artifacts)),
-        *(_group(record, artifacts, group) for group in _DETAILS),
+        *details,
         _data(artifacts),
         _training(record, artifacts),
         _options(record),
@@ -208,7 +213,9 @@ def _warnings(record: Record) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _group(record: Record, artifacts: Artifacts, group: Group) -> Section:
+def _group(
+    record: Record, artifacts: Artifacts, group: Group, splits: tuple[str, ...] = ()
+) -> Section:
     tables, warnings = [], []
     numbers = {
         label(name.removeprefix(group.numbers)): number(value)
@@ -233,6 +240,9 @@ def _group(record: Record, artifacts: Artifacts, group: Group) -> Section:
         mean, deviation = (record.metrics[f"cv/auc/{name}"] for name in ("mean", "std"))
         known["AUC of the folds"] = f"{metric(mean)} ± {metric(deviation)}"
     drawn = figures(artifacts, artifacts.find(*group.figures), "", known)
+    for split in splits:
+        paths = [f"figures/{split}/{name}.png" for name in group.of_splits]
+        drawn += figures(artifacts, [p for p in paths if p in artifacts.left()], split, known)
     text = (group.text,) if group.text and (tables or drawn) else ()
     return Section(group.title, tuple(warnings), text, tuple(tables), drawn)
 

@@ -46,6 +46,8 @@ PICTURES: dict[str, Picture] = {
     ),
     "reliability": Picture("Share that is synthetic by the probability that was given", ("ECE",)),
     "worst_mistakes": Picture("The images furthest on the wrong side", ("accuracy",)),
+    "robustness": Picture("AUC, real and fake accuracy by the strength of each change"),
+    "robustness_generators": Picture("AUC of each generator under each change"),
     "effects": Picture("What each change does by itself"),
     "explain_mistakes": Picture("Grad-CAM of the worst mistakes: what spoke for synthetic"),
     "explain_hits": Picture("Grad-CAM of right answers"),

@@ -30,7 +30,9 @@ _FIRST, _LAST = ("oof", "test"), ("val",)
 _TOGETHER = ("(mean)", "(worst)")
 """Rows of the generators' table that stand for all of them."""
 
-_IN_TABLES = ("generator/", "generators/", "oracle/", "auc_against_real")
+_IN_TABLES = (
+    "generator/", "generators/", "oracle/", "auc_against_real", "robustness/", "equalised/",
+)  # fmt: skip
 """What begins the names of a split's metrics that stand in its tables."""
 
 

@@ -23,8 +23,11 @@ _LABELS = {
     "auc_against_real": "AUC against real",
     **{f"tpr_at_fpr_{level}": f"TPR at {level} % FPR" for level in (1, 5, 10)},
 }
-_WORDS = ("generator", "category", "path", "image", "name", "value", "source_id", "sha256", "split")
-"""Columns that are text even where all of it looks like numbers."""
+_WORDS = (
+    "generator", "category", "path", "image", "name", "value", "source_id", "sha256", "split",
+    "level",
+)  # fmt: skip
+"""Columns that stay as they are even where all of it looks like numbers."""
 
 _COUNTS = ("images", "real", "synthetic", "count", "fold", "folds", "epoch", "epochs", "seed")
 """Columns of whole numbers, which need no decimals though MLflow keeps them as floats."""

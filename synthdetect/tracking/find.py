@@ -6,7 +6,7 @@ none of it runs.
 
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import pandas as pd
@@ -24,8 +24,23 @@ from synthdetect.tracking.run import FOLD, KIND, MANIFEST
 _URI = "models:/"
 
 
-def find_detectors(models: tuple[str, ...]) -> list[tuple[str, Detector]]:
-    """Load detectors, each with a name to call it by.
+class Found(NamedTuple):
+    """A detector, and what it is called.
+
+    Attributes:
+        name: to call it by.
+        detector: as loaded.
+        model_id: of the model in the tracking store, to bind metrics to; None for a file, and for
+            a model that is in another store.
+    """
+
+    name: str
+    detector: Detector
+    model_id: str | None = None
+
+
+def find_detectors(models: tuple[str, ...]) -> list[Found]:
+    """Load detectors.
 
     Args:
         models: of each, the path of a detector's `.safetensors` file; a URI `models:/...` with a
@@ -35,13 +50,13 @@ def find_detectors(models: tuple[str, ...]) -> list[tuple[str, Detector]]:
     Raises:
         UserError: there is no such thing, or it is no detector.
     """
-    found: list[tuple[str, Detector]] = []
+    found: list[Found] = []
     for model in models:
         path = Path(model).expanduser()
         if model.startswith(_URI):
-            found.append((model, _from_uri(model)))
+            found.append(_from_uri(model, model))
         elif path.is_file():
-            found.append((model, Detector.load(path)))
+            found.append(Found(model, Detector.load(path)))
         else:
             found += _from_run(model)
     return found
@@ -58,7 +73,7 @@ def training_rows(card: Card) -> pd.DataFrame | None:
         return None
 
 
-def _from_run(run_id: str) -> list[tuple[str, Detector]]:
+def _from_run(run_id: str) -> list[Found]:
     client = MlflowClient()
     try:
         run = client.get_run(run_id)
@@ -68,7 +83,7 @@ def _from_run(run_id: str) -> list[tuple[str, Detector]]:
             f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
         ) from error
     if run.data.tags.get(KIND) != "cv":
-        return [(run_id, _logged_by(run_id))]
+        return [_logged_by(run_id, run_id)]
     children = client.search_runs(
         [run.info.experiment_id],
         f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`{KIND}` = 'fold' "
@@ -78,18 +93,18 @@ def _from_run(run_id: str) -> list[tuple[str, Detector]]:
     folds = {int(child.data.tags[FOLD]): child.info.run_id for child in children}
     if not folds:
         raise UserError(f"--model: cross-validation {run_id} has no finished fold.")
-    return [(f"{run_id} fold {fold}", _logged_by(folds[fold])) for fold in sorted(folds)]
+    return [_logged_by(folds[fold], f"{run_id} fold {fold}") for fold in sorted(folds)]
 
 
-def _logged_by(run_id: str) -> Detector:
+def _logged_by(run_id: str, name: str) -> Found:
     models = models_of(run_id)
     if not models:
         status = MlflowClient().get_run(run_id).info.status
         raise UserError(f"--model: run {run_id} ({status}) has logged no model; let it finish.")
-    return _from_uri(f"{_URI}{models[0].model_id}")
+    return _from_uri(f"{_URI}{models[0].model_id}", name)
 
 
-def _from_uri(uri: str) -> Detector:
+def _from_uri(uri: str, name: str) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         try:
             repository: Any = get_artifact_repository(uri)
@@ -106,4 +121,12 @@ def _from_uri(uri: str) -> Detector:
                 f"--model: {uri} cannot be had from {mlflow.get_registry_uri()}: "
                 f"{str(error).rstrip('.')}. Set MLFLOW_TRACKING_URI to the store that has it."
             ) from error
-        return Detector.load(Path(file))
+        return Found(name, Detector.load(Path(file)), _known(description.model_id))
+
+
+def _known(model_id: str | None) -> str | None:
+    """The id if the tracking store has the model: it refuses metrics of one that it does not."""
+    try:
+        return str(MlflowClient().get_logged_model(model_id).model_id) if model_id else None
+    except MlflowException:
+        return None

@@ -24,7 +24,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.data.dataset import Dataset
 from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import LoggedModelInput, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from PIL import Image
@@ -219,6 +219,10 @@ class Run:
         sizes = counts.groupby(["split", "label"])["images"].sum()
         self.log_metrics({f"data/{s}/{label}": float(n) for (s, label), n in sizes.items()})
         return datasets
+
+    def log_model_input(self, model_id: str) -> None:
+        """Record that the run is about a model that another run has logged."""
+        self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
 
     def describe(self, markdown: str) -> None:
         """Set the description that the UI shows on the run's page."""

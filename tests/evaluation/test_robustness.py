@@ -14,6 +14,7 @@ from synthdetect.evaluation.metrics import bootstrap_weights, metrics
 from synthdetect.evaluation.predictions import per_generator, summarise, tabulate
 from synthdetect.evaluation.robustness import (
     MEASURES,
+    conditions_table,
     curves,
     robustness_generators,
     robustness_table,
@@ -72,6 +73,17 @@ def test_the_unperturbed_row_is_what_plain_evaluation_says() -> None:
     assert row[["auc_change", "auc_change_low", "auc_change_high"]].tolist() == [0, 0, 0]
 
 
+def test_other_conditions_are_measured_as_perturbations_are() -> None:
+    predictions, logits = made()
+    expected = robustness_table(predictions, logits, CONDITIONS, THRESHOLD, seed=1)
+    named = dict(zip(("raw", "a", "b", "c"), logits, strict=True))
+    table = conditions_table(predictions, named, THRESHOLD, seed=1)
+    assert table["condition"].tolist() == ["raw", "a", "b", "c"]
+    assert set(table["split"]) == {"test"}
+    measured = ["images", "auc", "auc_change", "auc_change_low", "auc_change_high", *MEASURES]
+    pd.testing.assert_frame_equal(table[measured], expected[measured])
+
+
 def test_equal_logits_have_no_change_and_no_interval_of_it() -> None:
     predictions, logits = made()
     logits[2] = logits[0] * 3 + 1  # other numbers, the same ranks
@@ -111,7 +123,7 @@ def test_generators_are_against_all_real_images_under_the_same_condition() -> No
     assert table["images"].unique().tolist() == [10]
     for k, condition in enumerate(CONDITIONS):
         perturbed = predictions.assign(logit=logits[k])
-        expected = per_generator(perturbed, THRESHOLD, seed=1)
+        expected = per_generator(perturbed, THRESHOLD, seed=1).iloc[:3]  # without mean and worst
         chosen = table["perturbation"].eq(condition.perturbation) & table["level"].eq(
             condition.level
         )

@@ -253,6 +253,7 @@ SOME = pd.DataFrame({"name": ["x"], "auc": [0.5]})
         ("sweep/comparison.csv", "Sweep"),
         ("sweep/verdicts.csv", "Sweep"),
         ("evaluation/robustness.csv", "Robustness"),
+        ("evaluation/test_robustness.csv", "Robustness"),
         ("evaluation/conditions.csv", "Robustness"),
         ("audit/findings.csv", "Data audit"),
         ("audit/sizes.csv", "Data audit"),
@@ -273,10 +274,36 @@ def test_each_known_table_has_its_section(make: Make, path: str, title: str) -> 
 @pytest.mark.parametrize(
     ("path", "title"),
     [("figures/regimes/effects.png", "Regimes"), ("figures/audit/sizes.png", "Data audit"),
-     ("figures/robustness/jpeg.png", "Robustness"), ("odd/a.png", "Further")],
+     ("odd/a.png", "Further")],
 )  # fmt: skip
 def test_each_figure_has_its_section(make: Make, path: str, title: str) -> None:
     assert len(section(build(make({path: png()})), title).figures) == 1
+
+
+def test_robustness_has_the_figures_of_each_split_and_levels_as_they_are(make: Make) -> None:
+    levels = pd.DataFrame({"split": "test", "perturbation": ["jpeg", "blur"],
+                           "level": ["75", "0.5"], "auc": 0.5, "auc_low": 0.25,
+                           "auc_high": 0.75})  # fmt: skip
+    files: dict[str, object] = {"evaluation/test_robustness.csv": levels}
+    for split in ("test", "val"):
+        files[f"evaluation/{split}.csv"] = overall()
+        for name in ("robustness", "robustness_generators", "roc"):
+            files[f"figures/{split}/{name}.png"] = png()
+    metrics = {"test/robustness/jpeg/auc": 0.5, "test/equalised/auc": 0.5}
+    report = build(make(files, metrics=metrics))
+    shown = section(report, "Robustness")
+    assert [figure.caption for figure in shown.figures] == [
+        f"{what}, {split}"
+        for split in ("test", "val")
+        for what in ("AUC, real and fake accuracy by the strength of each change",
+                     "AUC of each generator under each change")
+    ]  # fmt: skip
+    rows = shown.tables[0].rows
+    assert rows["level"].tolist() == ["75", "0.5"]
+    assert rows["AUC [95 %]"].tolist() == ["0.500 [0.250, 0.750]"] * 2
+    for part in section(report, "Results").sections:
+        assert len(part.figures) == 1
+        assert not part.tables
 
 
 def test_nothing_a_run_has_goes_without_a_word(make: Make) -> None:
