@@ -8,6 +8,7 @@ import pytest
 from mlflow.entities import Run
 
 from synthdetect.cli import main
+from synthdetect.data.manifest import load
 
 SMALL = ["--image-size", "32", "--epochs", "1", "--weights", "none", "--batch-size", "16"]
 
@@ -84,6 +85,36 @@ def test_the_factorial_crosses_everything_and_reports_each_effect(
     )
     effect = changes.set_index(["factor", "on"]).loc[("data", "test"), "effect"]
     assert effect == pytest.approx(diverse - narrow)
+
+
+def test_the_open_regime_alone_has_the_supplement_and_validation_images(
+    workspace: Path, small_manifest: Path, small_table: pd.DataFrame
+) -> None:
+    sample = load("sample")
+    extra = sample.table[sample.table["split"] == "train"].tail(12)
+    extra = extra.assign(path=[str(sample.file(path)) for path in extra["path"]])
+    extra = extra[~extra["path"].isin(small_table["path"])].assign(generator="elsewhere")
+    extra.assign(label=extra["label"].map(["real", "synthetic"].__getitem__)).to_csv(
+        "extra.csv", index=False
+    )
+    given = ["--data", str(small_manifest), "--supplement", "extra.csv", "--finetune", "0.5"]
+    assert main(["regimes", *given, "--narrow-per-category", "8", *SMALL]) == 0
+    found = children(parent())
+    counts = {
+        name: artifact(run, "data/counts.csv").groupby("split")["images"].sum()
+        for name, run in found.items()
+    }
+    split = small_table["split"]
+    assert counts["constrained"]["val"] == (split == "val").sum()
+    moved = (split == "val").sum() - counts["open"]["val"]
+    assert 0 < moved <= (split == "val").sum() / 2
+    assert counts["open"]["train"] == (split == "train").sum() + moved + len(extra)
+    card = mlflow.artifacts.load_dict(f"{found['open'].info.artifact_uri}/model/card.json")
+    assert (card["provenance"]["supplement"], card["provenance"]["finetune"]) == ("extra.csv", 0.5)
+    assert "elsewhere" in artifact(found["open"], "data/counts.csv")["generator"].tolist()
+    assert found["constrained"].data.params["data.supplement"] == ""
+    # Whatever trained, the test is the same.
+    assert counts["open"]["test"] == counts["constrained"]["test"] == (split == "test").sum()
 
 
 @pytest.mark.parametrize(
