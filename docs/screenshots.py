@@ -41,6 +41,9 @@ def main(store: str, run: str, study: str = "") -> None:
                 query = quote(f"tags.`synthdetect.study` = '{study}'")
                 runs = f"{address}/#/experiments/0/runs?searchFilter={query}"
                 _shoot(page, runs, "study.png")
+                page.get_by_text("Expand rows").click()
+                time.sleep(5)
+                page.screenshot(path=IMAGES / "study.png")
                 return
             _shoot(page, f"{address}/#/experiments/0/runs/{run}", "run.png")
             page.goto(f"{address}/#/experiments/0/runs/{run}/artifacts")
