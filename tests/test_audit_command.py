@@ -54,6 +54,8 @@ def test_planted_leaks_are_named_in_the_run_and_on_the_screen(
     assert {"format_leak", "size_leak", "metadata_baseline", "duplicate_across_splits",
             "source_across_splits", "unreadable"} <= names  # fmt: skip
     assert run.data.tags["synthdetect.kind"] == "audit"
+    page = MlflowClient().download_artifacts(run.info.run_id, "report.html")
+    assert "The audit warns of" in Path(page).read_text()
     assert run.data.metrics["audit/metadata_auc"] > 0.9
     findings = artifact(run, "audit/findings.csv")
     assert run.data.metrics["audit/warnings"] == (findings["severity"] == "warning").sum()

@@ -1,6 +1,7 @@
 """`synthdetect audit`."""
 
 from synthdetect.commands.findings import log_audit, show
+from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import AuditOptions
 from synthdetect.console import console, counting
@@ -46,6 +47,7 @@ def audit_data(options: AuditOptions) -> None:
             raise UserError(
                 f"--strict: the audit of {manifest.name} warns of {', '.join(found.warnings)}."
             )
+    write_report(run.id)
 
 
 def _indexed(data: str) -> Manifest:

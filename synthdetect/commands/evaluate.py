@@ -291,5 +291,5 @@ def _held_out(run: Run, subject: Subject, tables: Mapping[str, pd.DataFrame]) ->
     facts = held_out(tables, trained)
     run.log_table(facts, "evaluation/held_out.csv")
     for split, fact, value, warning in facts.to_numpy():
-        if warning and split != "val":
+        if warning:
             console.print(f"[bold yellow]{split or 'held out'}:[/] {fact}: {value}")

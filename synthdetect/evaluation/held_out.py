@@ -32,7 +32,8 @@ def held_out(tables: Mapping[str, pd.DataFrame], trained: pd.DataFrame | None) -
                 known = set(part[column]) - {""}
                 shared = int(table[column].isin(known).sum())
                 text = f"{shared} of {len(table)} images"
-                rows.append((split, f"{what} shared with {name}", text, shared > 0))
+                doubtful = shared > 0 and (split, name) != ("val", "val")
+                rows.append((split, f"{what} shared with {name}", text, doubtful))
         generators = set(table.loc[table["label"] == SYNTHETIC, "generator"]) - {""}
         for what, names in (("in training", generators & seen), ("unseen", generators - seen)):
             rows.append((split, f"generators {what}", ", ".join(sorted(names)) or "none", False))

@@ -108,7 +108,6 @@ _CAPTIONS = {
     "sweep/verdicts.csv": "Verdicts",
     "predictions/agreement.csv": "How far the models agree",
     "predictions/unreadable.csv": "Images that cannot be read",
-    "evaluation/robustness.csv": "Each change and its strength",
     "evaluation/conditions.csv": "Images as they are (raw) and equalised",
     "audit/findings.csv": "Findings",
     "data/excluded.csv": "Unreadable images that were left out",
@@ -233,6 +232,8 @@ def _group(
             warnings += [f"The audit warns of {', '.join(warned)}."] if len(warned) else []
         if path == "cv/folds.csv":
             tables += _folds(table, path)
+        elif path.endswith("robustness.csv") and {"split", "images"} <= set(table):
+            tables.append(_perturbed(table, path))
         else:
             tables.append(excerpt(table, _CAPTIONS.get(path, _caption(path)), path))
     known = {}
@@ -245,6 +246,13 @@ def _group(
         drawn += figures(artifacts, [p for p in paths if p in artifacts.left()], split, known)
     text = (group.text,) if group.text and (tables or drawn) else ()
     return Section(group.title, tuple(warnings), text, tuple(tables), drawn)
+
+
+def _perturbed(table: pd.DataFrame, path: str) -> Table:
+    """A row a perturbation; what all rows have in common stands above them."""
+    split, images = table["split"].iloc[0], table["images"].iloc[0]
+    caption = f"{split}: each change and its strength, {images} images"
+    return excerpt(table.drop(columns=["split", "images"]), caption, path)
 
 
 def _caption(path: str) -> str:
@@ -330,6 +338,8 @@ def _training(record: Record, artifacts: Artifacts) -> Section:
         for name, shown in _TRAINING.items()
         if name in record.metrics
     }
+    if not any(name.startswith("train/") for name in record.metrics):
+        facts = {}  # nothing was trained here; the decision stands with what was held out
     known = {"chosen epoch": facts["chosen epoch"]} if "chosen epoch" in facts else {}
     if "best/val/auc" in record.metrics:
         known["validation AUC"] = metric(record.metrics["best/val/auc"])
@@ -378,7 +388,7 @@ def _further(record: Record, artifacts: Artifacts, splits: tuple[str, ...]) -> S
     named = []
     for folder in folders:
         paths = [path for path in left if str(PurePosixPath(path).parent) == folder]
-        if len(paths) > _MOST_NAMED:
+        if len(paths) > _MOST_NAMED or folder.startswith(_NAMED_ONLY):
             size = sum(map(artifacts.size, paths))
             named.append([f"{folder}/ ({len(paths):,} files)", _bytes(size), ""])
         else:

@@ -187,9 +187,14 @@ def _decision(record: Record) -> Facts:
         if name.startswith("decision/"):
             facts.append((label(name.removeprefix("decision/")), number(value)))
     for name in ("decision.threshold", "decision.from"):
-        if name in record.params:
+        if name in record.params and (name == "decision.from" or _rules(record)):
             facts.append((_DECISION[name], record.params[name]))
     return facts
+
+
+def _rules(record: Record) -> bool:
+    """Whether the run's own rule made its threshold, and not whoever made the model."""
+    return record.params.get("decision.from", "chosen").startswith("chosen")
 
 
 def _seeds(record: Record) -> Facts:

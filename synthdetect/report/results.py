@@ -143,6 +143,11 @@ def _split(
     slices = artifacts.take_table(path)
     if slices is not None:
         tables.append(excerpt(slices, f"{name}: parts of it", path))
+    path = f"spectra/{name}_fingerprints.csv"
+    spectra = artifacts.take_table(path)
+    if spectra is not None:
+        caption = f"{name}: where spectra differ from the real images' (frequency 1: the finest)"
+        tables.append(excerpt(spectra, caption, path))
     further = _further(record, name)
     oracle = artifacts.take_table(f"evaluation/{name}_oracle.csv")
     if oracle is not None:

@@ -35,6 +35,15 @@ def test_shared_contents_and_sources_are_counted_apart() -> None:
     ]  # fmt: skip
 
 
+def test_validation_images_make_no_doubt_of_results_on_validation() -> None:
+    val = TRAINED[TRAINED["split"] == "val"]
+    found = held_out({"val": val}, TRAINED).set_index("fact")
+    assert found.loc["contents shared with val", "value"] == f"{len(val)} of {len(val)} images"
+    assert not found["warning"].any()
+    train = TRAINED[TRAINED["split"] == "train"]
+    assert held_out({"val": train}, TRAINED)["warning"].any()
+
+
 def test_generators_are_told_apart_by_what_training_had() -> None:
     found = held_out({"test": TEST}, TRAINED).set_index("fact")["value"]
     assert found["generators in training"] == "sd"

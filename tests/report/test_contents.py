@@ -281,7 +281,7 @@ def test_each_figure_has_its_section(make: Make, path: str, title: str) -> None:
 
 
 def test_robustness_has_the_figures_of_each_split_and_levels_as_they_are(make: Make) -> None:
-    levels = pd.DataFrame({"split": "test", "perturbation": ["jpeg", "blur"],
+    levels = pd.DataFrame({"split": "test", "images": 9, "perturbation": ["jpeg", "blur"],
                            "level": ["75", "0.5"], "auc": 0.5, "auc_low": 0.25,
                            "auc_high": 0.75})  # fmt: skip
     files: dict[str, object] = {"evaluation/test_robustness.csv": levels}
@@ -298,6 +298,7 @@ def test_robustness_has_the_figures_of_each_split_and_levels_as_they_are(make: M
         for what in ("AUC, real and fake accuracy by the strength of each change",
                      "AUC of each generator under each change")
     ]  # fmt: skip
+    assert shown.tables[0].caption == "test: each change and its strength, 9 images"
     rows = shown.tables[0].rows
     assert rows["level"].tolist() == ["75", "0.5"]
     assert rows["AUC [95 %]"].tolist() == ["0.500 [0.250, 0.750]"] * 2
