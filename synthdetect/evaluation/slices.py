@@ -1,5 +1,6 @@
 """Cutting images into slices by what is known of them: category, format, size, any column."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -40,23 +41,23 @@ def slice_table(
 
     Returns:
         A row a slice: `slice` (what it is cut by), `value`, `images`, `real`, `synthetic`, `auc`
-        with `auc_low` and `auc_high` (by source), and further metrics; what needs both classes is
-        nan where the slice has one. No rows without names.
+        with `auc_low` and `auc_high` (by source; nan where there is but one), and further metrics;
+        what needs both classes is nan where the slice has one. No rows without names.
 
     Raises:
         UserError: the table has no such column.
     """
-    rows = []
+    rows, groups = [], group_codes(table)
     for name in names:
         values = slice_values(table, name)
         subsets = {str(v): (values == v).to_numpy() for v in values.unique()}
-        draws = resampled(
-            table["label"], table["logit"], threshold, group_codes(table), subsets, seed=seed
-        )
+        draws = resampled(table["label"], table["logit"], threshold, groups, subsets, seed=seed)
         for value in sorted(subsets, key=_natural):
             part = table[subsets[value]]
             measured = metrics(part["label"], part["logit"], threshold)
             low, high = interval(draws[value]["auc"])
+            if len(np.unique(groups[subsets[value]])) == 1:
+                low = high = math.nan  # one photograph says nothing of others
             counts = part["label"].value_counts()
             rows.append(
                 {

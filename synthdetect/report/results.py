@@ -181,7 +181,8 @@ def _generators(table: pd.DataFrame, split: str, trained_on: set[str] | None) ->
 
 def _further(record: Record, split: str) -> dict[str, str]:
     """Metrics of a split that stand in none of its tables, by name."""
-    prefix = "best/val/" if split == "val" else f"{split}/"
+    trained = any(name.startswith("best/val/") for name in record.metrics)
+    prefix = "best/val/" if split == "val" and trained else f"{split}/"
     names = [name.removeprefix(prefix) for name in record.metrics if name.startswith(prefix)]
     kept = [n for n in names if n not in METRICS and not n.startswith(_IN_TABLES)]
     kept += [n for n in names if n == "oracle/threshold"]

@@ -21,7 +21,7 @@ _LABELS = {
     "ece": "ECE",
     "ece_balanced": "ECE (balanced)",
     "auc_against_real": "AUC against real",
-    "auc_change": "change of AUC",
+    "auc_change": "AUC change",
     **{f"tpr_at_fpr_{level}": f"TPR at {level} % FPR" for level in (1, 5, 10)},
 }
 _WORDS = (

@@ -64,6 +64,15 @@ def test_what_a_slice_with_one_class_lacks_is_undefined(table: pd.DataFrame) -> 
     assert found.loc["X", "fake_accuracy"] == pytest.approx(share)
 
 
+def test_a_single_source_has_no_interval(table: pd.DataFrame) -> None:
+    alone = (table["source_id"] == "s0").to_numpy()
+    found = slice_table(table.assign(category=np.where(alone, "one", "many")), ["category"], 0.5,
+                        seed=0).set_index("value")  # fmt: skip
+    assert found.loc["one", ["auc_low", "auc_high"]].isna().all()
+    assert np.isfinite(found.loc["one", "auc"])
+    assert found.loc["many", ["auc_low", "auc_high"]].notna().all()
+
+
 def test_numbers_are_cut_at_their_edges(table: pd.DataFrame) -> None:
     names = slice_values(table, "jpeg_quality").head(6).tolist()
     assert names == [
