@@ -18,7 +18,16 @@ from sweeps.compare import Comparison, compare, comparison_table, outcome_table
 from sweeps.figures import forest
 from sweeps.finals import Side, Training
 from sweeps.strategies import BASELINE
-from sweeps.verdict import RULES, Verdict, rules_table, verdict, verdict_table
+from sweeps.verdict import (
+    BETTER,
+    NO_EVIDENCE,
+    RULES,
+    WORSE,
+    Verdict,
+    rules_table,
+    verdict,
+    verdict_table,
+)
 from synthdetect.console import table
 from synthdetect.data.labels import REAL
 from synthdetect.evaluation.metrics import metrics
@@ -153,7 +162,7 @@ def _numbers(found: dict[str, Comparison], verdicts: dict[str, Verdict]) -> dict
         for outcome, difference in comparison.differences.items():
             if difference.value == difference.value:
                 numbers[f"sweep/{name}/{outcome}"] = float(difference.value)
-    for word in {one.word for one in verdicts.values()}:
+    for word in (BETTER, NO_EVIDENCE, WORSE):
         count = sum(one.word == word for one in verdicts.values())
         numbers[f"sweep/{word.replace(' ', '_')}"] = float(count)
     return numbers

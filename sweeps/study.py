@@ -36,6 +36,7 @@ from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.predictions import tabulate
 from synthdetect.experiment import CONFIG
 from synthdetect.models.networks import check
+from synthdetect.redact import without_secrets
 from synthdetect.tracking.run import Run, Stopped, environment, open_run, stand_aside
 from synthdetect.training.devices import Device, resolve
 from synthdetect.training.loop import Progress
@@ -45,7 +46,13 @@ STUDY, STRATEGY, TRIAL, STATE = (
 )
 """Tags of a sweep's runs."""
 
-_OPTIONS, _PATIENCE = "options", 2.0  # seconds between looks at what other processes do
+_OPTIONS = "options"
+"""User attribute of the baseline's study: what it was begun with."""
+
+_TUNED = "tuned"
+"""User attribute of a final training: the values that tuning chose."""
+
+_PATIENCE = 2.0  # seconds between looks at what other processes do
 _MAY_CHANGE = (
     "trials",
     "timeout",
@@ -140,7 +147,7 @@ def sweep(options: SweepOptions) -> None:
     with open_run(f"sweep {options.study}", kind="sweep", tags=labels, resume=parent_id) as run:
         study.set_user_attr(tuning.RUN, run.id)
         led = replace(prepared_sweep, parent=run)
-        console.print(f"run {run.id}  study {options.study} in {tuning.safe_url(options.storage)}")
+        console.print(f"run {run.id}  study {options.study} in {without_secrets(options.storage)}")
         _log_setting(led, run)
         _work(led)
         conclude(led, run)
@@ -201,11 +208,10 @@ def _claim(study: optuna.Study, sweep: Sweep) -> str:
 
 def _log_setting(sweep: Sweep, run: Run) -> None:
     options, prepared = sweep.options, sweep.prepared
-    shown = options.to_flat() | {"sweep.storage": tuning.safe_url(options.storage)}
     facts = {f"hardware.{name}": value for name, value in sweep.device.describe().items()}
     digest = prepared.manifest.digest()
-    run.log_params({**shown, **facts, **environment(), "data.digest": digest})
-    record = options.to_json() | {"storage": tuning.safe_url(options.storage)}
+    run.log_params({**options.to_flat(), **facts, **environment(), "data.digest": digest})
+    record = options.to_json() | {"storage": without_secrets(options.storage)}
     run.log_json({"options": record, "digest": prepared.digest()}, CONFIG)
     run.log_manifest(prepared.manifest)
     part = sweep.deal
@@ -225,6 +231,9 @@ def _work(sweep: Sweep) -> None:
 
 
 def _tune(sweep: Sweep) -> None:
+    if sweep.finals().get_trials(deepcopy=False):
+        console.print("tuning is over: the final trainings have begun with what it found")
+        return
     began = time.time()
     for side in sweep.names:
         tuning.recover(sweep.study(side))
@@ -288,7 +297,7 @@ def _tuned(sweep: Sweep, run: Run, options: TrainOptions, trial: Trial) -> float
 
 def _train_finally(sweep: Sweep) -> None:
     finals = sweep.finals()
-    planned = [
+    planned: list[dict[str, Any]] = [
         {"side": side, "fold": fold, "seed": seed}
         for fold in range(len(sweep.deal.final))
         for seed in range(sweep.options.seed, sweep.options.seed + sweep.options.seeds)
@@ -296,9 +305,10 @@ def _train_finally(sweep: Sweep) -> None:
     ]
     if not sweep.options.worker:
         known = {_place(trial) for trial in finals.get_trials(deepcopy=False)}
+        tuned = {side: chosen(sweep, side) for side in sweep.names}  # once, for all folds
         for place in planned:
             if tuple(place.values()) not in known:
-                finals.enqueue_trial(place, user_attrs=place)
+                finals.enqueue_trial(place, user_attrs={**place, _TUNED: tuned[place["side"]]})
     while True:
         tuning.recover(finals)
         done = {_place(trial) for trial in tuning.settled(finals)}
@@ -327,7 +337,10 @@ def _final(sweep: Sweep, trial: Trial) -> float:
     side, fold, seed = _place(trial)
     if side is None:  # another process took the one that was waiting
         raise optuna.TrialPruned
-    options = sweep.training(side, chosen(sweep, side), seed)
+    tuned = trial.user_attrs[_TUNED]
+    if tuned is None:
+        raise RuntimeError(f"no trial of {side} came to its end, so there is nothing to train")
+    options = sweep.training(side, tuned, seed)
     manifest = sweep.deal.final[fold]
     title = f"{side} fold {fold + 1}" + (f" seed {seed}" if sweep.options.seeds > 1 else "")
     with _Child(sweep, side, trial, "final", title) as child:
@@ -354,17 +367,13 @@ def _final(sweep: Sweep, trial: Trial) -> float:
     return trained.progress.best_auc
 
 
-def chosen(sweep: Sweep, side: str) -> dict[str, Any]:
-    """The best trial's values, among as many trials as every side has had.
-
-    Raises:
-        RuntimeError: none came to its end.
-    """
+def chosen(sweep: Sweep, side: str) -> dict[str, Any] | None:
+    """The best trial's values, among as many as every side has had; None if none was whole."""
     counts = [len(tuning.settled(sweep.study(name))) for name in sweep.names]
     trials = tuning.settled(sweep.study(side))[: min(counts)]
     whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not whole:
-        raise RuntimeError(f"no trial of {side} came to its end, so there is nothing to train")
+        return None
     return dict(max(whole, key=lambda trial: (trial.value or 0.0, -trial.number)).params)
 
 

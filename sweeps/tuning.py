@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.strategies import Knob
 from synthdetect.errors import UserError
+from synthdetect.redact import without_secrets
 
 RUN = "mlflow_run_id"
 """User attribute of a trial, and of a study: its run."""
@@ -60,14 +61,7 @@ def open_storage(url: str) -> RDBStorage:
         )
     except Exception as error:  # SQLAlchemy's and the drivers' are an open set
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"--storage: {safe_url(url)} cannot be opened: {reason}") from error
-
-
-def safe_url(url: str) -> str:
-    """A database's URL without its password."""
-    head, at, tail = url.rpartition("@")
-    scheme, slashes, login = head.partition("://")
-    return f"{scheme}{slashes}{login.partition(':')[0]}@{tail}" if at else url
+        raise UserError(f"--storage: {without_secrets(url)} cannot be opened: {reason}") from error
 
 
 def open_study(

@@ -29,6 +29,7 @@ from synthdetect.config import (
     option_name,
 )
 from synthdetect.errors import UserError
+from synthdetect.redact import without_secrets
 
 TRACEBACK = "SYNTHDETECT_TRACEBACK"
 """Environment variable: set, an error shows its traceback."""
@@ -170,9 +171,9 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 def _fail(message: str, status: int) -> int:
     if os.environ.get(TRACEBACK):
-        traceback.print_exc()
+        print(without_secrets(traceback.format_exc()), file=sys.stderr)
     hint = "" if status in (2, 130, 143) else f"\n(set {TRACEBACK}=1 to see where)"
-    print(f"synthdetect: {message}{hint}", file=sys.stderr)
+    print(f"synthdetect: {without_secrets(message)}{hint}", file=sys.stderr)
     return status
 
 

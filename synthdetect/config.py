@@ -558,7 +558,9 @@ class EvaluateOptions(DecisionOptions, DeviceOptions):
     cache_gib: float = Field(
         4.0, ge=0, description="disk for the squares that robustness and equalised make, in GiB"
     )
-    output: str = Field("evaluation", description="folder for the results")
+    output: str = Field(
+        "evaluation", description="folder for the results, which are in one named by the run's id"
+    )
     batch_size: int = Field(64, ge=1, description="images at a time")
     seed: int = Field(42, ge=0, lt=2**31, description="of the bootstrap and of what is random")
 

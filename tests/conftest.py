@@ -5,11 +5,25 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+import torch
+from mlflow.entities import Run
 
 from synthdetect.data.manifest import load
 
 ROOT = Path(__file__).parent.parent
 """The repository."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny inputs, and other work on the machine: more threads only wait for each other."""
+    torch.set_num_threads(1)
+
+
+def artifact(run: Run, path: str) -> pd.DataFrame:
+    """A table among a run's artifacts."""
+    file = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path)
+    return pd.read_csv(file)
 
 
 @pytest.fixture(scope="session")

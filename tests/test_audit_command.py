@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from synthdetect.cli import main
+from tests.conftest import artifact
 
 TINY = ["--arch=mobilenet_v3_large", "--image-size=32", "--weights=none", "--epochs=1",
         "--device=cpu", "--keep-last=false"]  # fmt: skip
@@ -34,10 +35,6 @@ def leaky(small_manifest: Path, tmp_path: Path) -> Path:
 def only_run() -> Run:
     (run,) = MlflowClient().search_runs(["0"])
     return run
-
-
-def artifact(run: Run, path: str) -> pd.DataFrame:
-    return pd.read_csv(MlflowClient().download_artifacts(run.info.run_id, path))
 
 
 def test_planted_leaks_are_named_in_the_run_and_on_the_screen(

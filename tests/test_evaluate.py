@@ -18,6 +18,7 @@ from synthdetect.cli import main
 from synthdetect.data.geometry import Preprocess
 from synthdetect.evaluation.metrics import choose_threshold, metrics
 from synthdetect.tracking.find import find_detectors
+from tests.conftest import artifact
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--epochs", "1", "--weights", "none",
          "--batch-size", "16", "--lr", "1e-3"]  # fmt: skip
@@ -25,11 +26,6 @@ SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--epochs", "1", 
 
 def newest() -> Run:
     return mlflow.search_runs(output_format="list", search_all_experiments=True)[0]
-
-
-def artifact(run: Run, path: str) -> pd.DataFrame:
-    return pd.read_csv(mlflow.artifacts.download_artifacts(run_id=run.info.run_id,
-                                                           artifact_path=path))  # fmt: skip
 
 
 def write_table(path: Path, **changes: npt.NDArray[np.int64]) -> pd.DataFrame:
@@ -64,7 +60,7 @@ def test_a_table_is_decided_on_its_val_rows_and_reported_on_the_others(workspace
     assert logged["test/oracle/threshold"] == pytest.approx(best)
     assert logged["test/oracle/balanced_accuracy"] >= logged["test/balanced_accuracy"]
     assert run.data.params["decision.from"] == "chosen on the val rows given here"
-    written = pd.read_csv(workspace / "evaluation" / "predictions" / "test.csv")
+    written = pd.read_csv(workspace / "evaluation" / run.info.run_id / "predictions" / "test.csv")
     assert written["raw_logit"].to_numpy() == pytest.approx(test["logit"].to_numpy())
 
 
@@ -126,13 +122,25 @@ def test_a_detector_scores_as_it_did_when_trained(workspace: Path, small_manifes
     assert facts.loc["contents shared with train", "warning"]
 
 
+def test_a_detector_can_be_decided_anew_though_only_test_is_reported(
+    workspace: Path, small_manifest: Path
+) -> None:
+    assert main(["train", "--data", str(small_manifest), *SMALL]) == 0
+    given = ["--model", newest().info.run_id, "--data", str(small_manifest), "--splits", "test"]
+    assert main(["evaluate", *given, "--decide", "val"]) == 0
+    run = newest()
+    assert run.data.params["decision.from"] == "chosen on the val rows given here"
+    assert "test/auc" in run.data.metrics
+    assert "val/auc" not in run.data.metrics
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "--model: give one"),
         (["--model", "a,b", "--data", "sample"], "--model: give one"),
         (["--model", "x"], "--data: give"),
-        (["--predictions", "t.csv", "--model", "x"], "needs no --model"),
+        (["--predictions", "t.csv", "--model", "x"], "leave out --model"),
         (["--model", "x", "--data", "sample", "--columns", "a=b"], "--columns"),
         (["--predictions", "none.csv"], "is no file"),
         (["--predictions", "t.csv", "--splits", "other"], "--splits: no other here"),

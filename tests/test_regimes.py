@@ -9,6 +9,7 @@ from mlflow.entities import Run
 
 from synthdetect.cli import main
 from synthdetect.data.manifest import load
+from tests.conftest import artifact
 
 SMALL = ["--image-size", "32", "--epochs", "1", "--weights", "none", "--batch-size", "16"]
 
@@ -24,11 +25,6 @@ def children(run: Run) -> dict[str, Run]:
     query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     found = mlflow.search_runs(filter_string=query, output_format="list")
     return {child.data.tags["synthdetect.fold"]: child for child in found}
-
-
-def artifact(run: Run, path: str) -> pd.DataFrame:
-    return pd.read_csv(mlflow.artifacts.download_artifacts(run_id=run.info.run_id,
-                                                           artifact_path=path))  # fmt: skip
 
 
 def test_both_regimes_stand_beside_the_papers_numbers(

@@ -94,7 +94,7 @@ def test_one_content_with_both_labels_is_refused(
         (["--weights=/nowhere.pt"], "--weights: '/nowhere.pt' is no file"),
         (["--device=cuda"], "--device: cuda is not available here"),
         (["--precision=fp16"], "--precision: fp16 does not train on a CPU"),
-        (["--resume=0123"], "no training run '0123'"),
+        (["--resume=0123"], "no run '0123'"),
         (["--adaptation=dann"], "--adaptation dann: give"),
         (["--adaptation=dann", "--target=/nowhere"], "--target: '/nowhere' is neither"),
         (["--adaptation=dann", "--target=split:val"], "--target split:val: holds images of val"),

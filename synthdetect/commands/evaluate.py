@@ -73,6 +73,7 @@ def evaluate_detector(options: EvaluateOptions) -> None:
         _splits(options, subject.manifest.splits)
     else:
         subject = _ours(options)
+        _require_val(options, subject.manifest)
         check_conditions(options, subject.manifest)
     for name in options.slices:
         slice_values(subject.manifest.table, name)
@@ -94,15 +95,20 @@ def evaluate_detector(options: EvaluateOptions) -> None:
             scoring.discard()
         run.describe(summary_markdown(evaluations))
     write_report(run.id)
-    run.client.download_artifacts(run.id, "", options.output)
+    # In a folder of its own: what an earlier evaluation left must not stand among these results.
+    results = Path(options.output) / run.id
+    results.mkdir()
+    run.client.download_artifacts(run.id, "", str(results))
     shown = summary_rows(evaluations)
     table("Results", list(shown.columns), [list(map(str, row)) for row in shown.to_numpy()])
-    console.print(f"wrote {options.output}", markup=False)
+    console.print(f"wrote {results}", markup=False)
 
 
 def _check(options: EvaluateOptions) -> None:
     if options.predictions and (options.model or options.data):
-        raise UserError("--predictions: a table needs no --model and no --data; give one or both.")
+        raise UserError(
+            "--predictions: a table has its scores already; leave out --model and --data."
+        )
     if not options.predictions and len(options.model) != 1:
         raise UserError(
             "--model: give one .safetensors file, models:/ URI or run id"
@@ -144,7 +150,7 @@ def _ours(options: EvaluateOptions) -> Subject:
         manifest, excluded = readable(load(options.data), options.on_bad_image, count)
     split = manifest.table["split"].replace("", "test")
     manifest = manifest.with_table(manifest.table.assign(split=split))
-    wanted = _splits(options, manifest.splits)
+    wanted = {*_splits(options, manifest.splits), *(["val"] if options.decide == "val" else [])}
     card = found.detector.card
     return Subject(
         manifest.with_table(manifest.table[manifest.table["split"].isin(wanted)]),
@@ -271,10 +277,9 @@ def _explain(
 
 def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
     """The decision, and where it comes from, in words."""
+    _require_val(options, subject.manifest)
     val = subject.manifest.split("val").table
     usable = val["label"].nunique() == 2
-    if options.decide == "val" and not usable:
-        raise UserError("--decide val: there are no val rows of both classes to decide on.")
     if options.decide == "val" or (options.decide == "auto" and not subject.has_threshold
                                    and usable):  # fmt: skip
         return decide(options, val["label"], val["raw_logit"]), "chosen on the val rows given here"
@@ -283,6 +288,11 @@ def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
     if subject.has_threshold:
         return subject.given, "as the table says"
     return subject.given, "0.5, since nothing else was given; probabilities are not calibrated"
+
+
+def _require_val(options: EvaluateOptions, manifest: Manifest) -> None:
+    if options.decide == "val" and manifest.split("val").table["label"].nunique() < 2:
+        raise UserError("--decide val: there are no val rows of both classes to decide on.")
 
 
 def _held_out(run: Run, subject: Subject, tables: Mapping[str, pd.DataFrame]) -> None:

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
-import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -13,7 +12,7 @@ from synthdetect.config import Options, option_name
 from synthdetect.data.prepare import Prepared
 from synthdetect.errors import UserError
 from synthdetect.experiment import CHECKPOINTS, CONFIG
-from synthdetect.tracking.run import Run
+from synthdetect.tracking.run import Run, existing
 from synthdetect.training.session import LAST
 
 Given = TypeVar("Given", bound=Options)
@@ -56,15 +55,13 @@ def read_config(run_id: str) -> dict[str, Any]:
     Raises:
         UserError: no such run, or one without a record.
     """
+    existing(run_id)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = MlflowClient().download_artifacts(run_id, CONFIG, folder)
             record: dict[str, Any] = json.loads(Path(path).read_text())
     except (MlflowException, OSError) as error:
-        raise UserError(
-            f"no training run {run_id!r} with a recorded configuration in "
-            f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
-        ) from error
+        raise UserError(f"run {run_id} has no recorded configuration: no training run.") from error
     return record
 
 

@@ -14,6 +14,7 @@ from synthdetect.data.target import find_target
 from synthdetect.evaluation.summary import summary_rows
 from synthdetect.experiment import Outcome, run_training
 from synthdetect.models.networks import check
+from synthdetect.redact import without_secrets
 from synthdetect.tracking.model import register
 from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import Device, resolve
@@ -111,6 +112,6 @@ def conclude(run: Run, outcome: Outcome, name: str, version: str) -> None:
     console.print(f"model        {uri}")
     if name:
         console.print(f"registered   models:/{name}/{version}")
-    store = mlflow.get_tracking_uri()
+    store = without_secrets(mlflow.get_tracking_uri())
     console.print(f"look at it   mlflow ui --backend-store-uri {store}")
     console.print(f"serve it     mlflow models serve -m {uri} --env-manager local")

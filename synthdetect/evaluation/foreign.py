@@ -76,7 +76,8 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype={name: str for name in COLUMNS}, keep_default_na=False)
+        # All as text, whatever the columns are called: a path "007" is no number.
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise UserError(f"--predictions: {path} cannot be read as a table: {error}") from error
 

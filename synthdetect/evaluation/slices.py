@@ -18,6 +18,9 @@ AUTO = ("category", "platform", "format", "jpeg_quality", "size")
 SIZE = "size"
 """The slice by the shorter side, which is no column of its own."""
 
+UNKNOWN = "(unknown)"
+"""The slice of images of which the value is not known."""
+
 _EDGES = {
     SIZE: (0, 128, 256, 512, 1024, 2048),
     "jpeg_quality": (0, 1, 50, 70, 80, 90, 95),
@@ -88,12 +91,13 @@ def slice_values(table: pd.DataFrame, name: str) -> "pd.Series[str]":
         UserError: the table has no such column.
     """
     if name == SIZE and {"width", "height"} <= set(table):
-        numbers = table[["width", "height"]].astype(float).min(axis=1)
+        sides = table[["width", "height"]].apply(pd.to_numeric, errors="coerce")
+        numbers = sides.min(axis=1, skipna=False)
     elif name in table:
         column = table[name]
         numbers = pd.to_numeric(column, errors="coerce")
         if numbers.isna().any() or (name not in _EDGES and numbers.nunique() <= _MOST_VALUES):
-            return column.astype(str).replace("", "(unknown)")
+            return column.astype(str).replace("", UNKNOWN)
     else:
         raise UserError(
             f"--slices: no column {name!r}. Found: {', '.join(map(str, table.columns))}, {SIZE}."
@@ -108,7 +112,8 @@ def _binned(numbers: "pd.Series[float]", edges: np.ndarray) -> "pd.Series[str]":
     if edges[:2].tolist() == [0, 1]:
         names[0] = "none"  # a JPEG quality of 0 stands for no JPEG
     position = np.clip(np.digitize(numbers, edges) - 1, 0, len(names) - 1)
-    return pd.Series(np.array(names, dtype=object)[position], index=numbers.index)
+    found = pd.Series(np.array(names, dtype=object)[position], index=numbers.index)
+    return found.where(numbers.notna(), UNKNOWN)
 
 
 def _natural(value: str) -> tuple[float, str]:

@@ -7,6 +7,7 @@ import unicodedata
 import pandas as pd
 
 from synthdetect.evaluation.metrics import METRICS
+from synthdetect.redact import without_secrets
 
 UNDEFINED = "undefined"
 
@@ -33,23 +34,16 @@ _WORDS = (
 _COUNTS = ("images", "real", "synthetic", "count", "fold", "folds", "epoch", "epochs", "seed")
 """Columns of whole numbers, which need no decimals though MLflow keeps them as floats."""
 
-# A password ends at the last @ of its word: what is cut too much is no secret.
-_USERINFO = re.compile(r"([a-z][a-z0-9+.\-]{0,30}://)(?:[^\s/?#@:]*:\S*|[^\s/?#]*)@", re.IGNORECASE)
-_SECRET = re.compile(
-    r"([?&;][\w.\-]*(?:password|passwd|pwd|secret|token|credential|signature|key|sig)=)[^\s&;#]+",
-    re.IGNORECASE,
-)
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def clean(text: str) -> str:
     """Text from anywhere, fit to be shown.
 
-    User names, passwords and keys are taken out of whatever looks like a URI. Characters that
-    cannot be seen, or that turn the order of others around, are spelled out.
+    Secrets are taken out of URIs. Characters that cannot be seen, or that turn the order of others
+    around, are spelled out.
     """
-    text = _SECRET.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
-    return "".join(_visible(character) for character in text)
+    return "".join(_visible(character) for character in without_secrets(text))
 
 
 def _visible(character: str) -> str:

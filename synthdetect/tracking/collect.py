@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-import mlflow
 from mlflow.entities import Run as MlflowRun
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from synthdetect.errors import UserError
 from synthdetect.report.record import READ, Child, Record
+from synthdetect.tracking.run import existing
 
 
 @contextmanager
@@ -25,7 +23,7 @@ def collected(run_id: str) -> Iterator[Record]:
         UserError: there is no such run, or it is deleted.
     """
     client = MlflowClient()
-    run = _run(client, run_id)
+    run = existing(run_id)
     sizes = _sizes(client, run_id, "")
     begin, end = run.info.start_time, run.info.end_time
     with tempfile.TemporaryDirectory() as folder:
@@ -49,19 +47,6 @@ def log_page(run_id: str, html: str, path: str) -> str:
     client = MlflowClient()
     client.log_text(run_id, html, path)
     return f"{client.get_run(run_id).info.artifact_uri}/{path}"
-
-
-def _run(client: MlflowClient, run_id: str) -> MlflowRun:
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        raise UserError(
-            f"no run {run_id!r} in {mlflow.get_tracking_uri()}. "
-            "Set MLFLOW_TRACKING_URI to the store that has it."
-        ) from error
-    if run.info.lifecycle_stage != "active":
-        raise UserError(f"run {run_id} is deleted; restore it first.")
-    return run
 
 
 def _sizes(client: MlflowClient, run_id: str, folder: str) -> dict[str, int]:

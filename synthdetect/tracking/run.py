@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from mlflow.data.dataset import Dataset
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import LoggedModelInput, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from PIL import Image
@@ -32,6 +33,7 @@ from PIL import Image
 from synthdetect import __version__
 from synthdetect.data.manifest import Manifest
 from synthdetect.errors import UserError
+from synthdetect.redact import without_secrets
 
 KIND = "synthdetect.kind"
 """Tag that says which command made a run."""
@@ -90,7 +92,8 @@ class Run:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters; those the run already has are left alone, since MLflow's never change."""
         known = self.client.get_run(self.id).data.params
-        new = [Param(k, str(v)[:_PARAM_LIMIT]) for k, v in params.items() if k not in known]
+        shown = {k: without_secrets(str(v)) for k, v in params.items() if k not in known}
+        new = [Param(k, v[:_PARAM_LIMIT]) for k, v in shown.items()]
         for begin in range(0, len(new), _BATCH_LIMIT):
             self.client.log_batch(self.id, params=new[begin : begin + _BATCH_LIMIT])
 
@@ -148,7 +151,7 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        self.client.log_batch(self.id, tags=[RunTag(k, v) for k, v in tags.items()])
+        self.client.log_batch(self.id, tags=[RunTag(k, without_secrets(tags[k])) for k in tags])
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Log a figure as a picture under the run's artifacts."""
@@ -248,7 +251,7 @@ def open_run(
     tags = {KIND: kind, **_provenance_tags(), **tags}
     project_run = os.environ.get("MLFLOW_RUN_ID", "")
     if resume:
-        _require_run(resume)
+        existing(resume)
         os.environ.pop("MLFLOW_RUN_ID", None)
         if project_run and project_run != resume:
             _point_to(project_run, resume)
@@ -259,7 +262,7 @@ def open_run(
         run_name=None if resume else name or None,
         nested=parent is not None,
         parent_run_id=parent.id if parent else None,
-        tags=dict(tags),
+        tags={k: without_secrets(v) for k, v in tags.items()},
         log_system_metrics=True,
     )
     run = Run(active.info.run_id)
@@ -294,16 +297,22 @@ def _show_as_model_training(run: Run) -> None:
         )
 
 
-def _require_run(run_id: str) -> None:
+def existing(run_id: str) -> MlflowRun:
+    """A run of the tracking store, by its id.
+
+    Raises:
+        UserError: there is none, or it is deleted.
+    """
     try:
         found = MlflowClient().get_run(run_id)
     except MlflowException as error:
         raise UserError(
-            f"--resume: no run {run_id!r} in {mlflow.get_tracking_uri()}. "
+            f"no run {run_id!r} in {mlflow.get_tracking_uri()}. "
             "Set MLFLOW_TRACKING_URI to the store that has it."
         ) from error
     if found.info.lifecycle_stage != "active":
-        raise UserError(f"--resume: run {run_id} is deleted; restore it first.")
+        raise UserError(f"run {run_id} is deleted; restore it first.")
+    return found
 
 
 def stand_aside(run_id: str) -> None:

@@ -1,6 +1,5 @@
 """Grad-CAM points where the decision is made, for every architecture, and touches nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,6 @@ from synthdetect.models.networks import Network, build
 
 MADE = "mobilenet_v3_large"  # an architecture that is explained by a layer called `features`
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (124, 116, 104)  # grey: the mean of ImageNet
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class RedAgainstBlue(nn.Module):

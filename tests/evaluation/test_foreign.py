@@ -55,6 +55,10 @@ def test_names_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
     table, _ = read_predictions(path, [])
     assert table["path"].tolist() == ["007", "008"]
     assert table["source_id"].tolist() == ["01", "NA"]
+    path = written(tmp_path, "file,label,logit,photo\n007,0,1,01\n008,1,1,02\n")
+    table, _ = read_predictions(path, ["path=file", "source_id=photo"])
+    assert table["path"].tolist() == ["007", "008"]
+    assert table["source_id"].tolist() == ["01", "02"]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,11 @@ def test_without_being_asked_those_are_made_in_which_images_differ(table: pd.Dat
     assert present(table.drop(columns=["platform", "width"])) == ["category", "jpeg_quality"]
 
 
+def test_an_image_of_unknown_size_is_in_a_slice_of_its_own(table: pd.DataFrame) -> None:
+    some = table.assign(width=table["width"].astype(object).where(table.index > 3, ""))
+    assert slice_values(some, "size").value_counts()["(unknown)"] == 4
+
+
 def test_a_column_that_is_not_there_is_named_with_those_that_are(table: pd.DataFrame) -> None:
     with pytest.raises(UserError, match=r"--slices: no column 'camera'.*category.*size"):
         slice_table(table, ["camera"], 0.5, seed=0)

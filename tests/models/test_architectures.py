@@ -1,7 +1,5 @@
 """One suite for every architecture in the registry; a new entry is tested by being there."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torchvision
@@ -12,15 +10,6 @@ from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.networks import Network, build
 
 SIZE = 64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny inputs, and other work on the machine: more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

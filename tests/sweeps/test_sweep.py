@@ -5,7 +5,6 @@ from pathlib import Path
 
 import mlflow
 import optuna
-import pandas as pd
 import pytest
 from mlflow.entities import Run
 from optuna.distributions import FloatDistribution
@@ -16,6 +15,7 @@ from sweeps import tuning
 from sweeps.__main__ import COMMANDS
 from sweeps.strategies import STRATEGIES, Knob
 from synthdetect.cli import main
+from tests.conftest import artifact
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--batch-size", "16",
          "--weights", "none", "--epochs", "1", "--trials", "2", "--folds", "2"]  # fmt: skip
@@ -48,11 +48,6 @@ def agree(name: str) -> None:
         assert run.data.tags[study_module.STATE] == {
             "FINISHED": "complete", "KILLED": "pruned", "FAILED": "failed",
         }[run.info.status]  # fmt: skip
-
-
-def artifact(run: Run, path: str) -> pd.DataFrame:
-    return pd.read_csv(mlflow.artifacts.download_artifacts(run_id=run.info.run_id,
-                                                           artifact_path=path))  # fmt: skip
 
 
 def test_a_sweep_tunes_trains_and_judges(

@@ -1,7 +1,6 @@
 """The loop learns, stops, resumes and repeats itself exactly, on images of 32 pixels."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,15 +35,6 @@ CPU = Device("cpu", "fp32", 0)
 PLAIN = AugmentOptions.resolve({"hflip": 0, "jitter": 0, "blur": 0, "rotation": 0})
 CHANGED = AugmentOptions.resolve({"hflip": 0.5, "jitter": 0.2, "blur": 0.5, "rotation": 10})
 TRAIN, VAL, SEED = 60, 40, 42
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny networks, and other work on the machine: more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Data(NamedTuple):
