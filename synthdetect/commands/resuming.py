@@ -12,7 +12,7 @@ from synthdetect.config import Options, option_name
 from synthdetect.data.prepare import Prepared
 from synthdetect.errors import UserError
 from synthdetect.experiment import CHECKPOINTS, CONFIG
-from synthdetect.tracking.run import KIND, NOT_BEGUN, Run, existing
+from synthdetect.tracking.run import KIND, Run, close_unbegun, existing
 from synthdetect.training.session import LAST
 
 Given = TypeVar("Given", bound=Options)
@@ -62,8 +62,7 @@ def read_config(run_id: str) -> dict[str, Any]:
             record: dict[str, Any] = json.loads(Path(path).read_text())
     except (MlflowException, OSError) as error:
         if run.info.status == "RUNNING" and KIND in run.data.tags:
-            MlflowClient().set_tag(run_id, NOT_BEGUN, "true")
-            MlflowClient().set_terminated(run_id, "KILLED")
+            close_unbegun(run_id)
             raise UserError(
                 f"--resume: run {run_id} was interrupted before it had begun, and is KILLED now. "
                 "Start it anew, without --resume."

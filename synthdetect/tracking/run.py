@@ -332,6 +332,13 @@ def existing(run_id: str) -> MlflowRun:
     return found
 
 
+def close_unbegun(run_id: str) -> None:
+    """End a run that was killed before it had recorded anything; nothing can go on in it."""
+    client = MlflowClient()
+    client.set_tag(run_id, NOT_BEGUN, "true")
+    client.set_terminated(run_id, "KILLED")
+
+
 def is_there(run_id: str) -> bool:
     """Whether the tracking store has a run, and it is not deleted."""
     try:
