@@ -24,10 +24,11 @@ _IN_FULL = ["--prune=false", "--cache-gib=0"]
 
 def main() -> None:
     arguments = parser("sweep", rounds=1)
-    arguments.add_argument("--strategies", default="sgd,label_smoothing")
-    arguments.add_argument("--image-size", type=int, default=48)
+    arguments.add_argument("--strategies", default="label_smoothing")
+    arguments.add_argument("--arch", default="mobilenet_v3_large")
+    arguments.add_argument("--image-size", type=int, default=96)
     arguments.add_argument("--trials", type=int, default=10)
-    arguments.add_argument("--folds", type=int, default=5)
+    arguments.add_argument("--folds", type=int, default=2)
     arguments.add_argument("--epochs", type=int, default=8)
     given = arguments.parse_args()
     if given.smoke:
@@ -37,8 +38,7 @@ def main() -> None:
     options = [
         f"--strategies={given.strategies}", f"--image-size={given.image_size}",
         f"--trials={given.trials}", f"--folds={given.folds}", f"--epochs={given.epochs}",
-        "--arch=mobilenet_v3_large" if given.smoke else "--arch=resnet18",
-        "--geometry=center_crop", "--weights=none", "--lr=1e-3", "--sampler=random",
+        f"--arch={given.arch}", "--weights=none", "--lr=1e-3", "--sampler=random",
     ]  # fmt: skip
     speeds: dict[str, list[float]] = {"sweep": [], "full": []}
     verdicts: dict[str, str] = {}
@@ -57,7 +57,8 @@ def main() -> None:
     }
     same = "the same" if verdicts["sweep"] == verdicts["full"] else "not the same"
     notes = (
-        f"{given.strategies} against the baseline on the sample, {given.epochs} epochs, "
+        f"{given.strategies} against the baseline on the sample, {given.arch} at "
+        f"{given.image_size}, {given.epochs} epochs, "
         f"{given.folds} folds, {given.rounds} round(s), cold caches; verdicts {same}: "
         f"{verdicts['sweep']} (in full: {verdicts['full']})"
     )
