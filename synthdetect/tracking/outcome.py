@@ -48,9 +48,11 @@ def _predictions(client: MlflowClient, run_id: str) -> dict[str, pd.DataFrame]:
         if item.path.endswith(".csv"):
             with tempfile.TemporaryDirectory() as folder:
                 file = client.download_artifacts(run_id, item.path, folder)
-                # The reader's own way is quicker, and can be off by the last bit.
-                tables[item.path] = pd.read_csv(
-                    file, usecols=lambda name: name in ("path", *LOGITS), dtype={"path": str},
-                    keep_default_na=False, float_precision="round_trip",
+                table = pd.read_csv(
+                    file, usecols=lambda name: name in ("path", *LOGITS), dtype=str,
+                    keep_default_na=False,
                 )  # fmt: skip
+            # The reader's own way from text to numbers can be off by the last bit.
+            logits = {name: table[name].map(float) for name in LOGITS if name in table}
+            tables[item.path] = table.assign(**logits)
     return tables
