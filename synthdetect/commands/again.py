@@ -205,9 +205,9 @@ def beside(recorded: Recorded, run: Run, prepared: Prepared) -> Data:
     if before is None:
         raise UserError(f"--run-id: run {run.id} has no {MANIFEST}; an older version made it.")
     found, rows = changes(before, now), match(before, now)
-    errors = prepared.excluded.set_index("path")["error"]
-    gone = found["change"] == REMOVED
-    found.loc[gone, "today"] = found.loc[gone, "path"].map(errors).fillna("")
+    unreadable = prepared.excluded.set_index("path")["error"]
+    for row in found.index[(found["change"] == REMOVED) & found["path"].isin(unreadable.index)]:
+        found.loc[row, "today"] = unreadable[found.loc[row, "path"]]
     known = recorded.params.get("data.target_digest", "")
     if prepared.target and prepared.target.digest() != known:
         found.loc[len(found)] = ["other images to adapt to", "", known, prepared.target.digest()]
@@ -270,7 +270,7 @@ def _dealt(recorded: Recorded, parent: Run) -> tuple[CvOptions, Data, pd.DataFra
     folds = parent.read_table(parent.id, FOLDS)
     if len(data.changes) or folds is None:
         folds = assign(data.prepared.manifest, options, seed=options.seed)
-    return options, data, folds.assign(path=folds["path"].replace(dict(data.moved)))
+    return options, data, folds.assign(path=[data.moved.get(p, p) for p in folds["path"]])
 
 
 def _alone(

@@ -126,10 +126,12 @@ def _compare(recorded: Recorded, run: Run, moved: Mapping[str, str]) -> pd.DataF
     found = []
     for part, (before, after) in pairs.items():
         then = outcome_of(before) if before else Outcome()
-        paths = {name: rows.replace({"path": moved}) for name, rows in then.predictions.items()}
-        compared = compare(
-            replace(then, predictions=paths), outcome_of(after) if after else Outcome()
-        )
+        tables = {
+            name: rows.assign(path=[moved.get(path, path) for path in rows["path"]])
+            for name, rows in then.predictions.items()
+        }
+        again = outcome_of(after) if after else Outcome()
+        compared = compare(replace(then, predictions=tables), again)
         found.append(compared.assign(training=part))
     return pd.concat(found, ignore_index=True)
 
