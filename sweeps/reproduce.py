@@ -59,7 +59,7 @@ def _again(recorded: Recorded, setting: Setting, manifests: list[Manifest], trai
     digest = digest_of_parts([setting.data(manifest, options) for manifest in manifests])
     known = recorded.params["data.digest"]
     if data.changes.empty and digest != known:
-        data.changes.loc[0] = ["other folds", "", known, digest]
+        data.changes.loc[0] = ["other deal", "", known, digest]
 
     def again(run: Run) -> None:
         folder = Path(options.output) / run.id

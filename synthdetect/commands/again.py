@@ -210,7 +210,8 @@ def beside(recorded: Recorded, run: Run, prepared: Prepared) -> Data:
         found.loc[row, "today"] = unreadable[found.loc[row, "path"]]
     known = recorded.params.get("data.target_digest", "")
     if prepared.target and prepared.target.digest() != known:
-        found.loc[len(found)] = ["other images to adapt to", "", known, prepared.target.digest()]
+        named = recorded.options["target"]
+        found.loc[len(found)] = ["other target", named, known, prepared.target.digest()]
     paths = zip(before["path"][rows >= 0], now["path"].iloc[rows[rows >= 0]], strict=True)
     moved = {then: path for then, path in paths if then != path}
     if found.empty:  # what is drawn for an image goes by its row

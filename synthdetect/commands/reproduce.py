@@ -42,7 +42,8 @@ from synthdetect.training.devices import Device, computing_with
 REPRODUCES, REPRODUCED = "synthdetect.reproduces", "synthdetect.reproduced"
 """Tags of the new run: which run it repeats, and what came of it."""
 
-_SHOWN = 15  # differences, and changed images
+_SHOWN = 15  # changed images
+_SHOWN_OF_PART = 4  # differences
 
 
 class NotReproduced(RuntimeError):
@@ -139,7 +140,8 @@ def _compare(recorded: Recorded, run: Run, moved: Mapping[str, str]) -> pd.DataF
 def _log(run: Run, recorded: Recorded, compared: pd.DataFrame, said: str, suspects: str) -> None:
     parts = summary(compared)
     run.log_table(parts, "reproduction/summary.csv")
-    run.log_table(compared.sort_values("greatest", ascending=False), "reproduction/compared.csv")
+    ordered = compared.sort_values("greatest", ascending=False, kind="stable")
+    run.log_table(ordered, "reproduction/compared.csv")
     run.log_metrics(
         {
             f"reproduced/{part}/{name}": float(row[name])
@@ -190,13 +192,15 @@ def _summary_rows(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def _difference_rows(compared: pd.DataFrame) -> pd.DataFrame:
+    """The largest differences of each part."""
+    shown = largest_first(compared).groupby("part").head(_SHOWN_OF_PART)
     rows = [
         [
             " ".join(filter(None, (row["part"], row["training"], row["name"]))),
             f"{row['differing']:,} of {row['values']:,}", _amount(row["greatest"]),
             str(row["at"]), f"{row['recorded']:.6g}", f"{row['again']:.6g}",
         ]
-        for row in largest_first(compared).head(_SHOWN).to_dict(orient="records")
+        for row in shown.to_dict(orient="records")
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["", "differ", "at most by", "at", "then", "again"])
 
@@ -215,7 +219,9 @@ def _counted(changes: pd.DataFrame) -> str:
 def _suspects(settings: pd.DataFrame, changes: pd.DataFrame) -> str:
     """What may be why."""
     found = [f"the data ({_counted(changes)})"] if len(changes) else []
-    found += [f"{name} ({before}, now {now})" for name, before, now, _ in settings.to_numpy()]
+    matters = ~settings["may_change"].str.startswith("nothing")
+    for name, before, now, _ in settings[matters].to_numpy():
+        found.append(f"{name} ({before}, now {now})")
     if not found:
         return "Nothing that is recorded differs; suspect what is not, such as other libraries."
     return f"To suspect: {'; '.join(found)}."
