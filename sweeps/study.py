@@ -28,7 +28,15 @@ from synthdetect.console import console
 from synthdetect.errors import UserError
 from synthdetect.experiment import CONFIG
 from synthdetect.redact import without_secrets
-from synthdetect.tracking.run import MANIFEST, Run, Stopped, environment, open_run, stand_aside
+from synthdetect.tracking.run import (
+    MANIFEST,
+    Run,
+    Stopped,
+    close_unbegun,
+    environment,
+    open_run,
+    stand_aside,
+)
 from synthdetect.training.devices import resolve
 
 STUDY, STRATEGY, TRIAL, STATE = (
@@ -112,6 +120,7 @@ def sweep(options: SweepOptions) -> None:
         led = replace(prepared_sweep, parent=run)
         console.print(f"run {run.id}  study {options.study} in {without_secrets(options.storage)}")
         _log_setting(led, run)
+        _close_orphans(led, run)
         _work(led)
         conclude(led, run)
     study.set_user_attr(tuning.PROCESS, "")
@@ -164,6 +173,20 @@ def _log_setting(sweep: Sweep, run: Run) -> None:
         "target": len(part.target),
     }
     run.log_metrics({f"data/{name}": float(size) for name, size in sizes.items()})
+
+
+def _close_orphans(sweep: Sweep, run: Run) -> None:
+    """End the runs that were killed after being opened and before their trial had named them."""
+    studies = [sweep.finals(), *map(sweep.study, sweep.names)]
+    named = {
+        trial.user_attrs.get(tuning.RUN)
+        for study in studies
+        for trial in study.get_trials(deepcopy=False)
+    }
+    query = f"tags.`{STUDY}` = '{sweep.options.study}' and attributes.status = 'RUNNING'"
+    for found in run.client.search_runs([run.experiment_id], query, max_results=1000):
+        if found.info.run_id not in {*named, run.id}:
+            close_unbegun(found.info.run_id)
 
 
 def _work(sweep: Sweep) -> None:
