@@ -130,8 +130,8 @@ def noting_fallbacks() -> Iterator[set[str]]:
 def computing_with(threads: int) -> Iterator[None]:
     """Compute with so many threads where there are as many cores, and as before afterwards.
 
-    Sums are cut by the number of threads, so that their last bits depend on it. With more threads
-    than cores it would not be kept to: libraries then take fewer.
+    Sums are cut by the number of threads, so that their last bits depend on it. Libraries need not
+    keep to more threads than there are cores.
     """
     before = torch.get_num_threads()
     if 0 < threads <= (os.cpu_count() or 1):
