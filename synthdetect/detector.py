@@ -86,8 +86,8 @@ class Detector:
 
     def save(self, path: Path) -> Card:
         """Write the detector to one `.safetensors` file and return the card as written."""
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
-        card = replace(self.card, weights_sha256=_digest(tensors))
+        tensors = tensors_of(self.network)
+        card = replace(self.card, weights_sha256=digest_of(tensors))
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(path) as temporary:
             save_file(tensors, temporary, metadata={"card": json.dumps(asdict(card))})
@@ -108,7 +108,7 @@ class Detector:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise UserError(f"{path}: no detector, or a damaged one: {error}") from error
         card = _card(header, path)
-        if _digest(tensors) != card.weights_sha256:
+        if digest_of(tensors) != card.weights_sha256:
             raise UserError(f"{path}: the weights are not those the card was written for.")
         network = build(card.arch, card.image_size)
         try:
@@ -116,6 +116,21 @@ class Detector:
         except RuntimeError as error:
             raise UserError(f"{path}: the weights do not fit {card.arch}: {error}") from error
         return cls(network, card)
+
+
+def tensors_of(network: Network) -> dict[str, Tensor]:
+    """A network's tensors by name, as a file holds them."""
+    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+
+
+def digest_of(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _card(header: Any, path: Path) -> Card:
@@ -139,12 +154,3 @@ def _card(header: Any, path: Path) -> Card:
     if card.equalise_quality not in range(101):
         raise UserError(f"{path}: no JPEG quality to equalise at: {card.equalise_quality!r}.")
     return card
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -25,6 +25,7 @@ ASKED = {
     "evaluate": {"model": "models:/a b@champion", "data": "my data/table 1.csv"},
     "regimes": {"lr": "1e-3", "narrow": "a,b c", "data": "my data/table 1.csv"},
     "audit": {"data": "my data/table 1.csv", "strict": "true"},
+    "reproduce": {"run_id": "0123abcd", "data": "my data/table 1.csv", "tolerance": "0.01"},
     "predict": {"model": "models:/a b@champion,x.safetensors", "data": "my data/images 1.zip"},
 }
 """Some parameters by command; what is said of train holds for cv."""

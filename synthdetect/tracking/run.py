@@ -44,6 +44,9 @@ MANIFEST = "data/manifest.csv"
 FOLD = "synthdetect.fold"
 """Tag of a cross-validation's child run: its fold, or `refit`."""
 
+WEIGHTS = "synthdetect.weights_sha256"
+"""Tag of a training that logs no model: SHA-256 of its weights, of several separated by commas."""
+
 NOT_BEGUN = "synthdetect.not_begun"
 """Tag of a run that was interrupted before it had recorded anything."""
 
@@ -265,7 +268,7 @@ def open_run(
     Raises:
         UserError: there is no run of that id, or it was deleted.
     """
-    tags = {KIND: kind, **_provenance_tags(), **tags}
+    tags = {KIND: kind, **code_tags(), **tags}
     project_run = os.environ.get("MLFLOW_RUN_ID", "")
     if resume:
         existing(resume)
@@ -404,7 +407,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def _provenance_tags() -> dict[str, str]:
+def code_tags() -> dict[str, str]:
     """The git commit, and whether it is what ran."""
     tags = {}
     folder = Path(__file__).parent
