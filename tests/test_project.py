@@ -100,11 +100,11 @@ def test_the_command_that_mlflow_runs_parses_to_the_options_asked_for(entry: str
     assert options.resolve(given) == options.resolve(asked)
 
 
-def test_the_projects_environment_holds_what_the_package_depends_on(
+def test_the_projects_environment_holds_what_the_package_and_its_exports_depend_on(
     conda: dict[str, Any], pyproject: dict[str, Any]
 ) -> None:
     pip = next(part["pip"] for part in conda["dependencies"] if isinstance(part, dict))
-    assert pip == pyproject["dependencies"]
+    assert pip == pyproject["dependencies"] + pyproject["optional-dependencies"]["export"]
     assert all(Requirement(line).specifier for line in pip)
 
 
