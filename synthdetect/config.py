@@ -598,6 +598,29 @@ class ExportOptions(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
+class ReproduceOptions(Options):
+    """Do a recorded run again from what it recorded, and say whether it comes to the same.
+
+    Exit status 0: reproduced; 1: not reproduced; 2: it cannot be done again, or the data changed.
+    """
+
+    section: ClassVar = "reproduce"
+
+    run_id: str = Field("", description="the run: a training, or a cross-validation")
+    data: str = Field("", description="where its images are now (default: where they were)")
+    on_changed_data: Literal["stop", "train"] = Field(
+        "stop", description="what to do if the data are not what they were: stop, or train on them"
+    )
+    tolerance: float = Field(
+        0.0,
+        ge=0,
+        description="difference of a metric in the end at which a run still counts as reproduced "
+        "(0: every weight, metric and prediction must be equal)",
+    )
+    output: str = Field("runs", description="folder for checkpoints while it trains")
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ReportOptions(Options):
     """Make a run's report, a page that needs nothing else, and put it among the run's artifacts."""
 

@@ -93,8 +93,8 @@ class Detector:
 
     def save(self, path: Path) -> Card:
         """Write the detector to one `.safetensors` file and return the card as written."""
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
-        card = replace(self.card, weights_sha256=_digest(tensors))
+        tensors = tensors_of(self.network)
+        card = replace(self.card, weights_sha256=digest_of(tensors))
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(path) as temporary:
             save_file(tensors, temporary, metadata={"card": json.dumps(asdict(card))})
@@ -117,7 +117,7 @@ class Detector:
         card = read_card(header, path)
         if card.engine != TORCH:
             raise UserError(f"{path}: its card is of a detector exported to {card.engine}.")
-        if _digest(tensors) != card.weights_sha256:
+        if digest_of(tensors) != card.weights_sha256:
             raise UserError(f"{path}: the weights are not those the card was written for.")
         network = build(card.arch, card.image_size)
         try:
@@ -125,6 +125,21 @@ class Detector:
         except RuntimeError as error:
             raise UserError(f"{path}: the weights do not fit {card.arch}: {error}") from error
         return cls(network, card)
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """A network's tensors by name, as a file holds them."""
+    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+
+
+def digest_of(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_card(header: Any, path: Path) -> Card:
@@ -155,12 +170,3 @@ def read_card(header: Any, path: Path) -> Card:
     if card.equalise_quality not in range(101):
         raise UserError(f"{path}: no JPEG quality to equalise at: {card.equalise_quality!r}.")
     return card
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -24,7 +24,13 @@ ASKED = {
     "train": {"lr": "1e-3", "recipe": "open", "data": "my data/table 1.csv", "generators": "a,b c"},
     "evaluate": {"model": "models:/a b@champion", "data": "my data/table 1.csv"},
     "regimes": {"lr": "1e-3", "narrow": "a,b c", "data": "my data/table 1.csv"},
+    "export": {
+        "model": "models:/a b@champion",
+        "data": "my data/table 1.csv",
+        "engine": "openvino",
+    },
     "audit": {"data": "my data/table 1.csv", "strict": "true"},
+    "reproduce": {"run_id": "0123abcd", "data": "my data/table 1.csv", "tolerance": "0.01"},
     "predict": {"model": "models:/a b@champion,x.safetensors", "data": "my data/images 1.zip"},
 }
 """Some parameters by command; what is said of train holds for cv."""

@@ -179,7 +179,7 @@ def _splits(options: EvaluateOptions, found: list[str]) -> list[str]:
 def _scoring(options: EvaluateOptions, subject: Subject) -> Scoring:
     manifest, detector = subject.manifest, subject.detector
     assert detector
-    files = [manifest.file(path) for path in manifest.table["path"]]
+    files = manifest.files()
     images = ImageFiles(files, detector.preprocess)
     return Scoring(
         Path(options.output), [detector], images,

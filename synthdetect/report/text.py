@@ -31,7 +31,10 @@ _WORDS = (
 )  # fmt: skip
 """Columns that stay as they are even where all of it looks like numbers."""
 
-_COUNTS = ("images", "real", "synthetic", "count", "fold", "folds", "epoch", "epochs", "seed")
+_COUNTS = (
+    "images", "real", "synthetic", "count", "fold", "folds", "epoch", "epochs", "seed", "values",
+    "differing", "at",
+)  # fmt: skip
 """Columns of whole numbers, which need no decimals though MLflow keeps them as floats."""
 
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -64,6 +64,19 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
     return found
 
 
+def logged_by(run_id: str, name: str) -> Found:
+    """Load the detector that a run has logged, under a name.
+
+    Raises:
+        UserError: it has logged none, or it cannot be had.
+    """
+    models = models_of(run_id)
+    if not models:
+        status = MlflowClient().get_run(run_id).info.status
+        raise UserError(f"--model: run {run_id} ({status}) has logged no model; let it finish.")
+    return _from_uri(f"{_URI}{models[0].model_id}", name)
+
+
 def training_rows(card: Card) -> pd.DataFrame | None:
     """The manifest of the run that made a detector, or None where it is not to be had."""
     run_id = str(card.provenance.get("run_id", ""))
@@ -85,7 +98,7 @@ def _from_run(run_id: str) -> list[Found]:
             f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
         ) from error
     if run.data.tags.get(KIND) != "cv":
-        return [_logged_by(run_id, run_id)]
+        return [logged_by(run_id, run_id)]
     children = client.search_runs(
         [run.info.experiment_id],
         f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`{KIND}` = 'fold' "
@@ -95,15 +108,7 @@ def _from_run(run_id: str) -> list[Found]:
     folds = {int(child.data.tags[FOLD]): child.info.run_id for child in children}
     if not folds:
         raise UserError(f"--model: cross-validation {run_id} has no finished fold.")
-    return [_logged_by(folds[fold], f"{run_id} fold {fold}") for fold in sorted(folds)]
-
-
-def _logged_by(run_id: str, name: str) -> Found:
-    models = models_of(run_id)
-    if not models:
-        status = MlflowClient().get_run(run_id).info.status
-        raise UserError(f"--model: run {run_id} ({status}) has logged no model; let it finish.")
-    return _from_uri(f"{_URI}{models[0].model_id}", name)
+    return [logged_by(folds[fold], f"{run_id} fold {fold}") for fold in sorted(folds)]
 
 
 def _from_uri(uri: str, name: str) -> Found:
