@@ -18,6 +18,7 @@ from synthdetect.config import (
     CheckSubmissionOptions,
     CvOptions,
     EvaluateOptions,
+    ExportOptions,
     ListOptions,
     ManifestOptions,
     Options,
@@ -86,6 +87,12 @@ COMMANDS: dict[str, Command] = {
         AuditOptions,
         "synthdetect.commands.audit:audit_data",
         "find what in the data gives the labels away",
+        project=True,
+    ),
+    "export": Command(
+        ExportOptions,
+        "synthdetect.commands.export:export_detector",
+        "a detector for another engine, which is faster",
         project=True,
     ),
     "reproduce": Command(

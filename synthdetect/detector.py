@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.special import expit
-from torch import Tensor
+from torch import Tensor, nn
 
 from synthdetect import __version__
 from synthdetect.data.geometry import GEOMETRIES, Preprocess
@@ -21,10 +21,13 @@ from synthdetect.errors import UserError
 from synthdetect.evaluation.calibration import UNCALIBRATED, Calibration
 from synthdetect.files import replace_atomically
 from synthdetect.models.architectures import ARCHITECTURES
-from synthdetect.models.networks import IMAGENET_MEAN, IMAGENET_STD, Network, build
+from synthdetect.models.networks import IMAGENET_MEAN, IMAGENET_STD, build
 
 FORMAT = 2
 """Raised when the meaning of a card changes."""
+
+TORCH = "torch"
+"""The engine of a detector that was not exported."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,10 @@ class Card:
         threshold: the probability from which on an image is called synthetic; from validation.
         unsure: the answer is "unsure" where the probability is nearer to the threshold than this.
         provenance: data, starting weights, run and options, for the record.
-        weights_sha256: of the tensors; checked when the file is read.
+        weights_sha256: of the tensors, or of an exported graph; checked when the file is read.
         equalise_quality: of the JPEG that every image is made first; 0: as it is.
+        engine: what computes it: `torch`, or of an exported detector a name of `ENGINES`.
+        precision: the numbers in which that computes.
     """
 
     arch: str
@@ -52,6 +57,8 @@ class Card:
     provenance: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
     equalise_quality: int = 0
+    engine: str = TORCH
+    precision: str = "fp32"
     classes: tuple[str, ...] = CLASSES
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -62,7 +69,7 @@ class Card:
 class Detector:
     """A network in evaluation mode with its card."""
 
-    def __init__(self, network: Network, card: Card) -> None:
+    def __init__(self, network: nn.Module, card: Card) -> None:
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.card = card
         self.preprocess = Preprocess(card.image_size, card.geometry, card.equalise_quality)
@@ -107,7 +114,9 @@ class Detector:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise UserError(f"{path}: no detector, or a damaged one: {error}") from error
-        card = _card(header, path)
+        card = read_card(header, path)
+        if card.engine != TORCH:
+            raise UserError(f"{path}: its card is of a detector exported to {card.engine}.")
         if digest_of(tensors) != card.weights_sha256:
             raise UserError(f"{path}: the weights are not those the card was written for.")
         network = build(card.arch, card.image_size)
@@ -118,7 +127,7 @@ class Detector:
         return cls(network, card)
 
 
-def tensors_of(network: Network) -> dict[str, Tensor]:
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     """A network's tensors by name, as a file holds them."""
     return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
 
@@ -133,7 +142,12 @@ def digest_of(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _card(header: Any, path: Path) -> Card:
+def read_card(header: Any, path: Path) -> Card:
+    """A card from the header of a file, checked.
+
+    Raises:
+        UserError: it is none, of another format, or of what this version does not know.
+    """
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
         raise UserError(f"{path}: card format {found!r}; this version reads {FORMAT}.")
@@ -151,6 +165,8 @@ def _card(header: Any, path: Path) -> Card:
         raise UserError(f"{path}: made for other classes or another normalisation.")
     if card.arch not in ARCHITECTURES or card.geometry not in GEOMETRIES:
         raise UserError(f"{path}: unknown architecture or geometry: {card.arch}, {card.geometry}.")
+    if card.image_size not in range(16, 4097):
+        raise UserError(f"{path}: no side of a square in pixels: {card.image_size!r}.")
     if card.equalise_quality not in range(101):
         raise UserError(f"{path}: no JPEG quality to equalise at: {card.equalise_quality!r}.")
     return card

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.special import expit
+from torch import nn
 
 from synthdetect.data.batches import Batch, Batches, Images, Order
 from synthdetect.data.geometry import Preprocess
@@ -26,7 +27,6 @@ from synthdetect.errors import UserError
 from synthdetect.evaluation.calibration import unsure
 from synthdetect.evaluation.ensemble import ENSEMBLES, Floats, log_odds, spread
 from synthdetect.files import replace_atomically
-from synthdetect.models.networks import Network
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import predict
 
@@ -272,7 +272,7 @@ def _answers(suffix: str, logits: Floats, probability: Floats, threshold: float)
     }
 
 
-def _logits(network: Network, batch: Batch, device: Device, tta: str) -> Floats:
+def _logits(network: nn.Module, batch: Batch, device: Device, tta: str) -> Floats:
     """The network's logits of a batch's readable images, shape (images,)."""
     count = len(batch.rows)
     alone = batch._replace(rows=torch.arange(count))

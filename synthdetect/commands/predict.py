@@ -89,7 +89,7 @@ def predict_images(options: PredictOptions) -> None:
 
 def _check(options: PredictOptions) -> None:
     if not options.model:
-        raise UserError("--model: give a .safetensors file, a models:/ URI or a run id.")
+        raise UserError("--model: give a .safetensors or .onnx file, a models:/ URI or a run id.")
     if not options.data:
         raise UserError("--data: give a folder, an archive or a manifest of images, or 'sample'.")
     if options.submission and not TEAM_NAME.fullmatch(options.team):

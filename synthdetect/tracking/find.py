@@ -1,6 +1,6 @@
 """Detectors by whatever names them: a file, a model's URI, a run.
 
-Only the safetensors file of a logged model is read. A model from elsewhere may bring code with it;
+Only the detector's file of a logged model is read. A model from elsewhere may bring code with it;
 none of it runs.
 """
 
@@ -16,6 +16,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from synthdetect.detector import Card, Detector
+from synthdetect.engines.exported import load_detector
 from synthdetect.errors import UserError
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.tracking.model import models_of
@@ -43,9 +44,10 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
     """Load detectors.
 
     Args:
-        models: of each, the path of a detector's `.safetensors` file; a URI `models:/...` with a
-            version, an alias or a model's id; or the id of a run, which stands for the model that
-            it logged, and a cross-validation's for those of its finished folds, in their order.
+        models: of each, the path of a detector's file, `.safetensors` or exported `.onnx`; a URI
+            `models:/...` with a version, an alias or a model's id; or the id of a run, which stands
+            for the model that it logged, and a cross-validation's for those of its finished folds,
+            in their order.
 
     Raises:
         UserError: there is no such thing, or it is no detector.
@@ -56,7 +58,7 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
         if model.startswith(_URI):
             found.append(_from_uri(model, model))
         elif path.is_file():
-            found.append(Found(model, Detector.load(path)))
+            found.append(Found(model, load_detector(path)))
         else:
             found += _from_run(model)
     return found
@@ -126,7 +128,7 @@ def _from_uri(uri: str, name: str) -> Found:
                 f"--model: {uri} cannot be had from {mlflow.get_registry_uri()}: "
                 f"{str(error).rstrip('.')}. Set MLFLOW_TRACKING_URI to the store that has it."
             ) from error
-        return Found(name, Detector.load(Path(file)), _known(description.model_id))
+        return Found(name, load_detector(Path(file)), _known(description.model_id))
 
 
 def _known(model_id: str | None) -> str | None:
