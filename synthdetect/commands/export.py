@@ -123,9 +123,8 @@ def _some(manifest: Manifest, most: int, seed: int) -> Manifest:
 
 
 def _batches(detector: Detector, manifest: Manifest, device: Device) -> Batches:
-    files = [manifest.file(path) for path in manifest.table["path"]]
-    images = ImageFiles(files, detector.preprocess)
-    return Batches(images, Order(len(files), _BATCH), device.workers)
+    images = ImageFiles(manifest.files(), detector.preprocess)
+    return Batches(images, Order(len(images), _BATCH), device.workers)
 
 
 def _write(
