@@ -85,7 +85,9 @@ def main() -> None:
     page.command(trained)
     for where, run in zip(_SETS, evaluations, strict=True):
         _evaluation(page, run, where)
-    _robustness(page, evaluations[0])
+    pictures = ("robustness.png", "robustness_larger.png")
+    for where, run, picture in zip(_SETS, evaluations, pictures, strict=True):
+        _robustness(page, run, where, picture)
     for run in regimes:
         _regimes(page, run)
     for where, run in zip(_SETS, audits, strict=True):
@@ -112,24 +114,25 @@ def _evaluation(page: Page, run: Run, where: str) -> None:
     )
 
 
-def _robustness(page: Page, run: Run) -> None:
+def _robustness(page: Page, run: Run, where: str, picture: str) -> None:
     page.text += (
-        f"\n## Robustness: {_SETS[0]}\n\nFrom the first evaluation. Each perturbation meets real "
-        "and synthetic images alike, at\ntheir own size; changes are paired by photograph.\n\n"
+        f"\n## Robustness: {where}\n\nFrom the same evaluation. Each perturbation meets real and "
+        "synthetic images alike, at\ntheir own size; changes are paired by photograph.\n\n"
     )
     found = page.table(run, "evaluation/test_robustness.csv")
     found["level"] = found["level"].astype(float)
     rows = []
     for name, levels in {"none": (0,), **_LEVELS}.items():
         for level in levels:
-            row = found[(found["perturbation"] == name) & (found["level"] == level)].iloc[0]
-            rows.append(_condition("as it is" if name == "none" else f"{name} {level}", row))
+            title = "as it is" if name == "none" else f"{name} {level}"
+            there = found[(found["perturbation"] == name) & (found["level"] == level)]
+            rows += [_condition(title, row) for _, row in there.iterrows()]
     equal = page.table(run, "evaluation/conditions.csv")
     equal = equal[(equal["condition"] == "equalised") & (equal["split"] == "test")]
     rows += [_condition("equalised", row) for _, row in equal.iterrows()]
     columns = ["images", "AUC [95 %]", "change [95 %]", "real accuracy", "fake accuracy"]
     page.text += markdown(pd.DataFrame(rows, columns=columns)) + "\n"
-    page.picture(run, "figures/test/robustness.png", "robustness.png", "AUC under perturbations")
+    page.picture(run, "figures/test/robustness.png", picture, "AUC under perturbations")
 
 
 def _condition(title: str, row: "pd.Series[float]") -> list[str]:
