@@ -119,7 +119,9 @@ def _robustness(page: Page, run: Run, where: str, picture: str) -> None:
         f"\n## Robustness: {where}\n\nFrom the same evaluation. Each perturbation meets real and "
         "synthetic images alike, at\ntheir own size; changes are paired by photograph.\n\n"
     )
-    found = page.table(run, "evaluation/test_robustness.csv")
+    items = page.client.list_artifacts(run.info.run_id, "evaluation")
+    several = any(item.path.endswith("test_robustness.csv") for item in items)  # splits
+    found = page.table(run, f"evaluation/{'test_' if several else ''}robustness.csv")
     found["level"] = found["level"].astype(float)
     rows = []
     for name, levels in {"none": (0,), **_LEVELS}.items():
