@@ -117,9 +117,8 @@ def _images(options: ExportOptions) -> tuple[Manifest, Manifest, Any]:
 
 
 def _some(manifest: Manifest, most: int, seed: int) -> Manifest:
-    table = manifest.table
-    chosen = table.sample(min(most, len(table)), random_state=seed)
-    return manifest.with_table(chosen.sort_index())
+    rows = manifest.table.sample(min(most, len(manifest)), random_state=seed)
+    return manifest.with_table(rows.sort_index())
 
 
 def _batches(detector: Detector, manifest: Manifest, device: Device) -> Batches:
@@ -131,9 +130,11 @@ def _write(
     path: Path, options: ExportOptions, detector: Detector, train: Manifest, device: Device
 ) -> None:
     graph = to_graph(detector)
+    card = replace(detector.card, engine=options.engine, precision=options.precision)
     if options.precision == "int8":
         graph = quantised(graph, options.engine, _squares(_batches(detector, train, device)))
-    card = replace(detector.card, engine=options.engine, precision=options.precision)
+        seen = {"calibrated_on": options.data, "calibrated_on_digest": train.digest()}
+        card = replace(card, provenance={**card.provenance, **seen})
     save_exported(path, graph, card)
 
 

@@ -4,6 +4,8 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,12 +54,22 @@ def _onnxruntime(graph: bytes, precision: str) -> Compute:
     return compute
 
 
-def _openvino(graph: bytes, precision: str) -> Compute:
+@cache
+def _core() -> Any:
+    """OpenVINO's core, one for the process.
+
+    Each has signals handled on a stack of its own. Where several come and go, the one that goes
+    last brings back another's, which is freed, and the next Ctrl-C is a segmentation fault.
+    """
     # To import openvino sends word of it over the network, unless this package is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _openvino(graph: bytes, precision: str) -> Compute:
+    core = _core()
     settings = {
         # Its own choice would depend on the machine.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from synthdetect.engines.convert import quantised, to_graph
 from synthdetect.engines.exported import load_detector, save_exported
 from synthdetect.engines.runtimes import ENGINES
 from synthdetect.errors import UserError
+from tests.conftest import ROOT
 from tests.engines.conftest import lively
 
 Squares = npt.NDArray[np.uint8]
@@ -99,6 +101,31 @@ def test_openvino_sends_nothing_when_imported(graph: bytes) -> None:
     from openvino.tools.ovc import telemetry_utils
 
     assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+_COME_AND_GO = """
+import signal, sys
+from pathlib import Path
+from synthdetect.engines.runtimes import ENGINES
+graph = Path(sys.argv[1]).read_bytes()
+first = ENGINES["openvino"].open(graph, "fp32")
+second = ENGINES["openvino"].open(graph, "fp32")
+del first
+del second
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_process_hears_an_interrupt_after_detectors_have_come_and_gone(
+    graph: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "x.onnx").write_bytes(graph)
+    command = [sys.executable, "-X", "faulthandler", "-c", _COME_AND_GO, str(tmp_path / "x.onnx")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "interrupted\n"), result.stderr
 
 
 def test_the_options_are_the_engines() -> None:
