@@ -1,6 +1,6 @@
 """A real `mlflow models serve` on loopback against decoding and the forward pass in process.
 
-    python -m benchmarks.serving [--arch resnet18] [--requests 200] [--clients 32] [--engine torch]
+    python -m benchmarks.serving [--arch resnet18] [--requests 200] [--clients 32]
 
 One client sends one image at a time: the median time of an answer. Then many clients do: answers a
 second against the bare forward pass of one image after another with all cores.
