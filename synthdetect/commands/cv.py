@@ -102,7 +102,7 @@ def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:
 
 
 def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:
-    console.print(f"[bold]final training[/]  {final.epochs} epochs on all labelled images")
+    console.print(f"final training  {final.epochs} epochs on all labelled images", style="bold")
     everything = replace(prepared, manifest=pooled(prepared.manifest))
     refit = Part("refit", "refit", "refit", options, lambda: everything, final)
     child = train_parts(run, [refit], device, "cv", options)["refit"]
