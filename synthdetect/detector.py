@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -105,7 +107,7 @@ class Detector:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})["card"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: no detector, or a damaged one: {error}") from error
         card = _card(header, path)
         if _digest(tensors) != card.weights_sha256:
@@ -116,6 +118,24 @@ class Detector:
         except RuntimeError as error:
             raise UserError(f"{path}: the weights do not fit {card.arch}: {error}") from error
         return cls(network, card)
+
+
+def _within(value: Any, low: float, high: float) -> bool:
+    """Whether it is a number (true and false are none) within limits, which nan never is."""
+    return type(value) in (int, float) and low <= value <= high
+
+
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "arch": lambda value: isinstance(value, str),
+    "geometry": lambda value: isinstance(value, str),
+    "image_size": lambda value: type(value) is int and 16 <= value <= 4096,
+    "calibration": lambda value: value.sound,
+    "threshold": lambda value: _within(value, 0, math.nextafter(1, 2)),  # which nothing reaches
+    "unsure": lambda value: _within(value, 0, 0.5),
+    "provenance": lambda value: isinstance(value, dict),
+    "equalise_quality": lambda value: type(value) is not bool,
+}
+"""What must hold of a card that comes from a file, by field."""
 
 
 def _card(header: Any, path: Path) -> Card:
@@ -132,6 +152,9 @@ def _card(header: Any, path: Path) -> Card:
         card = Card(**fields)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: its card does not fit: {error}") from error
+    for name, sound in _SOUND.items():
+        if not sound(value := getattr(card, name)):
+            raise UserError(f"{path}: its card does not fit: {name} {value!r}.")
     if (card.classes, card.mean, card.std) != (CLASSES, IMAGENET_MEAN, IMAGENET_STD):
         raise UserError(f"{path}: made for other classes or another normalisation.")
     if card.arch not in ARCHITECTURES or card.geometry not in GEOMETRIES:
