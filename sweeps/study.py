@@ -35,6 +35,7 @@ from synthdetect.errors import UserError
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.predictions import tabulate
 from synthdetect.experiment import CONFIG
+from synthdetect.files import require_folder
 from synthdetect.models.networks import check
 from synthdetect.redact import without_secrets
 from synthdetect.tracking.run import Run, Stopped, environment, open_run, stand_aside
@@ -160,6 +161,7 @@ def _prepare(options: SweepOptions) -> Sweep:
     base = {k: v for k, v in options.to_json().items() if k in TrainOptions.fields()}
     training = TrainOptions.resolve(base)
     device = resolve(options.device, options.precision, options.workers)
+    require_folder(Path(options.output), "--output")
     for side in (BASELINE, *options.sides):
         first = {name: knob.first for name, knob in space(side, options.lr).items()}
         one = options_of(side, base, first, "list.csv")
@@ -240,7 +242,7 @@ def _tune(sweep: Sweep) -> None:
     for number in range(sweep.options.trials):
         late = sweep.options.timeout and time.time() - began > sweep.options.timeout
         if late and number:  # every side has had as many
-            console.print(f"[bold yellow]--timeout: tuning ends after {number} rounds[/]")
+            console.print(f"--timeout: tuning ends after {number} rounds", style="bold yellow")
             break
         for side in sweep.names:
             study = sweep.study(side)
@@ -393,7 +395,7 @@ class _Child:
 
     def __init__(self, sweep: Sweep, side: str, trial: Trial, kind: str, title: str) -> None:
         self._sweep, self._trial = sweep, trial
-        console.print(f"[bold]{title}[/]")
+        console.print(title, style="bold")
         labels = {
             STUDY: sweep.options.study,
             STRATEGY: side,

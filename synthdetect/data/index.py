@@ -93,7 +93,8 @@ def _known(manifest: Manifest, store: Path) -> dict[str, dict[str, Any]]:
         if table is not None and set(COLUMNS) - {"error"} <= set(table.columns):
             rows = table.copy()
             for name in _NUMBERS:
-                rows[name] = pd.to_numeric(rows[name], errors="coerce")
+                numbers = pd.to_numeric(rows[name], errors="coerce")
+                rows[name] = numbers.where(numbers.abs() < 2**63)  # inf is a number too
             rows = rows.dropna(subset=list(_NUMBERS)).astype(dict.fromkeys(_NUMBERS, "int64"))
             rows["exif"] = rows["exif"].astype(str).str.lower() == "true"
             rows["error"] = rows.get("error", "")

@@ -55,7 +55,9 @@ def prepare(options: DataOptions, *, seed: int, progress: Progress | None = None
     if options.finetune:
         manifest = move_to_train(manifest, options.finetune, seed=seed)
     if options.supplement:
-        extra, bad = readable(load(options.supplement), options.on_bad_image, progress)
+        extra, bad = readable(
+            load(options.supplement, option="supplement"), options.on_bad_image, progress
+        )
         manifest = supplement(manifest, extra)
         excluded = pd.concat([excluded, bad], ignore_index=True)
     check(manifest)

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import logit
 
 from synthdetect.data.labels import label_of
-from synthdetect.data.manifest import COLUMNS
+from synthdetect.data.manifest import COLUMNS, SPLIT_NAME, SPLIT_RULE
 from synthdetect.errors import UserError
 
 NEAREST = 1e-7
@@ -63,6 +63,8 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
         column = table[name] if name in table else pd.Series("", index=table.index)
         table[name] = column.astype(object).fillna("").astype(str).str.strip()
     table["split"] = table["split"].replace({"": "test", "valid": "val", "validation": "val"})
+    odd = [name for name in table["split"].unique() if not SPLIT_NAME.fullmatch(name)]
+    _require(~table["split"].isin(odd).to_numpy(), table, path, f"split {odd[:1]}; {SPLIT_RULE}")
     repeated = table.duplicated(["path", "split"]).to_numpy()
     _require(~repeated, table, path, "path is listed twice in its split")
     table["raw_logit"] = values
