@@ -133,12 +133,13 @@ def _foreign(options: EvaluateOptions) -> Subject:
     rows, moved = read_predictions(path, options.columns)
     if moved:
         console.print(f"{moved} probabilities of 0 or 1 were moved inside by 1e-7")
-    thresholds = pd.to_numeric(rows.get("threshold", pd.Series(dtype=float)), errors="coerce")
-    known = thresholds.dropna().unique()
+    given_thresholds = rows.get("threshold", pd.Series(dtype=str)).replace("", None).dropna()
+    known = pd.to_numeric(given_thresholds, errors="coerce").unique()
     if len(known) > 1 or (len(known) == 1 and not 0 <= known[0] <= 1):
         raise UserError(
-            f"--predictions: the column 'threshold' holds {len(known)} values, first {known[0]}; "
-            "one number from 0 to 1 is a threshold. Leave the column out."
+            f"--predictions: the column 'threshold' holds {len(known)} values, first "
+            f"{given_thresholds.iloc[0]}; one number from 0 to 1 is a threshold. Leave the column "
+            "out."
         )
     given = Decision(threshold=float(known[0])) if len(known) else Decision()
     return Subject(Manifest(rows, path.resolve().parent, str(path)), given, len(known) == 1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from synthdetect.data.images import BadImage, probe_image
+from synthdetect.data.images import BadImage, probe_image, read_file
 from synthdetect.data.manifest import Manifest
 from synthdetect.errors import UserError
 from synthdetect.files import cache_folder, replace_atomically, short_hash
@@ -79,7 +79,7 @@ def _probe(file: Path) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(PROBED, "") | dict.fromkeys(("width", "height"), 0)
     row |= {"jpeg_quality": 0, "exif": False, "bytes": size, "mtime_ns": mtime, "error": ""}
     try:
-        row |= probe_image(file.read_bytes())
+        row |= probe_image(read_file(file))
     except BadImage as error:
         row["error"] = str(error)
     except OSError as error:  # may be over next time: remembered under a state no file is in

@@ -168,6 +168,8 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     climbing = table["path"].str.split(r"[/\\]", regex=True).map(lambda parts: ".." in parts)
     _require(~climbing, table, where, "climbs out of its folder with '..'; give an absolute path")
     _require(~table["path"].duplicated(), table, where, "is listed twice; keep one row")
+    if table["label"].dtype == object:  # of a Parquet file; a list, say, is no key to look up
+        table["label"] = table["label"].map(str)
     names: dict[Any, int] = {name: label_of(name, where=where) for name in table["label"].unique()}
     table["label"] = table["label"].map(names).astype("int8")
     table["split"] = table["split"].replace({"valid": "val", "validation": "val"})

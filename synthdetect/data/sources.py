@@ -22,13 +22,10 @@ import pyarrow as pa
 
 from synthdetect.data.batches import Images
 from synthdetect.data.dialects import read_columns
-from synthdetect.data.images import BadImage
+from synthdetect.data.images import BadImage, check_size, read_file
 from synthdetect.data.layouts import is_image, walk
 from synthdetect.data.manifest import SAMPLE, load
 from synthdetect.errors import UserError
-
-MAX_BYTES = 256 * 2**20
-"""Larger files and members (once unpacked) are no images, and are not read."""
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -99,12 +96,7 @@ class ListedFiles(Images):
 
     def read(self, row: int) -> bytes:
         """The content of the file."""
-        file = self.root / self.name(row)
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # to read a named pipe would be to wait for ever
-            raise BadImage("not a regular file")
-        _limit(status.st_size)
-        return file.read_bytes()
+        return read_file(self.root / self.name(row))
 
 
 class _Members(Images, Generic[Handle]):
@@ -164,7 +156,7 @@ class ZipImages(_Members[zipfile.ZipFile]):
         kind = stat.S_IFMT(member.external_attr >> 16)  # 0: packed where files have no such kinds
         if kind not in (0, stat.S_IFREG):
             raise BadImage("a link" if stat.S_ISLNK(kind) else "a special member")
-        _limit(member.file_size)  # zipfile never unpacks more than the size it declares
+        check_size(member.file_size)  # zipfile never unpacks more than the size it declares
         if member.flag_bits & 1:
             raise BadImage("encrypted")
         if member.compress_type not in _METHODS:
@@ -202,7 +194,7 @@ class TarImages(_Members[IO[bytes]]):
         if row in self._refused:
             raise BadImage(self._refused[row])
         size = int(self._sizes[row])
-        _limit(size)
+        check_size(size)
         stream = self._handle()
         try:
             stream.seek(int(self._begins[row]))
@@ -235,11 +227,6 @@ def _refusal(member: tarfile.TarInfo) -> str:
     if member.islnk() or member.issym():
         return "a link"
     return "a special member" if member.issparse() or not member.isreg() else ""
-
-
-def _limit(size: int) -> None:
-    if size > MAX_BYTES:
-        raise BadImage(f"{size:,} bytes are more than the limit of {MAX_BYTES:,}")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
+from synthdetect.data.dialects import read_columns
 from synthdetect.data.labels import label_of
 from synthdetect.data.manifest import COLUMNS, SPLIT_NAME, SPLIT_RULE
 from synthdetect.errors import UserError
@@ -57,8 +58,9 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
         _require(within, table, path, "probability lies outside 0 to 1 (a logit? then say so)")
         moved = int(((values < NEAREST) | (values > 1 - NEAREST)).sum())
         values = logit(np.clip(values, NEAREST, 1 - NEAREST))
-    labels = {name: label_of(name, where=str(path)) for name in table["label"].unique()}
-    table["label"] = table["label"].map(labels).astype("int8")
+    names_found = table["label"].map(str)
+    labels = {name: label_of(name, where=str(path)) for name in names_found.unique()}
+    table["label"] = names_found.map(labels).astype("int8")
     for name in _TEXT:
         column = table[name] if name in table else pd.Series("", index=table.index)
         table[name] = column.astype(object).fillna("").astype(str).str.strip()
@@ -78,8 +80,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        # All as text, whatever the columns are called: a path "007" is no number.
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        return pd.DataFrame(read_columns(path), dtype=str)
     except (OSError, ValueError) as error:
         raise UserError(f"--predictions: {path} cannot be read as a table: {error}") from error
 
