@@ -71,8 +71,11 @@ class Options:
         known = cls.fields()
         unknown = [name for name in given if name not in known]
         problems = [_unknown(name, list(known)) for name in unknown]
-        problems += [p for name in known if (p := _unfit(name, given.get(name)))]
-        explicit = {k: v for k, v in given.items() if k in known and v != AS_RECIPE}
+        unfit = {name: p for name in known if (p := _unfit(name, given.get(name)))}
+        problems += unfit.values()
+        explicit = {
+            k: v for k, v in given.items() if k in known and k not in unfit and v != AS_RECIPE
+        }
         differences: Mapping[str, Any] = {}
         if "recipe" in known:
             name = explicit.get("recipe", known["recipe"].default)

@@ -31,14 +31,7 @@ def require_folder(folder: Path, option: str) -> None:
     Raises:
         UserError: it cannot; `option` gave it.
     """
-    there = folder.expanduser().absolute()
-    while not os.path.lexists(there):
-        there = there.parent
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise UserError(
-            f"{option}: {folder} cannot be written into: {there} is no folder, or is closed to "
-            "you. Give another."
-        )
+    _require_room(folder, folder, option)
 
 
 def require_file(file: Path, option: str) -> None:
@@ -47,9 +40,20 @@ def require_file(file: Path, option: str) -> None:
     Raises:
         UserError: it cannot; `option` gave it.
     """
-    require_folder(file.parent, option)
     if file.is_dir():
         raise UserError(f"{option}: {file} is a folder. Give a file's name.")
+    _require_room(file.parent, file, option)
+
+
+def _require_room(folder: Path, given: Path, option: str) -> None:
+    there = folder.expanduser().absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UserError(
+            f"{option}: {given} cannot be written: {there} is no folder, or is closed to you. "
+            "Give another."
+        )
 
 
 def cache_folder() -> Path:

@@ -165,6 +165,8 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     for column in (*COLUMNS[2:], "path"):
         table[column] = table[column].astype(object).fillna("").astype(str).str.strip()
     _require(table["path"] != "", table, where, "has no path")
+    nul = table["path"].str.contains("\0", regex=False)
+    _require(~nul, table, where, "has a NUL in its path, which no file's name has")
     climbing = table["path"].str.split(r"[/\\]", regex=True).map(lambda parts: ".." in parts)
     _require(~climbing, table, where, "climbs out of its folder with '..'; give an absolute path")
     _require(~table["path"].duplicated(), table, where, "is listed twice; keep one row")
@@ -174,7 +176,7 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     table["label"] = table["label"].map(names).astype("int8")
     table["split"] = table["split"].replace({"valid": "val", "validation": "val"})
     odd = [name for name in table["split"].unique() if name and not SPLIT_NAME.fullmatch(name)]
-    _require(~table["split"].isin(odd), table, where, f"has a split called {odd[:1]}; {SPLIT_RULE}")
+    _require(~table["split"].isin(odd), table, where, f"has a split that is no name; {SPLIT_RULE}")
     further = [column for column in table.columns if column not in COLUMNS]
     return table[[*COLUMNS, *further]].reset_index(drop=True)
 

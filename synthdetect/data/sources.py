@@ -257,6 +257,7 @@ def _paths_of(path: Path) -> list[str]:
     climbing = names.str.split(r"[/\\]", regex=True).map(lambda parts: ".." in parts)
     for wrong, what in (
         (names == "", "has no path"),
+        (names.str.contains("\0", regex=False), "has a NUL in its path, which no file's name has"),
         (climbing, "climbs out of its folder with '..'; give an absolute path"),
         (names.duplicated(), "is listed twice; keep one row"),
     ):
