@@ -73,11 +73,11 @@ def readable(
         The manifest of the readable ones, and `path` and `error` of the others.
 
     Raises:
-        UserError: some cannot be read, and `on_bad_image` is `stop`.
+        UserError: some cannot be read, and `on_bad_image` is `stop`; or none can.
     """
     manifest = index(manifest, progress=progress)
     bad = manifest.table["error"] != ""
-    if bad.any() and on_bad_image == "stop":
+    if bad.all() or (bad.any() and on_bad_image == "stop"):
         listed = "\n".join(
             f"  {manifest.file(path)}: {error}"
             for path, error in manifest.table.loc[bad, ["path", "error"]].head(10).to_numpy()

@@ -66,7 +66,9 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
         table[name] = column.astype(object).fillna("").astype(str).str.strip()
     table["split"] = table["split"].replace({"": "test", "valid": "val", "validation": "val"})
     odd = [name for name in table["split"].unique() if not SPLIT_NAME.fullmatch(name)]
-    _require(~table["split"].isin(odd).to_numpy(), table, path, f"its split is no name; {SPLIT_RULE}")
+    _require(
+        ~table["split"].isin(odd).to_numpy(), table, path, f"its split is no name; {SPLIT_RULE}"
+    )
     repeated = table.duplicated(["path", "split"]).to_numpy()
     _require(~repeated, table, path, "path is listed twice in its split")
     table["raw_logit"] = values

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from sweeps.__main__ import COMMANDS as SWEEPS
 from synthdetect.cli import COMMANDS
 from synthdetect.config import MAX_NAME, Options, option_name
-from synthdetect.errors import UserError
-from tests.faults.conftest import TINY, Refused
+from tests.faults.conftest import TINY, Refused, refusal
 
 ALL = {**COMMANDS, **SWEEPS}
 
@@ -53,14 +52,14 @@ def required(options: type[Options]) -> dict[str, Any]:
 
 def resolved(options: type[Options], name: str, value: str) -> Any:
     """The option's value, or None if it was refused by name."""
-    try:
-        made = options.resolve({**required(options), name: value})
-    except UserError as error:
-        assert option_name(name) in str(error)
-        assert len(str(error)) < 1500
+    made = []
+    message = refusal(lambda: made.append(options.resolve({**required(options), name: value})))
+    if message:
+        assert option_name(name) in message
+        assert len(message) < 1500
         return None
-    assert options.resolve(made.to_json()) == made
-    return getattr(made, name)
+    assert options.resolve(made[0].to_json()) == made[0]
+    return getattr(made[0], name)
 
 
 @pytest.mark.parametrize("odd", ODD)
