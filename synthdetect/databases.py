@@ -57,6 +57,8 @@ def _tables(url: URL, option: str) -> set[str]:
         require_file(file, option)
         if not file.exists():
             return set()  # to look would be to make it
+        if not file.is_file():
+            raise ValueError("it is no file")
     engine = create_engine(url)
     try:
         return set(inspect(engine).get_table_names())

@@ -35,7 +35,7 @@ def require_store() -> None:
         if is_database:
             client.search_experiments(max_results=1)  # looks at the version of the schema
     except (MlflowException, SQLAlchemyError) as error:
-        reason = str(error).rstrip(".")
+        reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
             f"{VARIABLE}: {without_secrets(uri)} cannot be used: {reason}. {_INSTEAD}"
         ) from error

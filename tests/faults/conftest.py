@@ -74,6 +74,11 @@ class Refused:
         self.said.append(message.removeprefix("synthdetect: ").strip())
         return message
 
+    def track(self, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+        """Have the commands record in another store."""
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+
 
 def _status(arguments: tuple[str, ...]) -> int:
     handler = signal.getsignal(signal.SIGTERM)
