@@ -35,7 +35,22 @@ def render(results: list[dict[str, Any]]) -> str:
                 f"| {row['what']} | {row['against']} | {row['ratio']:.3f} | "
                 f"{row['low']:.3f} to {row['high']:.3f} | {row['wanted']:g}{mark} |\n"
             )
+        if "steps" in result:
+            parts.append(_steps(result["steps"]))
     return "".join(parts)
+
+
+def _steps(steps: dict[str, dict[str, dict[str, float]]]) -> str:
+    """How cost grows: seconds, and MiB that the process had grown by, a column a size."""
+    sizes = list(steps)
+    lines = [f"| step | {' | '.join(f'{int(size):,} images' for size in sizes)} |"]
+    lines.append("| --- |" + " --- |" * len(sizes))
+    for name in steps[sizes[0]]:
+        cells = [
+            f"{(s := steps[size][name])['seconds']:.2f} s, {s['mib']:.0f} MiB" for size in sizes
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n" + "\n".join(lines) + "\n\n![Growth](../benchmarks/results/scaling.png)\n"
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main() -> None:
     manifest = manifest.with_table(manifest.table.sample(given.images, random_state=0))
     labels = torch.tensor(manifest.table["label"].to_numpy(), dtype=torch.float32)
     preprocess = Preprocess(options.image_size, options.geometry)
-    files = [manifest.file(path) for path in manifest.table["path"]]
+    files = manifest.files()
     hashes = manifest.table["sha256"].tolist()
     cache = DecodedCache(hashes, preprocess, 2**32)
     order = Order(len(files), options.batch_size, seed=0)

@@ -30,7 +30,8 @@ _HEAD = """\
 Written by `python docs/evaluation.py` from the runs of the commands below. **The images are neural
 upscalings of real photographs, not text-to-image output**, everything was trained from random
 weights at {size} pixels, and intervals (95 %) are over photographs, so they say nothing of other
-seeds. "Unseen" generators were in no training image. `control` are real photographs shrunk and
+seeds. `realcugan_se` and `realsr_df2k` (of the larger set: `realsr_df2k` and `waifu2x_photo`, where
+it is trained on) were in no training image. `control` are real photographs shrunk and
 enlarged without any network: against the other real images an AUC of 0.5 is wanted of them, and
 how far it is above says how much of the rest is blur and not generation.
 """
@@ -63,8 +64,8 @@ class Page:
         given = [word.removeprefix("--") for word in words[1:] if not word.startswith("--output")]
         parts = ["mlflow", "run", ".", "-e", words[0]]
         for name, _, value in (one.partition("=") for one in given):
-            folder = name == "data" and value != "sample"
-            parts += ["-P", f"{name.replace('-', '_')}={'FOLDER' if folder else value}"]
+            local = name == "data" and value != "sample"
+            parts += ["-P", f"{name.replace('-', '_')}={'FILE.csv' if local else value}"]
         self.text += f"```sh\n{shlex.join(parts)}\n```\n"
 
 
@@ -80,11 +81,13 @@ def main() -> None:
         for ids in (given.evaluations, given.audits, given.regimes)
     )
     trained = page.client.get_run(evaluations[0].data.params["evaluate.model"])
-    page.text = _HEAD.format(size=trained.data.params["model.image_size"]) + _TRAINED
+    page.text = _HEAD.format(size=trained.data.params["image.image_size"]) + _TRAINED
     page.command(trained)
     for where, run in zip(_SETS, evaluations, strict=True):
         _evaluation(page, run, where)
-    _robustness(page, evaluations[0])
+    pictures = ("robustness.png", "robustness_larger.png")
+    for where, run, picture in zip(_SETS, evaluations, pictures, strict=True):
+        _robustness(page, run, where, picture)
     for run in regimes:
         _regimes(page, run)
     for where, run in zip(_SETS, audits, strict=True):
@@ -106,29 +109,32 @@ def _evaluation(page: Page, run: Run, where: str) -> None:
     balanced = with_interval(*chosen.loc["balanced_accuracy"].astype(float))
     best = float(oracle.loc["balanced_accuracy", "value"])
     page.text += (
-        f"\nTest: balanced accuracy {balanced} at the threshold from validation, {best:.3f} at the "
-        f"oracle's. Photographs shared with training: {', '.join(train['value'])}.\n"
+        f"\nTest: balanced accuracy {balanced} at the threshold from validation, {best:.3f} at\n"
+        f"the oracle's. Photographs shared with training: {', '.join(train['value'])}.\n"
     )
 
 
-def _robustness(page: Page, run: Run) -> None:
+def _robustness(page: Page, run: Run, where: str, picture: str) -> None:
     page.text += (
-        f"\n## Robustness: {_SETS[0]}\n\nFrom the first evaluation. Each perturbation meets real "
-        "and synthetic images alike, at their own size; changes are paired by photograph.\n\n"
+        f"\n## Robustness: {where}\n\nFrom the same evaluation. Each perturbation meets real and "
+        "synthetic images alike, at\ntheir own size; changes are paired by photograph.\n\n"
     )
-    found = page.table(run, "evaluation/test_robustness.csv")
+    items = page.client.list_artifacts(run.info.run_id, "evaluation")
+    several = any(item.path.endswith("test_robustness.csv") for item in items)  # splits
+    found = page.table(run, f"evaluation/{'test_' if several else ''}robustness.csv")
     found["level"] = found["level"].astype(float)
     rows = []
     for name, levels in {"none": (0,), **_LEVELS}.items():
         for level in levels:
-            row = found[(found["perturbation"] == name) & (found["level"] == level)].iloc[0]
-            rows.append(_condition("as it is" if name == "none" else f"{name} {level}", row))
+            title = "as it is" if name == "none" else f"{name} {level}"
+            there = found[(found["perturbation"] == name) & (found["level"] == level)]
+            rows += [_condition(title, row) for _, row in there.iterrows()]
     equal = page.table(run, "evaluation/conditions.csv")
     equal = equal[(equal["condition"] == "equalised") & (equal["split"] == "test")]
     rows += [_condition("equalised", row) for _, row in equal.iterrows()]
     columns = ["images", "AUC [95 %]", "change [95 %]", "real accuracy", "fake accuracy"]
     page.text += markdown(pd.DataFrame(rows, columns=columns)) + "\n"
-    page.picture(run, "figures/test/robustness.png", "robustness.png", "AUC under perturbations")
+    page.picture(run, "figures/test/robustness.png", picture, "AUC under perturbations")
 
 
 def _condition(title: str, row: "pd.Series[float]") -> list[str]:

@@ -38,12 +38,7 @@ def main(store: str, run: str, study: str = "") -> None:
             page = browser.new_page(viewport={"width": 1400, "height": 900})
             IMAGES.mkdir(exist_ok=True)
             if study:
-                query = quote(f"tags.`synthdetect.study` = '{study}'")
-                runs = f"{address}/#/experiments/0/runs?searchFilter={query}"
-                _shoot(page, runs, "study.png")
-                page.get_by_text("Expand rows").click()
-                time.sleep(5)
-                page.screenshot(path=IMAGES / "study.png")
+                _shoot_study(page, address, study)
                 return
             _shoot(page, f"{address}/#/experiments/0/runs/{run}", "run.png")
             page.goto(f"{address}/#/experiments/0/runs/{run}/artifacts")
@@ -57,6 +52,19 @@ def main(store: str, run: str, study: str = "") -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+def _shoot_study(page: Page, address: str, study: str) -> None:
+    """The final trainings of a study, compared in the UI's charts."""
+    kinds = f"tags.`synthdetect.study` = '{study}' and tags.`synthdetect.kind` = 'final'"
+    query = f"searchFilter={quote(kinds)}&compareRunsMode=CHART"
+    _shoot(page, f"{address}/#/experiments/0/runs?{query}", "study.png")
+    parent = page.locator("[role=row] a[href*='/runs/']").first.bounding_box()
+    assert parent
+    page.mouse.click(parent["x"] - 31, parent["y"] + parent["height"] / 2)  # the box with a plus
+    page.get_by_placeholder("Search metric charts").fill("val/auc|val/loss|train/auc")
+    time.sleep(8)
+    page.screenshot(path=IMAGES / "study.png")
 
 
 def _shoot(page: Page, address: str, name: str) -> None:

@@ -33,6 +33,20 @@ class Deal:
     target: pd.DataFrame
     seen: frozenset[str]
 
+    def parts(self) -> pd.DataFrame:
+        """Every image with its part as its split: tuning, final, test or target."""
+        final = self.final[0].table
+        is_test = final["split"] == "test"
+        tables = {
+            "tuning": self.tuning[0].table,
+            "final": final[~is_test],
+            "test": final[is_test],
+            "target": self.target,
+        }
+        return pd.concat(
+            [table.assign(split=name) for name, table in tables.items()], ignore_index=True
+        )
+
 
 def deal_out(
     manifest: Manifest, *, tuning_share: float, tuning_folds: int, folds: int,

@@ -30,7 +30,11 @@ class StudyOptions(Options):
         description="share of the test's photographs that adaptation may see without labels; no "
         "side is tested on them",
     )
-    study: str = Field("strategies", description="its name; the same name goes on with it")
+    study: str = Field(
+        "strategies",
+        pattern=r"^[A-Za-z0-9][\w.\-]*$",  # a folder's name, and part of queries
+        description="its name; the same name goes on with it",
+    )
     storage: str = Field(
         "sqlite:///optuna.db", description="Optuna's database: sqlite:///FILE, postgresql://..."
     )

@@ -8,39 +8,37 @@ can share them. The process that leads opens the parent run and concludes.
 import json
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps import tuning
-from sweeps.deal import Deal, deal_out, write_target
 from sweeps.options import SweepOptions
 from sweeps.plan import show_plan
 from sweeps.results import conclude
-from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
-from sweeps.training import train_in
+from sweeps.setting import Setting, make_setting
+from sweeps.strategies import BASELINE, space
+from sweeps.training import train_finally_in, tune_in
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
-from synthdetect.config import TrainOptions
-from synthdetect.console import console, counting
-from synthdetect.data.manifest import Manifest
-from synthdetect.data.prepare import Prepared, prepare
-from synthdetect.data.target import Target, find_target
+from synthdetect.console import console
 from synthdetect.errors import UserError
-from synthdetect.evaluation.decision import decide
-from synthdetect.evaluation.predictions import tabulate
 from synthdetect.experiment import CONFIG
 from synthdetect.files import require_folder
-from synthdetect.models.networks import check
 from synthdetect.redact import without_secrets
-from synthdetect.tracking.run import Run, Stopped, environment, open_run, stand_aside
-from synthdetect.training.devices import Device, resolve
-from synthdetect.training.loop import Progress
+from synthdetect.tracking.run import (
+    MANIFEST,
+    Run,
+    Stopped,
+    close_unbegun,
+    environment,
+    open_run,
+    stand_aside,
+)
+from synthdetect.training.devices import resolve
 
 STUDY, STRATEGY, TRIAL, STATE = (
     f"synthdetect.{name}" for name in ("study", "strategy", "trial", "trial_state")
@@ -68,43 +66,16 @@ _MAY_CHANGE = (
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What all parts of a sweep share.
+class Sweep(Setting):
+    """A setting with where its trials and its runs are kept.
 
     Attributes:
-        options: of it.
-        base: the baseline's options, as `TrainOptions.resolve` takes them.
-        prepared: the data as a whole.
-        deal: which images do what.
-        target: the images to adapt to, and the file that lists them; None without any.
-        device: what computes.
         storage: Optuna's.
         parent: the run that all others are under.
     """
 
-    options: SweepOptions
-    base: Mapping[str, Any]
-    prepared: Prepared
-    deal: Deal
-    target: tuple[Target, Path] | None
-    device: Device
     storage: optuna.storages.RDBStorage
     parent: Run | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every side, the baseline first."""
-        return (BASELINE, *self.options.sides)
-
-    def training(self, side: str, tuned: Mapping[str, Any], seed: int) -> TrainOptions:
-        """The options of one training."""
-        target = str(self.target[1]) if self.target else ""
-        return replace(options_of(side, self.base, tuned, target), seed=seed)
-
-    def data(self, manifest: Manifest, options: TrainOptions) -> Prepared:
-        """The data of one training."""
-        target = self.target[0] if self.target and options.target else None
-        return replace(self.prepared, manifest=manifest, target=target)
 
     def study(self, side: str) -> optuna.Study:
         """The study in which one side is tuned."""
@@ -150,6 +121,7 @@ def sweep(options: SweepOptions) -> None:
         led = replace(prepared_sweep, parent=run)
         console.print(f"run {run.id}  study {options.study} in {without_secrets(options.storage)}")
         _log_setting(led, run)
+        _close_orphans(led, run)
         _work(led)
         conclude(led, run)
     study.set_user_attr(tuning.PROCESS, "")
@@ -158,32 +130,11 @@ def sweep(options: SweepOptions) -> None:
 
 
 def _prepare(options: SweepOptions) -> Sweep:
-    base = {k: v for k, v in options.to_json().items() if k in TrainOptions.fields()}
-    training = TrainOptions.resolve(base)
     device = resolve(options.device, options.precision, options.workers)
     require_folder(Path(options.output), "--output")
-    for side in (BASELINE, *options.sides):
-        first = {name: knob.first for name, knob in space(side, options.lr).items()}
-        one = options_of(side, base, first, "list.csv")
-        check(one.arch, one.image_size, one.weights)
-    with counting("reading the data") as count:
-        prepared = prepare(training, seed=options.seed, progress=count)
-    adapts = any(STRATEGIES[name].needs_target for name in options.sides)
-    deal = deal_out(
-        prepared.manifest,
-        tuning_share=options.tuning_share,
-        tuning_folds=options.tuning_folds,
-        folds=options.folds,
-        target_share=options.target_share if adapts else 0.0,
-        seed=options.seed,
-    )
-    target = None
-    if adapts:
-        file = Path(options.output).absolute() / options.study / "target.csv"
-        write_target(deal.target, prepared.manifest, file)
-        target = (find_target(str(file), prepared.manifest, on_bad_image="stop"), file)
-    storage = tuning.open_storage(options.storage)
-    return Sweep(options, base, prepared, deal, target, device, storage)
+    tuning.require_storage(options.storage)
+    setting = make_setting(options, device)
+    return Sweep(**vars(setting), storage=tuning.open_storage(options.storage))
 
 
 def _claim(study: optuna.Study, sweep: Sweep) -> str:
@@ -216,6 +167,7 @@ def _log_setting(sweep: Sweep, run: Run) -> None:
     record = options.to_json() | {"storage": without_secrets(options.storage)}
     run.log_json({"options": record, "digest": prepared.digest()}, CONFIG)
     run.log_manifest(prepared.manifest)
+    run.log_table(sweep.deal.parts(), MANIFEST)
     part = sweep.deal
     sizes = {
         "tuning": sum(len(m) for m in part.tuning[:1]),
@@ -224,6 +176,20 @@ def _log_setting(sweep: Sweep, run: Run) -> None:
         "target": len(part.target),
     }
     run.log_metrics({f"data/{name}": float(size) for name, size in sizes.items()})
+
+
+def _close_orphans(sweep: Sweep, run: Run) -> None:
+    """End the runs that were killed after being opened and before their trial had named them."""
+    studies = [sweep.finals(), *map(sweep.study, sweep.names)]
+    named = {
+        trial.user_attrs.get(tuning.RUN)
+        for study in studies
+        for trial in study.get_trials(deepcopy=False)
+    }
+    query = f"tags.`{STUDY}` = '{sweep.options.study}' and attributes.status = 'RUNNING'"
+    for found in run.client.search_runs([run.experiment_id], query, max_results=1000):
+        if found.info.run_id not in {*named, run.id}:
+            close_unbegun(found.info.run_id)
 
 
 def _work(sweep: Sweep) -> None:
@@ -267,34 +233,20 @@ def _trial(sweep: Sweep, side: str, study: optuna.Study) -> None:
         tuned = tuning.suggest(trial, knobs)
         options = sweep.training(side, tuned, sweep.options.seed)
         with _Child(sweep, side, trial, "trial", f"{side} trial {trial.number}") as child:
-            child.run.log_params(options.to_flat())
-            value = _tuned(sweep, child.run, options, trial)
-            child.run.log_metrics({"trial/value": value})
+            value = tune_in(
+                child.run, options, sweep, _folder(sweep, child.run),
+                report=lambda value, step: _report(trial, value, step),
+            )  # fmt: skip
         return value
 
     tuning.run_one(study, objective)
     _say(study)
 
 
-def _tuned(sweep: Sweep, run: Run, options: TrainOptions, trial: Trial) -> float:
-    """The mean over folds of the best validation AUC; reported, and perhaps pruned, by epoch."""
-    best: list[float] = []
-    folder = _folder(sweep, run)
-    for fold, manifest in enumerate(sweep.deal.tuning):
-        after = fold * options.epochs
-
-        def watch(progress: Progress, after: int = after) -> None:
-            value = float(np.mean([*best, progress.best_auc]))
-            trial.report(value, after + progress.epoch)
-            if trial.should_prune():
-                raise Stopped(f"pruned after step {after + progress.epoch} at {value:.4f}")
-
-        trained = train_in(
-            run, options, sweep.data(manifest, options), sweep.device,
-            folder / f"fold-{fold}", after=after, watch=watch,
-        )  # fmt: skip
-        best.append(trained.progress.best_auc)
-    return float(np.mean(best))
+def _report(trial: Trial, value: float, step: int) -> None:
+    trial.report(value, step)
+    if trial.should_prune():
+        raise Stopped(f"pruned after step {step} at {value:.4f}")
 
 
 def _train_finally(sweep: Sweep) -> None:
@@ -343,30 +295,9 @@ def _final(sweep: Sweep, trial: Trial) -> float:
     if tuned is None:
         raise RuntimeError(f"no trial of {side} came to its end, so there is nothing to train")
     options = sweep.training(side, tuned, seed)
-    manifest = sweep.deal.final[fold]
     title = f"{side} fold {fold + 1}" + (f" seed {seed}" if sweep.options.seeds > 1 else "")
     with _Child(sweep, side, trial, "final", title) as child:
-        run = child.run
-        run.log_params({**options.to_flat(), "final.fold": fold})
-        trained = train_in(
-            run, options, sweep.data(manifest, options), sweep.device, _folder(sweep, run),
-            splits=("train", "val", "test"),
-        )  # fmt: skip
-        val = manifest.split("val").table
-        decision = decide(options, val["label"], trained.logits["val"])
-        measured = {
-            "final/seconds_per_image": trained.seconds_per_image,
-            "final/peak_mib": trained.peak_mib,
-            "decision/threshold": decision.threshold,
-            "best/epoch": float(trained.progress.best_epoch),
-        }
-        for split, raw in trained.logits.items():
-            rows = manifest.split(split).table
-            logits = decision.calibration(raw)
-            table = tabulate(rows, logits, decision.threshold, raw)
-            run.log_table(table, f"predictions/{split}.csv")
-        run.log_metrics(measured)
-    return trained.progress.best_auc
+        return train_finally_in(child.run, options, sweep, fold, _folder(sweep, child.run))
 
 
 def chosen(sweep: Sweep, side: str) -> dict[str, Any] | None:

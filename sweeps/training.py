@@ -1,10 +1,13 @@
-"""One training of a sweep in its own run: curves as it goes, and what it cost."""
+"""The trainings of a sweep, each in its own run: curves as it goes, what it cost, and what it takes
+to do it again.
+"""
 
 import ctypes
 import gc
+import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +16,22 @@ import numpy as np
 import psutil
 import torch
 
+from sweeps.setting import Setting
 from synthdetect.config import TrainOptions
 from synthdetect.console import training_bar
 from synthdetect.data.prepare import Prepared
+from synthdetect.detector import digest_of, tensors_of
+from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.metrics import Floats
-from synthdetect.tracking.run import Run
+from synthdetect.evaluation.predictions import tabulate
+from synthdetect.experiment import CONFIG
+from synthdetect.tracking.run import WEIGHTS, Run, environment
 from synthdetect.training.devices import Device, deterministic
 from synthdetect.training.loop import Progress, Training
 from synthdetect.training.session import Session
+
+FINAL_FOLD = "final.fold"
+"""Parameter of a final training's run: which fold of the final part validates, counted from 0."""
 
 _SAMPLED = 0.05  # seconds between looks at the memory in use
 
@@ -34,17 +45,113 @@ class Trained:
         logits: the best epoch's, by split, in the manifest's order.
         seconds_per_image: of training, the median over epochs.
         peak_mib: most memory that it added to what the process had, in MiB.
+        digest: SHA-256 of the best epoch's weights.
     """
 
     progress: Progress
     logits: dict[str, Floats]
     seconds_per_image: float
     peak_mib: float
+    digest: str
 
     @property
     def best(self) -> dict[str, float]:
         """The record of the chosen epoch."""
         return self.progress.history[self.progress.best_epoch - 1]
+
+
+def tune_in(
+    run: Run,
+    options: TrainOptions,
+    setting: Setting,
+    folder: Path,
+    *,
+    report: Callable[[float, int], None] = lambda value, step: None,
+) -> float:
+    """Train once a fold of the tuning part, one after the other in one run.
+
+    Args:
+        run: to log to.
+        options: of the training.
+        setting: of the sweep.
+        folder: for checkpoints.
+        report: told, of every epoch, the mean over folds of the best validation AUC so far, and
+            the step; may raise to stop.
+
+    Returns:
+        That mean in the end.
+    """
+    parts = [setting.data(manifest, options) for manifest in setting.deal.tuning]
+    _log_setting(run, options, parts, setting.device)
+    best: list[float] = []
+    digests: list[str] = []
+    for fold, part in enumerate(parts):
+        after = fold * options.epochs
+
+        def watch(progress: Progress, after: int = after) -> None:
+            report(float(np.mean([*best, progress.best_auc])), after + progress.epoch)
+
+        trained = train_in(
+            run, options, part, setting.device, folder / f"fold-{fold}", after=after, watch=watch
+        )
+        best.append(trained.progress.best_auc)
+        digests.append(trained.digest)
+    value = float(np.mean(best))
+    run.log_metrics({"trial/value": value})
+    run.set_tags({WEIGHTS: ",".join(digests)})
+    return value
+
+
+def train_finally_in(
+    run: Run, options: TrainOptions, setting: Setting, fold: int, folder: Path
+) -> float:
+    """One final training, scored on the test.
+
+    Args:
+        run: to log to.
+        options: of the training.
+        setting: of the sweep.
+        fold: of the final part, which one validates; counted from 0.
+        folder: for checkpoints.
+
+    Returns:
+        The best validation AUC.
+    """
+    part = setting.data(setting.deal.final[fold], options)
+    _log_setting(run, options, [part], setting.device)
+    run.log_params({FINAL_FOLD: fold})
+    splits = ("train", "val", "test")
+    trained = train_in(run, options, part, setting.device, folder, splits=splits)
+    val = part.manifest.split("val").table
+    decision = decide(options, val["label"], trained.logits["val"])
+    for split, raw in trained.logits.items():
+        rows = part.manifest.split(split).table
+        table = tabulate(rows, decision.calibration(raw), decision.threshold, raw)
+        run.log_table(table, f"predictions/{split}.csv")
+    run.log_metrics(
+        {
+            "final/seconds_per_image": trained.seconds_per_image,
+            "final/peak_mib": trained.peak_mib,
+            "decision/threshold": decision.threshold,
+            "best/epoch": float(trained.progress.best_epoch),
+        }
+    )
+    run.set_tags({WEIGHTS: trained.digest})
+    return trained.progress.best_auc
+
+
+def digest_of_parts(parts: Sequence[Prepared]) -> str:
+    """What stands for the data of a run's trainings."""
+    return hashlib.sha256(" ".join(part.digest() for part in parts).encode()).hexdigest()
+
+
+def _log_setting(
+    run: Run, options: TrainOptions, parts: Sequence[Prepared], device: Device
+) -> None:
+    facts = {f"hardware.{name}": value for name, value in device.describe().items()}
+    digest = digest_of_parts(parts)
+    run.log_params({**options.to_flat(), **facts, **environment(), "data.digest": digest})
+    run.log_json({"options": options.to_json(), "digest": digest}, CONFIG)
 
 
 def train_in(
@@ -76,6 +183,8 @@ def train_in(
     with deterministic(options.seed), _peak_memory(device) as peak:
         session = Session(options, prepared, device, folder)
         done = session.training.progress
+        run.log_params({"model.start": session.start.source,
+                        "model.start_detail": session.start.detail})  # fmt: skip
         run.log_history(done.history, {}, after=after)
         images = sum(len(prepared.manifest.split(split)) for split in ("train", "val"))
         with training_bar(options.epochs, done.epoch, images) as bar:
@@ -90,7 +199,7 @@ def train_in(
         logits = session.score(splits)
     progress = session.training.progress
     speed = float(np.median([record["images_per_second"] for record in progress.history]))
-    return Trained(progress, logits, 1 / speed, peak[0])
+    return Trained(progress, logits, 1 / speed, peak[0], digest_of(tensors_of(session.network)))
 
 
 def _give_back_memory() -> None:

@@ -49,14 +49,23 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 _RETRY = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
 
+def require_storage(url: str) -> None:
+    """See, changing nothing, that there can be a study in a database.
+
+    Raises:
+        UserError: it cannot.
+    """
+    own = {"studies", "trials", "version_info"}
+    require_database(url, "--storage", program="Optuna", tables=own, instead=_INSTEAD)
+
+
 def open_storage(url: str) -> RDBStorage:
     """Open Optuna's database; a worker that falls silent has its trials retried.
 
     Raises:
         UserError: it cannot be opened.
     """
-    own = {"studies", "trials", "version_info"}
-    require_database(url, "--storage", program="Optuna", tables=own, instead=_INSTEAD)
+    require_storage(url)
     connect = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
         return RDBStorage(

@@ -18,6 +18,7 @@ from synthdetect.config import (
     CheckSubmissionOptions,
     CvOptions,
     EvaluateOptions,
+    ExportOptions,
     ListOptions,
     ManifestOptions,
     Options,
@@ -25,6 +26,7 @@ from synthdetect.config import (
     PromoteOptions,
     RegimesOptions,
     ReportOptions,
+    ReproduceOptions,
     TrainOptions,
     option_name,
 )
@@ -88,6 +90,19 @@ COMMANDS: dict[str, Command] = {
         AuditOptions,
         "synthdetect.commands.audit:audit_data",
         "find what in the data gives the labels away",
+        project=True,
+    ),
+    "export": Command(
+        ExportOptions,
+        "synthdetect.commands.export:export_detector",
+        "a detector for another engine, which is faster",
+        project=True,
+    ),
+    "reproduce": Command(
+        ReproduceOptions,
+        "synthdetect.commands.reproduce:reproduce",
+        "do a recorded run again and say whether it comes to the same",
+        positional=("run_id",),
         project=True,
     ),
     "report": Command(
@@ -223,6 +238,11 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
             parser.add_argument(
                 name, help=text, nargs=None if required else "?", default=argparse.SUPPRESS
             )
+            if command.project:  # `mlflow run` gives every parameter by name
+                parser.add_argument(
+                    option_name(name), f"--{name}", dest=name, help=argparse.SUPPRESS,
+                    default=argparse.SUPPRESS,
+                )  # fmt: skip
             continue
         group = groups.setdefault(section, parser.add_argument_group(section))
         spellings = dict.fromkeys((option_name(name), f"--{name}"))

@@ -520,7 +520,9 @@ class PredictOptions(DeviceOptions):
     section: ClassVar = "predict"
 
     model: Names = Field(
-        (), description="detectors, separated by commas: .safetensors files, models:/ URIs, run ids"
+        (),
+        description="detectors, separated by commas: files (.safetensors, .onnx), models:/ URIs, "
+        "run ids",
     )
     data: str = Field(
         "", description="a folder, an archive (.zip, .tar, .tar.gz, .tgz), a manifest, or 'sample'"
@@ -596,6 +598,59 @@ class EvaluateOptions(DecisionOptions, DeviceOptions):
     )
     batch_size: int = Field(64, ge=1, description="images at a time")
     seed: int = Field(42, ge=0, lt=2**31, description="of the bootstrap and of what is random")
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class ExportOptions(SourceOptions):
+    """`synthdetect export`: a detector as one file that another engine computes, and faster.
+
+    What it answers is compared with torch on validation images, and is written beside the file.
+    """
+
+    section: ClassVar = "export"
+
+    model: Names = Field((), description="one detector: a file, a models:/ URI or a run id")
+    engine: Literal["onnxruntime", "openvino"] = Field(
+        "openvino", description="what is to compute it: onnxruntime or openvino"
+    )
+    precision: Literal["fp32", "bf16", "int8"] = Field(
+        "int8", description="in which numbers: fp32, bf16 (openvino) or int8, which is the fastest"
+    )
+    calibration_images: int = Field(
+        128, ge=1, description="training images from which int8 takes its ranges"
+    )
+    parity_images: int = Field(
+        1000, ge=2, description="most validation images on which it is compared with torch"
+    )
+    tolerance: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.005, description="greatest change of the AUC; beyond it, nothing is exported"
+    )
+    register: str = Field("", description="name under which the exported model is registered")
+    output: str = Field("exports", description="folder for the file and for what was measured")
+    seed: int = Field(42, ge=0, lt=2**31, description="of splits that are made, and the images")
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class ReproduceOptions(Options):
+    """Do a recorded run again from what it recorded, and say whether it comes to the same.
+
+    Exit status 0: reproduced; 1: not reproduced; 2: it cannot be done again, or the data changed.
+    """
+
+    section: ClassVar = "reproduce"
+
+    run_id: str = Field("", description="the run: a training, or a cross-validation")
+    data: str = Field("", description="where its images are now (default: where they were)")
+    on_changed_data: Literal["stop", "train"] = Field(
+        "stop", description="what to do if the data are not what they were: stop, or train on them"
+    )
+    tolerance: float = Field(
+        0.0,
+        ge=0,
+        description="difference of a metric in the end at which a run still counts as reproduced "
+        "(0: every weight, metric and prediction must be equal)",
+    )
+    output: str = Field("runs", description="folder for checkpoints while it trains")
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.special import expit
-from torch import Tensor
+from torch import Tensor, nn
 
 from synthdetect import __version__
 from synthdetect.data.geometry import GEOMETRIES, Preprocess
@@ -23,10 +23,13 @@ from synthdetect.errors import UserError
 from synthdetect.evaluation.calibration import UNCALIBRATED, Calibration
 from synthdetect.files import replace_atomically
 from synthdetect.models.architectures import ARCHITECTURES
-from synthdetect.models.networks import IMAGENET_MEAN, IMAGENET_STD, Network, build
+from synthdetect.models.networks import IMAGENET_MEAN, IMAGENET_STD, build
 
 FORMAT = 2
 """Raised when the meaning of a card changes."""
+
+TORCH = "torch"
+"""The engine of a detector that was not exported."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,10 @@ class Card:
         threshold: the probability from which on an image is called synthetic; from validation.
         unsure: the answer is "unsure" where the probability is nearer to the threshold than this.
         provenance: data, starting weights, run and options, for the record.
-        weights_sha256: of the tensors; checked when the file is read.
+        weights_sha256: of the tensors, or of an exported graph; checked when the file is read.
         equalise_quality: of the JPEG that every image is made first; 0: as it is.
+        engine: what computes it: `torch`, or of an exported detector a name of `ENGINES`.
+        precision: the numbers in which that computes.
     """
 
     arch: str
@@ -54,6 +59,8 @@ class Card:
     provenance: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
     equalise_quality: int = 0
+    engine: str = TORCH
+    precision: str = "fp32"
     classes: tuple[str, ...] = CLASSES
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -64,7 +71,7 @@ class Card:
 class Detector:
     """A network in evaluation mode with its card."""
 
-    def __init__(self, network: Network, card: Card) -> None:
+    def __init__(self, network: nn.Module, card: Card) -> None:
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.card = card
         self.preprocess = Preprocess(card.image_size, card.geometry, card.equalise_quality)
@@ -88,8 +95,8 @@ class Detector:
 
     def save(self, path: Path) -> Card:
         """Write the detector to one `.safetensors` file and return the card as written."""
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
-        card = replace(self.card, weights_sha256=_digest(tensors))
+        tensors = tensors_of(self.network)
+        card = replace(self.card, weights_sha256=digest_of(tensors))
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(path) as temporary:
             save_file(tensors, temporary, metadata={"card": json.dumps(asdict(card))})
@@ -109,8 +116,10 @@ class Detector:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: no detector, or a damaged one: {error}") from error
-        card = _card(header, path)
-        if _digest(tensors) != card.weights_sha256:
+        card = read_card(header, path)
+        if card.engine != TORCH:
+            raise UserError(f"{path}: its card is of a detector exported to {card.engine}.")
+        if digest_of(tensors) != card.weights_sha256:
             raise UserError(f"{path}: the weights are not those the card was written for.")
         network = build(card.arch, card.image_size)
         try:
@@ -118,6 +127,21 @@ class Detector:
         except RuntimeError as error:
             raise UserError(f"{path}: the weights do not fit {card.arch}: {error}") from error
         return cls(network, card)
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """A network's tensors by name, as a file holds them."""
+    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+
+
+def digest_of(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _within(value: Any, low: float, high: float) -> bool:
@@ -128,7 +152,9 @@ def _within(value: Any, low: float, high: float) -> bool:
 _SOUND: dict[str, Callable[[Any], bool]] = {
     "arch": lambda value: isinstance(value, str),
     "geometry": lambda value: isinstance(value, str),
-    "image_size": lambda value: type(value) is int and 16 <= value <= 4096,
+    "engine": lambda value: isinstance(value, str),
+    "precision": lambda value: isinstance(value, str),
+    "image_size": lambda value: type(value) is int,
     "calibration": lambda value: value.sound,
     "threshold": lambda value: _within(value, 0, math.nextafter(1, 2)),  # which nothing reaches
     "unsure": lambda value: _within(value, 0, 0.5),
@@ -138,7 +164,12 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
 """What must hold of a card that comes from a file, by field."""
 
 
-def _card(header: Any, path: Path) -> Card:
+def read_card(header: Any, path: Path) -> Card:
+    """A card from the header of a file, checked.
+
+    Raises:
+        UserError: it is none, of another format, or of what this version does not know.
+    """
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
         raise UserError(f"{path}: card format {found!r}; this version reads {FORMAT}.")
@@ -159,15 +190,8 @@ def _card(header: Any, path: Path) -> Card:
         raise UserError(f"{path}: made for other classes or another normalisation.")
     if card.arch not in ARCHITECTURES or card.geometry not in GEOMETRIES:
         raise UserError(f"{path}: unknown architecture or geometry: {card.arch}, {card.geometry}.")
+    if card.image_size not in range(16, 4097):
+        raise UserError(f"{path}: no side of a square in pixels: {card.image_size!r}.")
     if card.equalise_quality not in range(101):
         raise UserError(f"{path}: no JPEG quality to equalise at: {card.equalise_quality!r}.")
     return card
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -214,7 +214,7 @@ def _provenance(
         "target_digest": target.digest() if target else "",
         "target_splits": list(target.splits) if target else [],
         "training_images": len(train),
-        "training_generators": sorted(set(train["generator"]) - {""}),
+        "training_generators": sorted(set(train["generator"].unique()) - {""}),
     }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.special import expit
+from torch import nn
 
 from synthdetect.data.batches import Batch, Batches, Images, Order
 from synthdetect.data.geometry import Preprocess
@@ -26,11 +27,10 @@ from synthdetect.errors import UserError
 from synthdetect.evaluation.calibration import unsure
 from synthdetect.evaluation.ensemble import ENSEMBLES, Floats, log_odds, spread
 from synthdetect.files import replace_atomically
-from synthdetect.models.networks import Network
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import predict
 
-STATE = "state.json"
+STATE, _RUN = "state.json", ".run"
 """The file that says what the journals beside it are of."""
 
 
@@ -145,9 +145,21 @@ class Scoring:
         calibrated = [d.calibrated(x) for d, x in zip(self._detectors, logits, strict=True)]
         return Scores(np.stack(calibrated), unreadable, logits)
 
+    @property
+    def run_id(self) -> str:
+        """The run that an earlier process scored under; empty if this is the first."""
+        file = self._folder / _RUN
+        return file.read_text() if file.is_file() else ""
+
+    @run_id.setter
+    def run_id(self, run_id: str) -> None:
+        with replace_atomically(self._folder / _RUN) as temporary:
+            temporary.write_text(run_id)
+
     def discard(self) -> None:
         """Remove the journals: the results are elsewhere."""
-        (self._folder / STATE).unlink(missing_ok=True)
+        for name in (STATE, _RUN):
+            (self._folder / name).unlink(missing_ok=True)
         for journal in self._journals:
             journal.path.unlink(missing_ok=True)
 
@@ -161,8 +173,8 @@ class Scoring:
         except (ValueError, RecursionError):
             found = {}
         if found is None:
-            for leftover in self._folder.glob(".partial-*.csv"):
-                leftover.unlink()
+            for leftover in (*self._folder.glob(".partial-*.csv"), self._folder / _RUN):
+                leftover.unlink(missing_ok=True)
             with replace_atomically(file) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1))
         elif found != wanted:
@@ -261,7 +273,7 @@ def _answers(suffix: str, logits: Floats, probability: Floats, threshold: float)
     }
 
 
-def _logits(network: Network, batch: Batch, device: Device, tta: str) -> Floats:
+def _logits(network: nn.Module, batch: Batch, device: Device, tta: str) -> Floats:
     """The network's logits of a batch's readable images, shape (images,)."""
     count = len(batch.rows)
     alone = batch._replace(rows=torch.arange(count))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch import nn
 
 from synthdetect.data.batches import Batch, Batches, ImageFiles, Images, Order, Pixels
 from synthdetect.data.cache import DecodedCache
@@ -13,7 +14,6 @@ from synthdetect.data.geometry import Preprocess
 from synthdetect.data.images import read_image
 from synthdetect.data.perturb import UNPERTURBED, VERSION, Condition, perturb
 from synthdetect.errors import UserError
-from synthdetect.models.networks import Network
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import predict
 
@@ -71,7 +71,7 @@ class PerturbedFiles(ImageFiles):
 
 
 def score_conditions(
-    network: Network,
+    network: nn.Module,
     files: Sequence[Path | str],
     sha256: Sequence[str],
     preprocess: Preprocess,

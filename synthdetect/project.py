@@ -23,13 +23,19 @@ def render(further: Mapping[str, Mapping[str, Command]]) -> str:
     """The text of `MLproject`.
 
     Args:
-        further: commands of other modules that are started as `python -m MODULE`, by module.
+        further: commands of other modules that are started as `python -m MODULE`, by module; one
+            of the same name takes the place of this package's.
     """
+    modules = {"synthdetect": COMMANDS, **further}
+    entries = {
+        name: (module, command)
+        for module, commands in modules.items()
+        for name, command in commands.items()
+        if command.project
+    }
     text = _HEAD + _entry("main", "synthdetect", "train", COMMANDS["train"])
-    for module, commands in {"synthdetect": COMMANDS, **further}.items():
-        for name, command in commands.items():
-            if command.project:
-                text += _entry(name, module, name, command)
+    for name, (module, command) in entries.items():
+        text += _entry(name, module, name, command)
     return text
 
 

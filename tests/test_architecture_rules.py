@@ -11,7 +11,7 @@ PACKAGE = ROOT / "synthdetect"
 FILES = [str(file.relative_to(ROOT)) for file in sorted(PACKAGE.rglob("*.py"))]
 ALL_FILES = FILES + [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("sweeps/**/*.py"))]
 
-CORE = ("training", "data", "models", "evaluation")
+CORE = ("training", "data", "models", "evaluation", "engines")
 MAY_KNOW_MLFLOW = ("tracking/", "serving/", "commands/", "experiment.py")
 EXECUTE_WHAT_THEY_READ = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
 

@@ -24,7 +24,13 @@ ASKED = {
     "train": {"lr": "1e-3", "recipe": "open", "data": "my data/table 1.csv", "generators": "a,b c"},
     "evaluate": {"model": "models:/a b@champion", "data": "my data/table 1.csv"},
     "regimes": {"lr": "1e-3", "narrow": "a,b c", "data": "my data/table 1.csv"},
+    "export": {
+        "model": "models:/a b@champion",
+        "data": "my data/table 1.csv",
+        "engine": "openvino",
+    },
     "audit": {"data": "my data/table 1.csv", "strict": "true"},
+    "reproduce": {"run_id": "0123abcd", "data": "my data/table 1.csv", "tolerance": "0.01"},
     "predict": {"model": "models:/a b@champion,x.safetensors", "data": "my data/images 1.zip"},
 }
 """Some parameters by command; what is said of train holds for cv."""
@@ -100,11 +106,11 @@ def test_the_command_that_mlflow_runs_parses_to_the_options_asked_for(entry: str
     assert options.resolve(given) == options.resolve(asked)
 
 
-def test_the_projects_environment_holds_what_the_package_depends_on(
+def test_the_projects_environment_holds_what_the_package_and_its_exports_depend_on(
     conda: dict[str, Any], pyproject: dict[str, Any]
 ) -> None:
     pip = next(part["pip"] for part in conda["dependencies"] if isinstance(part, dict))
-    assert pip == pyproject["dependencies"]
+    assert pip == pyproject["dependencies"] + pyproject["optional-dependencies"]["export"]
     assert all(Requirement(line).specifier for line in pip)
 
 

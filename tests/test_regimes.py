@@ -81,6 +81,8 @@ def test_the_factorial_crosses_everything_and_reports_each_effect(
     )
     effect = changes.set_index(["factor", "on"]).loc[("data", "test"), "effect"]
     assert effect == pytest.approx(diverse - narrow)
+    one = children(run)["mobilenet_v3_large narrow extensive"]
+    assert main(["reproduce", one.info.run_id]) == 0  # bit for bit
 
 
 def test_the_open_regime_alone_has_the_supplement_and_validation_images(

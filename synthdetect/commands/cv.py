@@ -24,7 +24,7 @@ from synthdetect.evaluation.figures import folds_figure
 from synthdetect.evaluation.predictions import evaluate, tabulate
 from synthdetect.experiment import CONFIG, Final
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.run import Run, open_run
+from synthdetect.tracking.run import MANIFEST, Run, open_run
 from synthdetect.training.devices import Device
 
 FOLDS = "folds.csv"
@@ -49,43 +49,61 @@ class Fold:
 def cross_validate(options: CvOptions) -> None:
     """Train a detector a fold, each in a child run, and pool what they say of unseen images."""
     options, device, prepared = begin(options)
+    folds = _folds(options, prepared.manifest)
     name = f"cv {options.arch} {options.recipe}"
     with open_run(name, kind="cv", tags=tags("cv", options), resume=options.resume) as run:
         announce(run, options, prepared)
-        folds = _folds(run, options, prepared.manifest)
-        run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest()})
-        record = {"options": options.to_json(), "digest": prepared.digest()}
-        run.log_json(record, CONFIG)
-        run.log_manifest(prepared.manifest)
-        numbers = sorted(folds["fold"].unique())
-
-        def fold_of(number: int) -> Prepared:
-            return replace(prepared, manifest=fold_manifest(prepared.manifest, folds, number))
-
-        parts = [
-            Part(str(n), f"fold {n} of {len(numbers)}", "fold", options, partial(fold_of, n))
-            for n in numbers
-        ]
-        runs = train_parts(run, parts, device, "cv", options)
-        done = {fold: _finished_fold(run, runs[str(fold)]) for fold in numbers}
-        final = _conclude_folds(run, options, done)
-        if options.refit:
-            _refit(run, options, prepared, device, final)
+        train_folds(run, options, prepared, folds, device)
     console.print(f"run          {run.id}")
     write_report(run.id)
 
 
-def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:
-    """The assignment: the run's own if it has one, else a given one, else a new one."""
-    own = run.read_table(run.id, FOLDS)
-    if own is not None:
-        return own
+def train_folds(
+    run: Run, options: CvOptions, prepared: Prepared, folds: pd.DataFrame, device: Device
+) -> None:
+    """Train what is not done of the folds, and of the final training, in an open run.
+
+    Args:
+        run: to log to, and to nest under.
+        options: of the cross-validation.
+        prepared: the data as a whole.
+        folds: which image is in which fold.
+        device: what computes.
+    """
+    run.log_table(folds, FOLDS)
+    run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest()})
+    record = {"options": options.to_json(), "digest": prepared.digest()}
+    run.log_json(record, CONFIG)
+    run.log_table(prepared.manifest.table, MANIFEST)
+    run.log_manifest(prepared.manifest)
+    numbers = sorted(folds["fold"].unique())
+
+    def fold_of(number: int) -> Prepared:
+        return replace(prepared, manifest=fold_manifest(prepared.manifest, folds, number))
+
+    parts = [
+        Part(str(n), f"fold {n} of {len(numbers)}", "fold", options, partial(fold_of, n))
+        for n in numbers
+    ]
+    runs = train_parts(run, parts, device, "cv", options)
+    done = {fold: _finished_fold(run, runs[str(fold)]) for fold in numbers}
+    final = _conclude_folds(run, options, done)
+    if options.refit:
+        _refit(run, options, prepared, device, final)
+
+
+def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
+    """The assignment: the resumed run's if it has one, else a given one, else a new one."""
+    if options.resume:
+        own = Run(options.resume).read_table(options.resume, FOLDS)
+        if own is not None:
+            return own
     if options.folds_from:
         given = Path(options.folds_from)
         if given.is_file():
             folds = read_folds(given, manifest)
         else:
-            found = run.read_table(options.folds_from, FOLDS)
+            found = Run(options.folds_from).read_table(options.folds_from, FOLDS)
             if found is None:
                 raise UserError(
                     f"--folds-from: {options.folds_from!r} is neither a file nor a "
@@ -95,10 +113,8 @@ def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:
                 path = Path(folder) / FOLDS
                 found.to_csv(path, index=False)
                 folds = read_folds(path, manifest)
-    else:
-        folds = assign(manifest, options, seed=options.seed)
-    run.log_table(folds, FOLDS)
-    return folds
+        return folds
+    return assign(manifest, options, seed=options.seed)
 
 
 def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:

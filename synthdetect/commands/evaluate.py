@@ -17,7 +17,7 @@ from synthdetect.console import console, counting, table
 from synthdetect.data.batches import ImageFiles
 from synthdetect.data.manifest import Manifest, load
 from synthdetect.data.prepare import readable
-from synthdetect.detector import Detector
+from synthdetect.detector import TORCH, Detector
 from synthdetect.errors import UserError
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.foreign import read_predictions
@@ -112,7 +112,7 @@ def _check(options: EvaluateOptions) -> None:
         )
     if not options.predictions and len(options.model) != 1:
         raise UserError(
-            "--model: give one .safetensors file, models:/ URI or run id"
+            "--model: give one .safetensors or .onnx file, models:/ URI or run id"
             f" (got {len(options.model)}), or a table by --predictions."
         )
     if options.model and not options.data:
@@ -154,6 +154,10 @@ def _ours(options: EvaluateOptions) -> Subject:
     manifest = manifest.with_table(manifest.table.assign(split=split))
     wanted = {*_splits(options, manifest.splits), *(["val"] if options.decide == "val" else [])}
     card = found.detector.card
+    if options.explain and card.engine != TORCH:
+        raise UserError(
+            f"--explain: {found.name} is exported, so its layers cannot be seen; give --explain 0."
+        )
     return Subject(
         manifest.with_table(manifest.table[manifest.table["split"].isin(wanted)]),
         Decision(card.calibration, card.threshold, card.unsure),
@@ -177,7 +181,7 @@ def _splits(options: EvaluateOptions, found: list[str]) -> list[str]:
 def _scoring(options: EvaluateOptions, subject: Subject) -> Scoring:
     manifest, detector = subject.manifest, subject.detector
     assert detector
-    files = [manifest.file(path) for path in manifest.table["path"]]
+    files = manifest.files()
     images = ImageFiles(files, detector.preprocess)
     return Scoring(
         Path(options.output), [detector], images,

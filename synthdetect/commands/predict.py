@@ -26,7 +26,7 @@ from synthdetect.files import file_sha256, replace_atomically, require_folder
 from synthdetect.inference import Scores, Scoring, names_sha256, tabulate
 from synthdetect.submission import TEAM_NAME, base_name, check_submission, write_submission
 from synthdetect.tracking.find import Found, find_detectors
-from synthdetect.tracking.run import Run, environment, open_run
+from synthdetect.tracking.run import Run, environment, is_there, open_run
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks, resolve
 
 _ALLOWED_WEIGHTS = ("imagenet", "random")
@@ -62,7 +62,10 @@ def predict_images(options: PredictOptions) -> None:
     scoring = Scoring(
         folder, detectors, images, data=where, tta=options.tta, batch_size=options.batch_size
     )
-    with open_run("predict", kind="predict", tags=tags("predict", options)) as run:
+    labels = tags("predict", options)
+    earlier = scoring.run_id if is_there(scoring.run_id) else ""
+    with open_run("predict", kind="predict", tags=labels, resume=earlier) as run:
+        scoring.run_id = run.id
         console.print(f"run {run.id}  {len(names):,} images, {len(models)} model(s)")
         speed = _score(run, options, scoring, device)
         scores = scoring.scores()
@@ -80,14 +83,14 @@ def predict_images(options: PredictOptions) -> None:
             for file in submitted:
                 run.log_file(file, "submission")
             files += submitted
-        scoring.discard()
+    scoring.discard()  # only now: whoever is killed before goes on in the same run
     for file in files:
         console.print(f"wrote {file}")
 
 
 def _check(options: PredictOptions) -> None:
     if not options.model:
-        raise UserError("--model: give a .safetensors file, a models:/ URI or a run id.")
+        raise UserError("--model: give a .safetensors or .onnx file, a models:/ URI or a run id.")
     if not options.data:
         raise UserError("--data: give a folder, an archive or a manifest of images, or 'sample'.")
     if options.submission and not TEAM_NAME.fullmatch(options.team):

@@ -12,7 +12,7 @@ from synthdetect.config import Options, option_name
 from synthdetect.data.prepare import Prepared
 from synthdetect.errors import UserError
 from synthdetect.experiment import CHECKPOINTS, CONFIG
-from synthdetect.tracking.run import Run, existing
+from synthdetect.tracking.run import KIND, Run, close_unbegun, existing
 from synthdetect.training.session import LAST
 
 Given = TypeVar("Given", bound=Options)
@@ -55,12 +55,18 @@ def read_config(run_id: str) -> dict[str, Any]:
     Raises:
         UserError: no such run, or one without a record, or with a damaged one.
     """
-    existing(run_id)
+    run = existing(run_id)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = MlflowClient().download_artifacts(run_id, CONFIG, folder)
             content = Path(path).read_bytes()
     except (MlflowException, OSError) as error:
+        if run.info.status == "RUNNING" and KIND in run.data.tags:
+            close_unbegun(run_id)
+            raise UserError(
+                f"--resume: run {run_id} was interrupted before it had begun, and is KILLED now. "
+                "Start it anew, without --resume."
+            ) from error
         raise UserError(f"run {run_id} has no recorded configuration: no training run.") from error
     return _record(content, run_id)
 

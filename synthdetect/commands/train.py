@@ -55,18 +55,25 @@ def begin(options: Trainable) -> tuple[Trainable, Device, Prepared]:
     device = resolve(options.device, options.precision, options.workers)
     with counting("reading the data") as count:
         prepared = prepare(options, seed=options.seed, progress=count)
-    if options.target:
-        with counting("reading the target") as count:
-            target = find_target(
-                options.target,
-                prepared.manifest,
-                on_bad_image=options.on_bad_image,
-                progress=count,
-            )
-        prepared = prepared.adapting_to(target)
+    prepared = adapting(options, prepared)
     if digest:
         require_same_data(prepared, digest, options.resume)
     return options, device, prepared
+
+
+def adapting(options: TrainOptions, prepared: Prepared) -> Prepared:
+    """The same data, with the images to adapt to if the options name some.
+
+    Raises:
+        UserError: they are not there, or do not fit.
+    """
+    if not options.target:
+        return prepared
+    with counting("reading the target") as count:
+        target = find_target(
+            options.target, prepared.manifest, on_bad_image=options.on_bad_image, progress=count
+        )
+    return prepared.adapting_to(target)
 
 
 def tags(command: str, options: Options) -> dict[str, str]:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from synthdetect.data.images import BadImage, probe_image, read_file
@@ -39,47 +40,45 @@ def index(manifest: Manifest, *, progress: Progress | None = None) -> Manifest:
         UserError: a row's `sha256` differs from its file's content.
     """
     store = cache_folder() / "index" / f"{short_hash(str(manifest.root))}.parquet"
-    known = _known(manifest, store)
     paths = manifest.table["path"].tolist()
-    stats = [_stat(manifest.file(path)) for path in paths]
-    fresh = [
-        path
-        for path, stat in zip(paths, stats, strict=True)
-        if path not in known
-        or (known[path]["bytes"], known[path]["mtime_ns"]) != stat
-        or stat == _UNREACHABLE
-    ]
-
-    def probe(path: str) -> dict[str, Any]:
-        return _probe(manifest.file(path))
-
+    known = _known(manifest, store)
+    files = manifest.files()
+    now = np.array([_stat(file) for file in files], dtype=np.int64)
+    # The last row stands for whatever is not known; get_indexer says -1.
+    then = np.vstack([known[["bytes", "mtime_ns"]].to_numpy(np.int64), [_UNREACHABLE]])
+    same = (then[known.index.get_indexer(paths)] == now).all(axis=1)
+    stale = np.flatnonzero(~same | (now == _UNREACHABLE).all(axis=1))
+    fresh = [paths[row] for row in stale]
+    probed = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, (path, row) in enumerate(zip(fresh, pool.map(probe, fresh), strict=True), 1):
-            known[path] = row
+        for done, row in enumerate(pool.map(_probe, [files[row] for row in stale]), 1):
+            probed.append(row)
             if progress:
                 progress(done, len(fresh))
-    found = pd.DataFrame([known[path] for path in paths], columns=list(COLUMNS))
-    _check_claimed_hashes(manifest, found)
     if fresh:
-        _remember(store, pd.DataFrame.from_dict(known, orient="index", columns=list(COLUMNS)))
+        new = pd.DataFrame(probed, columns=list(COLUMNS), index=fresh)
+        known = pd.concat([known.drop(fresh, errors="ignore"), new]) if len(known) else new
+        _remember(store, known)
+    found = known.iloc[known.index.get_indexer(paths)].reset_index(drop=True)
+    _check_claimed_hashes(manifest, found)
     kept = manifest.table.drop(columns=[c for c in COLUMNS if c in manifest.table])
     return manifest.with_table(pd.concat([kept, found], axis=1))
 
 
-def _stat(file: Path) -> tuple[int, int]:
+def _stat(file: str) -> tuple[int, int]:
     try:
-        stat = file.stat()
+        stat = os.stat(file)
     except OSError:
         return _UNREACHABLE
     return (stat.st_size, stat.st_mtime_ns)
 
 
-def _probe(file: Path) -> dict[str, Any]:
+def _probe(file: str) -> dict[str, Any]:
     size, mtime = _stat(file)
     row: dict[str, Any] = dict.fromkeys(PROBED, "") | dict.fromkeys(("width", "height"), 0)
     row |= {"jpeg_quality": 0, "exif": False, "bytes": size, "mtime_ns": mtime, "error": ""}
     try:
-        row |= probe_image(read_file(file))
+        row |= probe_image(read_file(Path(file)))
     except BadImage as error:
         row["error"] = str(error)
     except OSError as error:  # may be over next time: remembered under a state no file is in
@@ -87,21 +86,23 @@ def _probe(file: Path) -> dict[str, Any]:
     return row
 
 
-def _known(manifest: Manifest, store: Path) -> dict[str, dict[str, Any]]:
-    known: dict[str, dict[str, Any]] = {}
-    for table in (_recall(store), manifest.table):
+def _known(manifest: Manifest, store: Path) -> pd.DataFrame:
+    """What is known of files already, by path: `COLUMNS`; the manifest's word comes first."""
+    tables = []
+    for table in (manifest.table, _recall(store)):
         if table is not None and set(COLUMNS) - {"error"} <= set(table.columns):
-            rows = table.copy()
+            rows = table.reindex(columns=["path", *COLUMNS])
             for name in _NUMBERS:
                 numbers = pd.to_numeric(rows[name], errors="coerce")
                 rows[name] = numbers.where(numbers.abs() < 2**63)  # inf is a number too
-            rows = rows.dropna(subset=list(_NUMBERS)).astype(dict.fromkeys(_NUMBERS, "int64"))
             rows["exif"] = rows["exif"].astype(str).str.lower() == "true"
-            rows["error"] = rows.get("error", "")
-            known |= dict(
-                zip(rows["path"], rows[list(COLUMNS)].to_dict(orient="records"), strict=True)
-            )
-    return known
+            rows["error"] = rows["error"].fillna("")
+            rows = rows.dropna(subset=list(_NUMBERS)).astype(dict.fromkeys(_NUMBERS, "int64"))
+            tables.append(rows.set_index("path"))
+    if not tables:
+        return pd.DataFrame(columns=list(COLUMNS))
+    known = pd.concat(tables)
+    return known[~known.index.duplicated()]
 
 
 def _recall(store: Path) -> pd.DataFrame | None:

@@ -169,10 +169,12 @@ def _choose(root: Path, tree: Tree) -> tuple[Layout, dict[Parts, Folder]]:
         unexplained = min(rest, unexplained, key=len)
     shown = sorted("/".join(parts) or "(the folder itself)" for parts in unexplained)
     more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
+    lists = [root / name for name in ("manifest.csv", "manifest.parquet")]
+    meant = "".join(f" Perhaps {file} is meant." for file in lists if file.is_file())
     raise UserError(
         f"{root}: no known layout says whether these folders hold real or synthetic images: "
         f"{', '.join(shown[:20])}{more}. Rename them (known: {', '.join(sorted(FOLDER_LABELS))}; "
-        "any case), move them away, or list the images in a manifest CSV (path,label)."
+        f"any case), move them away, or list the images in a manifest CSV (path,label).{meant}"
     )
 
 

@@ -36,7 +36,7 @@ def select(manifest: Manifest, selection: Selection, *, seed: int) -> Manifest:
     """
     table = manifest.table
     training = table["split"] == "train"
-    train, rest = table[training], table[~training]
+    train = table[training]
     if selection.generators:
         _known(manifest, "generators", selection.generators, train["generator"])
         chosen = train["generator"].isin(selection.generators) | (train["label"] != SYNTHETIC)
@@ -49,7 +49,9 @@ def select(manifest: Manifest, selection: Selection, *, seed: int) -> Manifest:
         train = _balanced(train, selection.per_category, rng)
     if selection.max_images and len(train) > selection.max_images:
         train = _share_per_label(train, selection.max_images, rng)
-    return manifest.with_table(pd.concat([train, rest]).sort_index())
+    kept = ~training.to_numpy()
+    kept[train.index] = True
+    return manifest.with_table(table[kept])
 
 
 def supplement(manifest: Manifest, extra: Manifest) -> Manifest:
@@ -98,25 +100,29 @@ def move_to_train(manifest: Manifest, amount: float, *, seed: int) -> Manifest:
 
 def _balanced(train: pd.DataFrame, per_category: int, rng: np.random.Generator) -> pd.DataFrame:
     """At most `per_category` images a category, as many real as synthetic."""
-    shuffled = train.iloc[rng.permutation(len(train))]
+    # Of codes, since moving a million texts about takes seconds.
+    codes = {"category": pd.factorize(train["category"])[0], "label": train["label"].to_numpy()}
+    order = rng.permutation(len(train))
+    shuffled = pd.DataFrame(codes).iloc[order]
     sizes = shuffled.groupby(["category", "label"]).size().unstack(fill_value=0)
     quota = sizes.min(axis=1).clip(upper=per_category // 2)
     rank = shuffled.groupby(["category", "label"]).cumcount()
-    return shuffled[rank < shuffled["category"].map(quota)].sort_index()
+    return train.iloc[np.sort(order[rank < shuffled["category"].map(quota)])]
 
 
 def _share_per_label(train: pd.DataFrame, number: int, rng: np.random.Generator) -> pd.DataFrame:
     """A random `number` of images with the classes in proportion."""
-    shuffled = train.iloc[rng.permutation(len(train))]
-    rank = shuffled.groupby("label").cumcount() + 0.5
-    relative = rank / shuffled.groupby("label")["label"].transform("size")
-    return shuffled.loc[relative.sort_values(kind="stable").index[:number]].sort_index()
+    order = rng.permutation(len(train))
+    shuffled = train["label"].reset_index(drop=True).iloc[order]
+    rank = shuffled.groupby(shuffled).cumcount() + 0.5
+    relative = rank / shuffled.groupby(shuffled).transform("size")
+    return train.iloc[np.sort(relative.sort_values(kind="stable").index[:number])]
 
 
 def _known(
     manifest: Manifest, option: str, asked: tuple[str, ...], column: "pd.Series[str]"
 ) -> None:
-    present = sorted(set(column) - {""})
+    present = sorted(set(column.unique()) - {""})
     unknown = sorted(set(asked) - set(present))
     if unknown:
         raise UserError(

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 
 from synthdetect.data.batches import Images
-from synthdetect.data.dialects import read_columns
+from synthdetect.data.dialects import read_table
 from synthdetect.data.images import BadImage, check_size, read_file
 from synthdetect.data.layouts import is_image, walk
 from synthdetect.data.manifest import SAMPLE, load
@@ -243,10 +243,7 @@ def _naming(path: Path) -> Iterator[None]:
 def _paths_of(path: Path) -> list[str]:
     """The column `path` of a list."""
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.DataFrame(read_columns(path), dtype=str)
+        table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else read_table(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a list of images: {error}") from error
     if "path" not in table:

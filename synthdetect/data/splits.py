@@ -115,7 +115,7 @@ def split(manifest: Manifest, *, seed: int, val_share: float, test_share: float)
             f"{manifest.name}: {int(empty.sum())} image(s) have no split, first {path!r}. "
             "Fill the split column for all rows, or empty it for all."
         )
-    present = set(table["split"])
+    present = set(table["split"].unique())
     if "train" not in present and not empty.all():
         raise UserError(
             f"{manifest.name}: has no train split (found: {', '.join(sorted(present))})."
@@ -126,7 +126,7 @@ def split(manifest: Manifest, *, seed: int, val_share: float, test_share: float)
         part = deal(table[training], (1 - share, share), seed=seed, by_category=True)
         table.loc[training, "split"] = np.array(["train", "val"], dtype=object)[part]
     made = {"train", "val", "test"} if empty.all() else {"train", "val"}
-    missing = made - set(table["split"])
+    missing = made - set(table["split"].unique())
     if missing:
         raise UserError(
             f"{manifest.name}: has too few sources to be split; nothing is left for "
@@ -158,7 +158,7 @@ def check(manifest: Manifest) -> None:
             manifest, named, column, learned, f"has its {what} in train or val and elsewhere too"
         )
     for name in ("train", "val"):
-        present = set(table.loc[table["split"] == name, "label"])
+        present = set(table.loc[table["split"] == name, "label"].unique())
         if present != {REAL, SYNTHETIC}:
             have = "real" if present == {REAL} else "synthetic" if present else "no"
             raise UserError(

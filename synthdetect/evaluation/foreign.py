@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from synthdetect.data.dialects import read_columns
+from synthdetect.data.dialects import read_table
 from synthdetect.data.labels import label_of
 from synthdetect.data.manifest import COLUMNS, SPLIT_NAME, SPLIT_RULE
 from synthdetect.errors import UserError
@@ -82,7 +82,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        return pd.DataFrame(read_columns(path), dtype=str)
+        return read_table(path)
     except (OSError, ValueError) as error:
         raise UserError(f"--predictions: {path} cannot be read as a table: {error}") from error
 

@@ -32,6 +32,7 @@ KINDS = {
     "audit": "Audit of the data",
     "predict": "Predictions",
     "sweep": "Sweep",
+    "reproduce": "Reproduction of a run",
 }
 """What a run is called by its tag `synthdetect.kind`; others are called by the tag."""
 
@@ -60,6 +61,14 @@ class Group:
 
 
 _COMPARISONS = (
+    Group(
+        "Reproduction",
+        ("reproduction/summary.csv", "reproduction/compared.csv", "reproduction/*.csv"),
+        covers=("reproduced/",),
+        text="The recorded run was done again from its own options, seed and data, and everything "
+        "that both came to was compared. Equal means equal in every bit; how long things took is "
+        "no result.",
+    ),
     Group("Folds", ("cv/*.csv",), ("figures/folds.png", "figures/cv/*.png"), covers=("cv/",)),
     Group(
         "Regimes",
@@ -109,6 +118,10 @@ _CAPTIONS = {
     "predictions/agreement.csv": "How far the models agree",
     "predictions/unreadable.csv": "Images that cannot be read",
     "evaluation/conditions.csv": "Images as they are (raw) and equalised",
+    "reproduction/summary.csv": "What was compared, and how much of it differs",
+    "reproduction/compared.csv": "Each tensor, metric and prediction, the largest difference first",
+    "reproduction/settings.csv": "What is otherwise than in the recorded run, and may be why",
+    "reproduction/data.csv": "What has changed in the data",
     "audit/findings.csv": "Findings",
     "data/excluded.csv": "Unreadable images that were left out",
 }
@@ -174,6 +187,8 @@ def _facts(record: Record) -> dict[str, str]:
     }
     hardware = [params.get(f"hardware.{name}", "") for name in ("name", "kind", "precision")]
     facts = {
+        "Verdict": tags.get("synthdetect.reproduced", ""),
+        "Reproduces run": tags.get("synthdetect.reproduces", ""),
         "Status": record.status,
         "Started": record.started,
         "Took": _duration(record.seconds),

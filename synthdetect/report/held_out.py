@@ -93,11 +93,11 @@ def in_order(splits: Iterable[str]) -> list[str]:
 
 def _manifest(artifacts: Artifacts) -> pd.DataFrame | None:
     """Every image with its split; of a cross-validation, the labelled ones with their fold."""
-    table = artifacts.table("data/manifest.csv", _MANIFEST)
+    table = artifacts.table("predictions/oof.csv", (*_MANIFEST, "fold"))
     if table is None:
-        table = artifacts.table("predictions/oof.csv", (*_MANIFEST, "fold"))
-        if table is not None and "fold" in table:
-            table["split"] = "fold " + table["fold"]
+        table = artifacts.table("data/manifest.csv", _MANIFEST)
+    elif "fold" in table:
+        table["split"] = "fold " + table["fold"]
     if table is None or not {"split", "label", "generator", "source_id"} <= set(table):
         return None
     return table[table["split"] != ""]

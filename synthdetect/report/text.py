@@ -31,7 +31,10 @@ _WORDS = (
 )  # fmt: skip
 """Columns that stay as they are even where all of it looks like numbers."""
 
-_COUNTS = ("images", "real", "synthetic", "count", "fold", "folds", "epoch", "epochs", "seed")
+_COUNTS = (
+    "images", "real", "synthetic", "count", "fold", "folds", "epoch", "epochs", "seed", "values",
+    "differing", "at",
+)  # fmt: skip
 """Columns of whole numbers, which need no decimals though MLflow keeps them as floats."""
 
 

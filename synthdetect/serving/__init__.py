@@ -1,4 +1,4 @@
 """The served model: image in, probability out."""
 
 SERVED_ARTIFACT = "detector"
-"""Name of the safetensors file among the model's artifacts."""
+"""Name of the detector's file among the model's artifacts."""

@@ -19,7 +19,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from synthdetect.data.images import BadImage
 from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
-from synthdetect.detector import Detector
+from synthdetect.engines.exported import load_detector
 from synthdetect.evaluation.calibration import UNSURE, unsure
 from synthdetect.serving import SERVED_ARTIFACT
 
@@ -52,7 +52,7 @@ class ServedDetector(PythonModel):
     """A detector behind MLflow's interface."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        self.detector = Detector.load(Path(context.artifacts[SERVED_ARTIFACT]))
+        self.detector = load_detector(Path(context.artifacts[SERVED_ARTIFACT]))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -13,6 +13,7 @@ from synthdetect.evaluation.explain_figures import (
 )
 from synthdetect.evaluation.predictions import Evaluation
 from synthdetect.evaluation.spectra import fingerprints, mean_spectra, radial_table
+from synthdetect.models.networks import Network
 from synthdetect.tracking.run import Run
 
 
@@ -23,6 +24,8 @@ def log_explanations(
 ) -> None:  # fmt: skip
     """Log Grad-CAM of the `count` worst mistakes and of as many hits of one split."""
     split, table = evaluation.split, evaluation.predictions
+    network = detector.network
+    assert isinstance(network, Network)  # not an exported one, which shows no layers
     chosen = {
         "mistakes": worst_mistakes(table, threshold, count),
         "hits": sample_hits(table, count, seed=seed),
@@ -31,7 +34,7 @@ def log_explanations(
         if not len(positions):
             continue
         explained = explain(
-            detector.network, detector.card.arch, table, positions, files, detector.preprocess
+            network, detector.card.arch, table, positions, files, detector.preprocess
         )
         sheet = explanation_sheet(f"{split}: {kind}", explained)
         run.log_figure(sheet, f"figures/{split}/explain_{kind}.png")

@@ -1,6 +1,6 @@
 """Detectors by whatever names them: a file, a model's URI, a run.
 
-Only the safetensors file of a logged model is read. A model from elsewhere may bring code with it;
+Only the detector's file of a logged model is read. A model from elsewhere may bring code with it;
 none of it runs.
 """
 
@@ -16,6 +16,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from synthdetect.detector import Card, Detector
+from synthdetect.engines.exported import load_detector
 from synthdetect.errors import UserError
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.tracking.model import models_of
@@ -43,9 +44,10 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
     """Load detectors.
 
     Args:
-        models: of each, the path of a detector's `.safetensors` file; a URI `models:/...` with a
-            version, an alias or a model's id; or the id of a run, which stands for the model that
-            it logged, and a cross-validation's for those of its finished folds, in their order.
+        models: of each, the path of a detector's file, `.safetensors` or exported `.onnx`; a URI
+            `models:/...` with a version, an alias or a model's id; or the id of a run, which stands
+            for the model that it logged, and a cross-validation's for those of its finished folds,
+            in their order.
 
     Raises:
         UserError: there is no such thing, or it is no detector.
@@ -56,10 +58,23 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
         if model.startswith(_URI):
             found.append(_from_uri(model, model))
         elif path.is_file():
-            found.append(Found(model, Detector.load(path)))
+            found.append(Found(model, load_detector(path)))
         else:
             found += _from_run(model)
     return found
+
+
+def logged_by(run_id: str, name: str) -> Found:
+    """Load the detector that a run has logged, under a name.
+
+    Raises:
+        UserError: it has logged none, or it cannot be had.
+    """
+    models = models_of(run_id)
+    if not models:
+        status = MlflowClient().get_run(run_id).info.status
+        raise UserError(f"--model: run {run_id} ({status}) has logged no model; let it finish.")
+    return _from_uri(f"{_URI}{models[0].model_id}", name)
 
 
 def training_rows(card: Card) -> pd.DataFrame | None:
@@ -83,7 +98,7 @@ def _from_run(run_id: str) -> list[Found]:
             f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
         ) from error
     if run.data.tags.get(KIND) != "cv":
-        return [_logged_by(run_id, run_id)]
+        return [logged_by(run_id, run_id)]
     children = client.search_runs(
         [run.info.experiment_id],
         f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`{KIND}` = 'fold' "
@@ -93,15 +108,7 @@ def _from_run(run_id: str) -> list[Found]:
     folds = {int(child.data.tags[FOLD]): child.info.run_id for child in children}
     if not folds:
         raise UserError(f"--model: cross-validation {run_id} has no finished fold.")
-    return [_logged_by(folds[fold], f"{run_id} fold {fold}") for fold in sorted(folds)]
-
-
-def _logged_by(run_id: str, name: str) -> Found:
-    models = models_of(run_id)
-    if not models:
-        status = MlflowClient().get_run(run_id).info.status
-        raise UserError(f"--model: run {run_id} ({status}) has logged no model; let it finish.")
-    return _from_uri(f"{_URI}{models[0].model_id}", name)
+    return [logged_by(folds[fold], f"{run_id} fold {fold}") for fold in sorted(folds)]
 
 
 def _from_uri(uri: str, name: str) -> Found:
@@ -121,7 +128,7 @@ def _from_uri(uri: str, name: str) -> Found:
                 f"--model: {uri} cannot be had from {mlflow.get_registry_uri()}: "
                 f"{str(error).rstrip('.')}. Set MLFLOW_TRACKING_URI to the store that has it."
             ) from error
-        return Found(name, Detector.load(Path(file)), _known(description.model_id))
+        return Found(name, load_detector(Path(file)), _known(description.model_id))
 
 
 def _known(model_id: str | None) -> str | None:

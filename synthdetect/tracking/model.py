@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from PIL import Image
 
 import synthdetect
-from synthdetect.detector import Detector
+from synthdetect.detector import Card, Detector
 from synthdetect.errors import UserError
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.tracking.run import Run
@@ -55,17 +56,26 @@ def log_detector(run: Run, detector: Detector) -> LoggedModel:
     for leftover in models_of(run.id):
         run.client.delete_logged_model(leftover.model_id)
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "detector.safetensors"
-        card = detector.save(weights)
+        file = Path(folder) / "detector.safetensors"
+        return _log(run, file, detector.save(file), _SERVING)
+
+
+def log_exported(run: Run, file: Path, card: Card) -> LoggedModel:
+    """Log an exported detector's file as the run's model, which its engine then serves."""
+    return _log(run, file, card, (*_SERVING, "onnx", card.engine))
+
+
+def _log(run: Run, file: Path, card: Card, packages: Iterable[str]) -> LoggedModel:
+    with tempfile.TemporaryDirectory() as folder:
         code = _code_without_sample(Path(folder))
         info = mlflow.pyfunc.log_model(
             name="detector",
             python_model=str(code / "serving" / "model.py"),
-            artifacts={SERVED_ARTIFACT: str(weights)},
+            artifacts={SERVED_ARTIFACT: str(file)},
             code_paths=[str(code)],
             signature=SIGNATURE,
             input_example=_example(),
-            pip_requirements=_requirements(),
+            pip_requirements=_requirements(packages),
             metadata=json.loads(json.dumps(asdict(card))),
             params={"arch": card.arch, "image_size": str(card.image_size)},
         )
@@ -115,9 +125,9 @@ def promote(name: str, number: str) -> None:
     client.set_registered_model_alias(name, CHAMPION, number)
 
 
-def _requirements() -> list[str]:
+def _requirements(packages: Iterable[str]) -> list[str]:
     """The versions that made the model; a build's local label (`+cpu`) names no public release."""
-    return [f"{name}=={version(name).partition('+')[0]}" for name in _SERVING]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
 
 
 def _example() -> pd.DataFrame:

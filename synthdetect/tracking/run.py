@@ -44,6 +44,12 @@ MANIFEST = "data/manifest.csv"
 FOLD = "synthdetect.fold"
 """Tag of a cross-validation's child run: its fold, or `refit`."""
 
+WEIGHTS = "synthdetect.weights_sha256"
+"""Tag of a training that logs no model: SHA-256 of its weights, of several separated by commas."""
+
+NOT_BEGUN = "synthdetect.not_begun"
+"""Tag of a run that was interrupted before it had recorded anything."""
+
 _EXPERIMENT_KIND = "mlflow.experimentKind"
 _TEXT = (
     "path",
@@ -80,9 +86,11 @@ class Stopped(Exception):
 class Run:
     """An open run. Everything is logged to it by id, whatever thread or active run there is."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, *, resumed: bool = False) -> None:
         self.client = MlflowClient()
         self.id = run_id
+        self._resumed = resumed
+        self._known: dict[str, set[tuple[int, float]]] = {}
 
     @property
     def experiment_id(self) -> str:
@@ -105,8 +113,12 @@ class Run:
         dataset: Dataset | None = None,
         model_id: str | None = None,
     ) -> None:
-        """Log metrics in one transaction a hundred, bound to the dataset and model they are of."""
+        """Log metrics in one transaction a hundred, bound to the dataset and model they are of.
+
+        What a resumed run has already is not logged again.
+        """
         now = int(time.time() * 1000)
+        metrics = {k: v for k, v in metrics.items() if not self._has(k, step, v)}
         entries = [
             Metric(
                 key, value, now, step, model_id=model_id,
@@ -117,6 +129,14 @@ class Run:
         ]  # fmt: skip
         for begin in range(0, len(entries), _BATCH_LIMIT):
             self.client.log_batch(self.id, metrics=entries[begin : begin + _BATCH_LIMIT])
+
+    def _has(self, name: str, step: int, value: float) -> bool:
+        if not self._resumed:
+            return False
+        if name not in self._known:
+            points = self.client.get_metric_history(self.id, name)
+            self._known[name] = {(point.step, point.value) for point in points}
+        return (step, value) in self._known[name]
 
     def log_history(
         self,
@@ -248,7 +268,7 @@ def open_run(
     Raises:
         UserError: there is no run of that id, or it was deleted.
     """
-    tags = {KIND: kind, **_provenance_tags(), **tags}
+    tags = {KIND: kind, **code_tags(), **tags}
     project_run = os.environ.get("MLFLOW_RUN_ID", "")
     if resume:
         existing(resume)
@@ -265,7 +285,7 @@ def open_run(
         tags={k: without_secrets(v) for k, v in tags.items()},
         log_system_metrics=True,
     )
-    run = Run(active.info.run_id)
+    run = Run(active.info.run_id, resumed=bool(resume))
     _show_as_model_training(run)
     status = RunStatus.FINISHED
     try:
@@ -313,6 +333,21 @@ def existing(run_id: str) -> MlflowRun:
     if found.info.lifecycle_stage != "active":
         raise UserError(f"run {run_id} is deleted; restore it first.")
     return found
+
+
+def close_unbegun(run_id: str) -> None:
+    """End a run that was killed before it had recorded anything; nothing can go on in it."""
+    client = MlflowClient()
+    client.set_tag(run_id, NOT_BEGUN, "true")
+    client.set_terminated(run_id, "KILLED")
+
+
+def is_there(run_id: str) -> bool:
+    """Whether the tracking store has a run, and it is not deleted."""
+    try:
+        return bool(run_id and existing(run_id))
+    except UserError:
+        return False
 
 
 def stand_aside(run_id: str) -> None:
@@ -372,7 +407,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def _provenance_tags() -> dict[str, str]:
+def code_tags() -> dict[str, str]:
     """The git commit, and whether it is what ran."""
     tags = {}
     folder = Path(__file__).parent

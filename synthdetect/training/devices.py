@@ -126,6 +126,22 @@ def noting_fallbacks() -> Iterator[set[str]]:
         warnings.showwarning = before
 
 
+@contextlib.contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Compute with so many threads where there are as many cores, and as before afterwards.
+
+    Sums are cut by the number of threads, so that their last bits depend on it. Libraries need not
+    keep to more threads than there are cores.
+    """
+    before = torch.get_num_threads()
+    if 0 < threads <= (os.cpu_count() or 1):
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _workers(kind: str, workers: str) -> int:
     if workers != "auto":
         return int(workers)

@@ -105,7 +105,7 @@ class Session:
     def _batches(self, manifest: Manifest, *, seed: int | None = None) -> Batches:
         """Training batches in random order if there is a seed, else evaluation batches in order."""
         dataset = ImageFiles(
-            [manifest.file(path) for path in manifest.table["path"]],
+            manifest.files(),
             self._preprocess,
             seed=seed,
             cache=(self._cache, self._cache.slots(manifest.table["sha256"].tolist())),

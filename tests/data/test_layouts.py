@@ -732,3 +732,11 @@ class TestCsv:
     def test_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"gone\.csv: cannot be read as CSV"):
             import_csv(tmp_path / "gone.csv")
+
+
+def test_a_folder_that_has_a_manifest_says_so(tmp_path: Path) -> None:
+    (tmp_path / "upscaled").mkdir()
+    (tmp_path / "upscaled" / "a.png").touch()
+    (tmp_path / "manifest.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match=r"Perhaps .*manifest.csv is meant"):
+        import_folder(tmp_path)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from synthdetect.data.dialects import read_columns, read_table
 from synthdetect.data.manifest import COLUMNS, Manifest, load, read, write
 from synthdetect.errors import UserError
 
@@ -334,3 +335,44 @@ class TestDigest:
     def test_it_is_64_hexadecimal_digits(self, hashed: Manifest) -> None:
         assert len(hashed.digest()) == 64
         assert set(hashed.digest()) <= set("0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfpath,label\na,real\n",
+        b"path,label\r\n007,0\r\n\r\nNA,null\r\n,\r\n",
+        b"path,label\ra,b\r",
+        b" path , label \n a , b\n",
+        b'path,label\n"a,b","c\nd"\n',
+        b'path,label\n"a""b",c\n',
+        b"path,label\n" + b"1,2\n" * 300_000 + b"x,y\n",
+    ],
+)
+def test_a_csv_reads_alike_the_quick_and_the_slow_way(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "list.csv"
+    file.write_bytes(content)
+    assert read_table(file).to_dict("list") == read_columns(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,label\na,b\nc\n", "line 3 has 1 fields"),
+        (b"path,label\na,b,c\n", "line 2 has 3 fields"),
+        (b'path,label\n"a"b,c\n', "cannot be read as CSV"),
+        (b"path,path\na,b\n", "a column is there twice"),
+        (b"path,label\n\xe9,b\n", "is not UTF-8"),
+        (b"", "is empty"),
+    ],
+)
+def test_a_bad_csv_is_explained(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "list.csv"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_table(file)
+
+
+def test_files_are_below_the_root_unless_their_paths_are_absolute(tmp_path: Path) -> None:
+    table = pd.DataFrame({"path": ["a/b.png", "/c.png"]})
+    assert Manifest(table, tmp_path, "mine").files() == [str(tmp_path / "a/b.png"), "/c.png"]

@@ -157,6 +157,15 @@ def test_killed_and_resumed_equals_uninterrupted(platform: Platform, finished: R
     assert not (platform.folder / "runs" / cut.info.run_id).exists()
 
 
+def test_another_process_does_it_again_bit_for_bit(platform: Platform, finished: Run) -> None:
+    command = ["mlflow", "run", ".", "-e", "reproduce", "--env-manager", "local"]
+    assert platform.run(*command, "-P", f"run_id={finished.info.run_id}") == 0, platform.output()
+    assert "reproduced bit for bit" in platform.output()
+    again = platform.latest(synthdetect__reproduces=finished.info.run_id)
+    assert again.info.status == "FINISHED"
+    assert again.data.metrics["test/auc"] == finished.data.metrics["test/auc"]
+
+
 @pytest.mark.parametrize("way", ["project", "direct"])
 def test_interrupting_ends_the_run_as_killed_with_what_it_had(platform: Platform, way: str) -> None:
     command = getattr(platform, way)("train", epochs="500", patience="500")

@@ -252,6 +252,8 @@ SOME = pd.DataFrame({"name": ["x"], "auc": [0.5]})
         ("regimes/effects.csv", "Regimes"),
         ("sweep/comparison.csv", "Sweep"),
         ("sweep/verdicts.csv", "Sweep"),
+        ("reproduction/summary.csv", "Reproduction"),
+        ("reproduction/settings.csv", "Reproduction"),
         ("evaluation/robustness.csv", "Robustness"),
         ("evaluation/test_robustness.csv", "Robustness"),
         ("evaluation/conditions.csv", "Robustness"),

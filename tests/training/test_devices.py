@@ -1,12 +1,19 @@
 """Devices and precisions: what is refused, what `auto` takes, and what the record says."""
 
+import os
 import warnings
 
 import pytest
 import torch
 
 from synthdetect.errors import UserError
-from synthdetect.training.devices import Device, deterministic, noting_fallbacks, resolve
+from synthdetect.training.devices import (
+    Device,
+    computing_with,
+    deterministic,
+    noting_fallbacks,
+    resolve,
+)
 
 KINDS = {
     "cuda": torch.cuda.is_available(),
@@ -124,3 +131,16 @@ def test_deterministic_seeds_and_restores() -> None:
     with pytest.raises(KeyError), deterministic(3):
         raise KeyError
     assert torch.are_deterministic_algorithms_enabled() == before
+
+
+def test_as_many_threads_as_there_are_cores_are_set_and_taken_back() -> None:
+    before, cores = torch.get_num_threads(), os.cpu_count() or 1
+    with computing_with(cores):
+        assert torch.get_num_threads() == cores
+    assert torch.get_num_threads() == before
+    for impossible in (cores + 1, 0):
+        with computing_with(impossible):
+            assert torch.get_num_threads() == before
+    with pytest.raises(KeyError), computing_with(cores):
+        raise KeyError
+    assert torch.get_num_threads() == before

@@ -1,0 +1,189 @@
+"""Exported detectors against torch in bf16: in memory, through `predict`, and as served.
+
+    python -m benchmarks.engines --model RUN_ID|FILE [--images 128] [--rounds 10]
+
+Every engine in every precision, on the CPU. What that does to the AUC on the sample's test images
+stands in the notes. Without --model the network is random, and the AUC means nothing.
+"""
+
+import base64
+import contextlib
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.common import parser, ratio, report, take_turns
+from synthdetect.data.batches import ImageFiles
+from synthdetect.data.manifest import Manifest, load
+from synthdetect.detector import Card, Detector
+from synthdetect.engines.convert import quantised, to_graph
+from synthdetect.engines.exported import load_exported, save_exported
+from synthdetect.engines.runtimes import ENGINES
+from synthdetect.evaluation.metrics import metrics
+from synthdetect.inference import Scoring
+from synthdetect.models.networks import build
+from synthdetect.serving.model import ServedDetector
+from synthdetect.tracking.find import find_detectors
+from synthdetect.training.devices import Device, resolve
+
+BATCH = 64
+BASE = "torch bf16"
+_CALIBRATED_ON = 128
+_WANTED = {"openvino int8": 1.5}
+
+Work = Callable[[], int]
+
+
+def main() -> None:
+    arguments = parser("engines", rounds=10)
+    arguments.add_argument("--model", default="", help="a trained detector: a run id or a file")
+    arguments.add_argument("--arch", default="resnet18", help="of the random one without --model")
+    arguments.add_argument("--images", type=int, default=128, help="files a round of predict")
+    given = arguments.parse_args()
+    size = 224
+    if given.smoke:
+        given.images, given.rounds, size = 8, 1, 32
+
+    device = resolve("cpu", "fp32", "auto")
+    if given.model:
+        (found,) = find_detectors((given.model,))
+        detector = found.detector
+    else:
+        torch.manual_seed(0)
+        card = Card(arch=given.arch, image_size=size, geometry="resize")
+        detector = Detector(build(given.arch, size), card)
+    sample = load("sample")
+    test = sample.split("test")
+    if given.smoke:
+        test = test.with_table(test.table.groupby("label").head(4))
+    with tempfile.TemporaryDirectory() as folder:
+        detectors = _detectors(detector, sample.split("train"), Path(folder))
+        squares = _squares(detector, test)
+        changes = _changes(detectors, squares, test)
+        rows: list[dict[str, Any]] = []
+        for what, make in _workloads(squares, test, given.images, device, Path(folder)).items():
+            work = {name: partial(_as_named, name, make(one)) for name, one in detectors.items()}
+            speeds = take_turns(work, given.rounds)
+            rows += [
+                {
+                    "key": f"{name} {what}".replace(" ", "_"),
+                    "what": f"{name}: {what}",
+                    "against": BASE,
+                    "wanted": _WANTED.get(name, 0.0),
+                    **ratio(speeds, name, BASE),
+                    "images_per_second": speeds[name],
+                }
+                for name in detectors
+                if name != BASE
+            ]
+    shown = f"{detector.card.arch} at {detector.card.image_size}"
+    notes = (
+        f"{shown}, {given.rounds} rounds, {torch.get_num_threads()} thread(s); change of the AUC "
+        f"on the sample's test images from torch fp32: {changes}"
+    )
+    report(f"engines_{detector.card.arch}", "engines", rows, device, given.output, notes)
+
+
+def _detectors(detector: Detector, train: Manifest, folder: Path) -> dict[str, Detector]:
+    """The same detector by name of what computes it."""
+    chosen = train.table.sample(_CALIBRATED_ON, random_state=0)
+    squares = _squares(detector, train.with_table(chosen))
+    made = {BASE: detector, "torch fp32": detector}
+    plain = to_graph(detector)
+    for engine, entry in ENGINES.items():
+        for precision in entry.precisions:
+            graph = copy.deepcopy(plain)
+            if precision == "int8":
+                graph = quantised(graph, engine, np.array_split(squares, _CALIBRATED_ON // 16))
+            file = folder / f"{engine}_{precision}.onnx"
+            save_exported(file, graph, replace(detector.card, engine=engine, precision=precision))
+            made[f"{engine} {precision}"] = load_exported(file)
+    return made
+
+
+def _workloads(
+    squares: np.ndarray, test: Manifest, count: int, device: Device, folder: Path
+) -> dict[str, Callable[[Detector], Work]]:
+    """By what it measures, what makes the work of a detector."""
+    batch = np.resize(squares, (BATCH, *squares.shape[1:]))
+    files = [Path(file) for file in test.files()[:count]]
+    text = base64.b64encode(files[0].read_bytes()).decode()
+    request = pd.DataFrame({"image": [text]})
+
+    def in_memory(size: int, detector: Detector) -> Work:
+        def work() -> int:
+            for begin in range(0, BATCH, size):
+                detector.score(batch[begin : begin + size])
+            return BATCH
+
+        return work
+
+    def through_predict(detector: Detector) -> Work:
+        def work() -> int:
+            with tempfile.TemporaryDirectory(dir=folder) as journals:
+                images = ImageFiles(files, detector.preprocess)
+                scoring = Scoring(
+                    Path(journals), [detector], images, data="", tta="none", batch_size=BATCH
+                )
+                scoring.run(device, lambda done, total: None)
+                scoring.scores()
+            return len(files)
+
+        return work
+
+    def served(detector: Detector) -> Work:
+        model = ServedDetector()
+        model.detector = detector
+
+        def work() -> int:
+            for _ in range(16):
+                model.predict(None, request)
+            return 16
+
+        return work
+
+    return {
+        f"batches of {BATCH} in memory": partial(in_memory, BATCH),
+        "one image at a time in memory": partial(in_memory, 1),
+        "predict from files": through_predict,
+        "served one image a request": served,
+    }
+
+
+def _changes(detectors: dict[str, Detector], squares: np.ndarray, test: Manifest) -> str:
+    """Of each, how far its AUC is from that of torch in fp32."""
+    auc = {}
+    for name, detector in detectors.items():
+        with _numbers(name):
+            scores = [detector.score(part) for part in np.array_split(squares, 8)]
+        auc[name] = metrics(test.table["label"], np.concatenate(scores), 0.5)["auc"]
+    base = auc["torch fp32"]
+    return f"{base:.4f}, " + ", ".join(f"{name} {auc[name] - base:+.4f}" for name in auc)
+
+
+def _squares(detector: Detector, manifest: Manifest) -> np.ndarray:
+    return np.stack([detector.preprocess(Path(file).read_bytes()) for file in manifest.files()])
+
+
+def _as_named(name: str, work: Work) -> int:
+    with _numbers(name):
+        return work()
+
+
+@contextlib.contextmanager
+def _numbers(name: str) -> Iterator[None]:
+    """Torch in bf16 where that is what is measured; everything else has its own numbers."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=name == BASE):
+        yield
+
+
+if __name__ == "__main__":
+    main()

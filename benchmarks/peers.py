@@ -1,0 +1,223 @@
+"""Whole-epoch training and batch inference from JPEG files, against what people use today.
+
+    python -m benchmarks.peers [--arch resnet18] [--rounds 6]        (needs: pip install timm)
+
+Against timm, put together as its training script does, in its best CPU configuration: bf16 AMP,
+channels-last, its own loader with the number of workers that is best here, AdamW. Against timm's
+inference script at its defaults. And against the plain loop of many repositories: PIL transforms
+in a DataLoader with as many workers as cores, fp32, contiguous tensors.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import ImageDataset, create_loader
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.models import get_model
+
+from benchmarks.common import parser, ratio, report, take_turns
+from synthdetect.config import TrainOptions
+from synthdetect.data.batches import Batches, ImageFiles, Order
+from synthdetect.data.geometry import Preprocess
+from synthdetect.data.index import index
+from synthdetect.data.labels import CLASSES
+from synthdetect.data.manifest import Manifest, load
+from synthdetect.models.networks import build
+from synthdetect.training.devices import Device, resolve
+from synthdetect.training.loop import predict, prepared, start_training, train_epoch
+
+Work = Callable[[], int]
+
+
+def main() -> None:
+    arguments = parser("training and inference against others", rounds=6)
+    arguments.add_argument("--arch", default="resnet18")
+    arguments.add_argument("--image-size", type=int, default=224)
+    arguments.add_argument("--images", type=int, default=96, help="images a round")
+    given = arguments.parse_args()
+    if given.smoke:
+        given.images, given.image_size, given.rounds = 32, 32, 1
+
+    options = TrainOptions(arch=given.arch, image_size=given.image_size)
+    device = resolve("cpu", options.precision, options.workers)
+    manifest = index(load("sample")).split("train")
+    manifest = manifest.with_table(manifest.table.sample(given.images, random_state=0))
+    folder = Path(tempfile.mkdtemp())
+    try:
+        _link(manifest, folder)
+        torch.manual_seed(0)
+        training = take_turns(
+            {"ours": _ours(options, manifest, device), "plain": _plain(options, folder),
+             **{f"timm {n}": _timm(options, folder, n) for n in (0, 1, 2)}},
+            given.rounds,
+        )  # fmt: skip
+        scoring = take_turns(
+            {"ours": _ours_scoring(options, manifest),
+             **{f"timm {n}": _timm_scoring(options, folder, n) for n in (0, 2)}},
+            given.rounds,
+        )  # fmt: skip
+    finally:
+        shutil.rmtree(folder)
+    what = f"{options.arch} at {options.image_size}"
+    trained = f"{what}, {device.precision}: epoch from JPEG files"
+    rows = [
+        _row("training_to_timm", trained, training, _best(training), 1.05),
+        _row("training_to_plain", trained, training, "plain", 2.5),
+        _row(
+            "inference_to_timm", f"{what}, fp32: scoring JPEG files", scoring, _best(scoring), 1.5
+        ),
+    ]
+    notes = (
+        f"{given.images} images of the sample, {given.rounds} rounds, batch 32 (training) and 64; "
+        f"timm {timm.__version__}, the number after its name is its workers: the best is compared"
+    )
+    report(f"peers_{options.arch}", "peers", rows, device, given.output, notes)
+
+
+def _row(
+    key: str, what: str, speeds: dict[str, list[float]], against: str, wanted: float
+) -> dict[str, Any]:
+    return {
+        "key": key,
+        "what": what,
+        "against": against,
+        "wanted": wanted,
+        **ratio(speeds, "ours", against),
+        "images_per_second": speeds,
+    }
+
+
+def _best(speeds: dict[str, list[float]]) -> str:
+    return max((name for name in speeds if "timm" in name), key=lambda name: sum(speeds[name]))
+
+
+def _link(manifest: Manifest, folder: Path) -> None:
+    """The images as a folder a class, copied so that all contenders read the same files."""
+    for row, (file, label) in enumerate(
+        zip(manifest.files(), manifest.table["label"], strict=True)
+    ):
+        target = folder / CLASSES[label]
+        target.mkdir(exist_ok=True)
+        shutil.copy(file, target / f"{row:04}{os.path.splitext(file)[1]}")
+
+
+def _ours(options: TrainOptions, manifest: Manifest, device: Device) -> Work:
+    training = start_training(build(options.arch, options.image_size), device, options)
+    files = ImageFiles(manifest.files(), Preprocess(options.image_size, options.geometry), seed=0)
+    batches = Batches(files, Order(len(files), options.batch_size, seed=0), device.workers)
+    labels = torch.tensor(manifest.table["label"].to_numpy(), dtype=torch.float32)
+
+    def work() -> int:
+        steps = prepared(batches, 1, labels, device, options, 0)
+        train_epoch(training, steps, lambda images, loss: None)
+        return len(files)
+
+    return work
+
+
+def _timm(options: TrainOptions, folder: Path, workers: int) -> Work:
+    model = timm.create_model(options.arch, num_classes=1).to(memory_format=torch.channels_last)
+    optimizer = create_optimizer_v2(
+        model, opt="adamw", lr=options.lr, weight_decay=options.weight_decay
+    )
+    loader = create_loader(
+        ImageDataset(str(folder)), input_size=(3, options.image_size, options.image_size),
+        batch_size=options.batch_size, is_training=True, use_prefetcher=False,
+        hflip=options.hflip, color_jitter=options.jitter, gaussian_blur_prob=options.blur,
+        num_workers=workers, persistent_workers=workers > 0, device=torch.device("cpu"),
+    )  # fmt: skip
+
+    def work() -> int:
+        model.train()
+        seen = 0
+        for images, targets in loader:
+            images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = nn.functional.binary_cross_entropy_with_logits(
+                    model(images)[:, 0], targets.float()
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            seen += len(images)
+        return seen
+
+    return work
+
+
+def _plain(options: TrainOptions, folder: Path) -> Work:
+    size = (options.image_size, options.image_size)
+    transform = transforms.Compose([
+        transforms.Resize(size),
+        transforms.RandomHorizontalFlip(options.hflip),
+        transforms.ColorJitter(options.jitter, options.jitter, options.jitter),
+        transforms.RandomApply([transforms.GaussianBlur(5)], options.blur),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ])  # fmt: skip
+    loader: Iterable[tuple[Tensor, Tensor]] = torch.utils.data.DataLoader(
+        ImageFolder(str(folder), transform), options.batch_size, shuffle=True, num_workers=2
+    )
+    model = get_model(options.arch, num_classes=1)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.lr, weight_decay=options.weight_decay
+    )
+
+    def work() -> int:
+        model.train()
+        seen = 0
+        for images, targets in loader:
+            optimizer.zero_grad()
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                model(images)[:, 0], targets.float()
+            )
+            loss.backward()
+            optimizer.step()
+            seen += len(images)
+        return seen
+
+    return work
+
+
+def _ours_scoring(options: TrainOptions, manifest: Manifest) -> Work:
+    network = build(options.arch, options.image_size)
+    files = ImageFiles(manifest.files(), Preprocess(options.image_size, options.geometry))
+    device = resolve("cpu", "fp32", "auto")
+    batches = Batches(files, Order(len(files), 64), device.workers)
+
+    def work() -> int:
+        predict(network, batches.strict_epoch(0), device, len(files))
+        return len(files)
+
+    return work
+
+
+def _timm_scoring(options: TrainOptions, folder: Path, workers: int) -> Work:
+    model = timm.create_model(options.arch, num_classes=1).eval()
+    loader = create_loader(
+        ImageDataset(str(folder)), input_size=(3, options.image_size, options.image_size),
+        batch_size=64, use_prefetcher=False, num_workers=workers, device=torch.device("cpu"),
+    )  # fmt: skip
+
+    def work() -> int:
+        seen = 0
+        with torch.inference_mode():
+            for images, _ in loader:
+                model(images)
+                seen += len(images)
+        return seen
+
+    return work
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""A real `mlflow models serve` on loopback against decoding and the forward pass in process.
+
+    python -m benchmarks.serving [--arch resnet18] [--requests 200] [--clients 32] [--engine torch]
+
+One client sends one image at a time: the median time of an answer. Then many clients do: answers a
+second against the bare forward pass of one image after another with all cores.
+"""
+
+import argparse
+import base64
+import http.client
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+
+from benchmarks.common import parser, report
+from synthdetect.data.manifest import load
+from synthdetect.detector import Card, Detector
+from synthdetect.models.networks import build
+from synthdetect.tracking.model import log_detector
+from synthdetect.tracking.run import open_run
+from synthdetect.training.devices import resolve
+
+
+def main() -> None:
+    arguments = parser("serving", rounds=3)
+    arguments.add_argument("--arch", default="resnet18")
+    arguments.add_argument("--image-size", type=int, default=224)
+    arguments.add_argument("--requests", type=int, default=200, help="of each measurement")
+    arguments.add_argument("--clients", type=int, default=32)
+    given = arguments.parse_args()
+    if given.smoke:
+        given.image_size, given.requests, given.clients, given.rounds = 32, 8, 2, 1
+    device = resolve("cpu", "fp32", "auto")
+    torch.manual_seed(0)
+    card = Card(arch=given.arch, image_size=given.image_size, geometry="resize")
+    detector = Detector(build(given.arch, given.image_size), card)
+    sample = load("sample")
+    contents = [Path(file).read_bytes() for file in sample.files()[: given.requests]]
+    with tempfile.TemporaryDirectory() as folder:
+        kept, store = mlflow.get_tracking_uri(), f"sqlite:///{folder}/mlflow.db"
+        mlflow.set_tracking_uri(store)
+        with open_run("served", kind="benchmark", tags={}) as run:
+            model = log_detector(run, detector)
+        with _served(f"models:/{model.model_id}", store, Path(folder)) as port:
+            rounds = [_round(given, detector, contents, port) for _ in range(given.rounds + 1)][1:]
+        mlflow.set_tracking_uri(kept)
+    latency = [one["in process"] / one["one client"] for one in rounds]
+    throughput = [one["many clients"] / one["bare"] for one in rounds]
+    what = f"{given.arch} at {given.image_size}"
+    rows = [
+        _row("latency", f"{what}: one image served, median", "decode and forward in process",
+             1 / 1.5, latency),
+        _row("throughput", f"{what}: {given.clients} clients, images/s",
+             "bare forward pass of one image", 0.8, throughput),
+    ]  # fmt: skip
+    shown = {name: round(statistics.median(one[name] for one in rounds), 4) for name in rounds[0]}
+    notes = (
+        f"{given.rounds} rounds of {given.requests} images of the sample; the first ratio is of "
+        f"seconds, in process to served; medians: {shown} (s, s, images/s, images/s)"
+    )
+    report(f"serving_{given.arch}", "serving", rows, device, given.output, notes)
+
+
+def _row(key: str, what: str, against: str, wanted: float, ratios: list[float]) -> dict[str, Any]:
+    return {
+        "key": key,
+        "what": what,
+        "against": against,
+        "wanted": wanted,
+        "ratio": statistics.median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+    }
+
+
+def _round(
+    given: argparse.Namespace, detector: Detector, contents: list[bytes], port: int
+) -> dict[str, float]:
+    """Seconds an image in process and served; images a second served to many, and bare."""
+    payloads = [
+        json.dumps({"inputs": {"image": [base64.b64encode(content).decode()]}})
+        for content in contents
+    ]
+    alone = _median(lambda content: detector.score(detector.preprocess(content)[None]), contents)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    served = _median(lambda payload: _ask(connection, payload), payloads)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(given.clients) as pool:
+        list(
+            pool.map(_client, [(port, payloads[n :: given.clients]) for n in range(given.clients)])
+        )
+    many = len(payloads) / (time.perf_counter() - began)
+    square = np.zeros((1, given.image_size, given.image_size, 3), np.uint8)
+    began = time.perf_counter()
+    for _ in contents:
+        detector.score(square)
+    bare = len(contents) / (time.perf_counter() - began)
+    return {"in process": alone, "one client": served, "many clients": many, "bare": bare}
+
+
+def _median(work: Any, items: list[Any]) -> float:
+    seconds = []
+    for item in items:
+        began = time.perf_counter()
+        work(item)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def _client(task: tuple[int, list[str]]) -> None:
+    port, payloads = task
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    for payload in payloads:
+        _ask(connection, payload)
+
+
+def _ask(connection: http.client.HTTPConnection, payload: str) -> None:
+    connection.request("POST", "/invocations", payload, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    body = response.read()
+    if response.status != 200:
+        raise RuntimeError(f"status {response.status}: {body[:500]!r}")
+
+
+@contextmanager
+def _served(uri: str, store: str, folder: Path) -> Iterator[int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": store,
+        "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
+    }
+    log = (folder / "server.txt").open("w")
+    process = subprocess.Popen(
+        ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-p", str(port),
+         "-h", "127.0.0.1"],
+        env=environment, stdout=log, stderr=log, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for _ in range(400):
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection.request("GET", "/ping")
+                if connection.getresponse().status == 200:
+                    break
+            except OSError:
+                time.sleep(0.3)
+        else:
+            raise RuntimeError((folder / "server.txt").read_text())
+        yield port
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        log.close()
+
+
+if __name__ == "__main__":
+    main()

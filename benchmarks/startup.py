@@ -1,0 +1,89 @@
+"""How long one waits before anything happens: for help, and for a training's first step.
+
+    python -m benchmarks.startup [--rounds 5]
+
+Whole processes. Help is compared with 0.5 s more than python's own start; the first step with
+importing torch, torchvision and mlflow. The first step is taken to be where the first batch has
+been trained on: a training of one batch in a process that ends itself there.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks.common import parser, report
+from synthdetect.training.devices import resolve
+
+_ALLOWED = 0.5  # seconds
+_FIRST_STEP = """
+import os, sys
+from synthdetect.cli import main
+from synthdetect.console import TrainingBar
+TrainingBar.batch = lambda self, images, loss: os._exit(0)
+sys.exit(main(["train", "--arch=mobilenet_v3_large", "--image-size=32", "--weights=none"]) or 1)
+"""
+
+
+def main() -> None:
+    arguments = parser("time to help and to the first step", rounds=5)
+    given = arguments.parse_args()
+    if given.smoke:
+        given.rounds = 1
+    commands = {
+        "python": [sys.executable, "-c", "pass"],
+        "help": [sys.executable, "-m", "synthdetect", "--help"],
+        "imports": [sys.executable, "-c", "import torch, torchvision, mlflow"],
+        "first step": [sys.executable, "-c", _FIRST_STEP],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(given.rounds + 1):
+            for name, command in commands.items():
+                took = _seconds(command, folder)
+                if number:  # the first round fills the caches of files and of what is decoded
+                    seconds[name].append(took)
+    rows = [
+        _row("help", "synthdetect --help", f"python's start and {_ALLOWED:g} s", 1.0,
+             [(p + _ALLOWED) / h for p, h in zip(seconds["python"], seconds["help"], strict=True)]),
+        _row("first_step", "synthdetect train, to its first step",
+             "importing torch, torchvision and mlflow", 1 / 1.5,
+             [i / s for i, s in zip(seconds["imports"], seconds["first step"], strict=True)]),
+    ]  # fmt: skip
+    middle = ", ".join(f"{name} {statistics.median(took):.2f} s" for name, took in seconds.items())
+    notes = f"{given.rounds} rounds of whole processes, the ratio is theirs to ours; {middle}"
+    report("startup", "startup", rows, resolve("auto", "auto", "auto"), given.output, notes)
+
+
+def _row(key: str, what: str, against: str, wanted: float, ratios: list[float]) -> dict[str, Any]:
+    return {
+        "key": key,
+        "what": what,
+        "against": against,
+        "wanted": wanted,
+        "ratio": statistics.median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+    }
+
+
+def _seconds(command: list[str], folder: str) -> float:
+    environment = {
+        **os.environ,
+        "SYNTHDETECT_CACHE": f"{folder}/cache",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
+    }
+    began = time.perf_counter()
+    subprocess.run(
+        command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

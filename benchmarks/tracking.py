@@ -1,0 +1,96 @@
+"""A training tracked in MLflow, with figures and system metrics, against the same one untracked.
+
+    python -m benchmarks.tracking [--arch resnet18] [--epochs 3] [--rounds 3]
+
+Two ratios: of the epochs alone, and of the whole training with all that is evaluated, drawn and
+logged once at its end, which weighs the less the longer one trains. The untracked one also writes
+its checkpoints and scores the same images.
+"""
+
+import shutil
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import mlflow
+
+from benchmarks.common import parser, ratio, report
+from synthdetect.config import TrainOptions
+from synthdetect.data.prepare import Prepared, prepare
+from synthdetect.experiment import run_training
+from synthdetect.tracking.run import open_run
+from synthdetect.training.devices import Device, deterministic, resolve
+from synthdetect.training.session import Session
+
+
+def main() -> None:
+    arguments = parser("training with tracking and without", rounds=3)
+    arguments.add_argument("--arch", default="resnet18")
+    arguments.add_argument("--image-size", type=int, default=224)
+    arguments.add_argument("--epochs", type=int, default=3)
+    given = arguments.parse_args()
+    if given.smoke:
+        given.image_size, given.epochs, given.rounds = 32, 1, 1
+
+    device = resolve("auto", "auto", "auto")
+    whole: dict[str, list[float]] = {"tracked": [], "untracked": []}
+    epochs: dict[str, list[float]] = {"tracked": [], "untracked": []}
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainOptions.resolve(
+            {"arch": given.arch, "image_size": given.image_size, "epochs": given.epochs,
+             "weights": "none", "output": f"{folder}/runs"}
+        )  # fmt: skip
+        prepared = prepare(options, seed=options.seed)
+        work = {
+            "tracked": partial(_tracked, options, prepared, device),
+            "untracked": partial(_untracked, options, prepared, device, Path(folder) / "kept"),
+        }
+        for number in range(given.rounds + 1):
+            for name in whole:
+                began = time.perf_counter()
+                ended = work[name]()
+                if number:  # the first round fills the cache of decoded images
+                    whole[name].append(1 / (time.perf_counter() - began))
+                    if len(ended) > 1:
+                        epochs[name].append((len(ended) - 1) / (ended[-1] - ended[0]))
+    what = f"{given.arch} at {given.image_size}, {device.precision}: "
+    rows = [
+        {"key": key, "what": what + of, "against": "untracked", "wanted": wanted,
+         **ratio(speeds, "tracked", "untracked")}
+        for key, of, wanted, speeds in (
+            ("tracked_epochs", "epochs, tracked", 0.99, epochs),
+            ("tracked_whole", f"a whole training of {given.epochs} epochs, tracked", 0.9, whole),
+        ) if speeds["tracked"]
+    ]  # fmt: skip
+    seconds = {name: [round(1 / speed, 1) for speed in speeds] for name, speeds in whole.items()}
+    notes = f"the sample, {given.epochs} epochs, {given.rounds} rounds; whole: {seconds} s"
+    report("tracking", "tracking", rows, device, given.output, notes)
+
+
+def _tracked(options: TrainOptions, prepared: Prepared, device: Device) -> list[float]:
+    """When each epoch ended, in seconds since 1970."""
+    with open_run("benchmark", kind="benchmark", tags={}) as run:
+        run_training(run, options, prepared, device)
+    history = mlflow.MlflowClient().get_metric_history(run.id, "train/loss")
+    return [metric.timestamp / 1000 for metric in history]
+
+
+def _untracked(
+    options: TrainOptions, prepared: Prepared, device: Device, folder: Path
+) -> list[float]:
+    ended: list[float] = []
+    with deterministic(options.seed):
+        session = Session(options, prepared, device, folder)
+        session.fit(
+            options.epochs,
+            on_batch=lambda images, loss: None,
+            on_epoch=lambda training: ended.append(time.time()),
+        )
+        session.score([split for split in prepared.manifest.splits if split != "train"])
+    shutil.rmtree(folder)
+    return ended
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""`reproduce`, which knows a sweep's trials and final trainings too."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from sweeps.options import SweepOptions
+from sweeps.setting import Setting, make_setting
+from sweeps.training import FINAL_FOLD, digest_of_parts, train_finally_in, tune_in
+from synthdetect.commands.again import KINDS, Again, Recorded, beside
+from synthdetect.commands.reproduce import reproduce
+from synthdetect.commands.resuming import read_config
+from synthdetect.config import ReproduceOptions, TrainOptions
+from synthdetect.data.manifest import Manifest
+from synthdetect.tracking.run import Run
+from synthdetect.training.devices import Device
+
+Train = Callable[[Run, TrainOptions, Setting, Path], object]
+
+
+def reproduce_any(options: ReproduceOptions) -> None:
+    """Do a recorded run again, whichever command made it.
+
+    Raises:
+        UserError: the run cannot be done again, or the data have changed.
+        NotReproduced: it came to something else.
+    """
+    reproduce(options, {**KINDS, "trial": _trial, "final": _final})
+
+
+def _trial(recorded: Recorded, device: Device) -> Again:
+    setting = _setting(recorded, device)
+    return _again(recorded, setting, setting.deal.tuning, tune_in)
+
+
+def _final(recorded: Recorded, device: Device) -> Again:
+    setting = _setting(recorded, device)
+    fold = int(recorded.params[FINAL_FOLD])
+
+    def train(run: Run, options: TrainOptions, setting: Setting, folder: Path) -> object:
+        return train_finally_in(run, options, setting, fold, folder)
+
+    return _again(recorded, setting, [setting.deal.final[fold]], train)
+
+
+def _setting(recorded: Recorded, device: Device) -> Setting:
+    """The sweep's, with its data as they are now."""
+    options = read_config(recorded.parent.id)["options"]
+    return make_setting(recorded.resolve(SweepOptions, options), device)
+
+
+def _again(recorded: Recorded, setting: Setting, manifests: list[Manifest], train: Train) -> Again:
+    options = recorded.resolve(TrainOptions, recorded.options)
+    if setting.target and options.target:
+        options = replace(options, target=str(setting.target[1]))
+    dealt = setting.prepared.manifest.with_table(setting.deal.parts())
+    data = beside(recorded, recorded.parent, replace(setting.prepared, manifest=dealt))
+    digest = digest_of_parts([setting.data(manifest, options) for manifest in manifests])
+    known = recorded.params["data.digest"]
+    if data.changes.empty and digest != known:
+        data.changes.loc[0] = ["other deal", "", known, digest]
+
+    def again(run: Run) -> None:
+        folder = Path(options.output) / run.id
+        try:
+            train(run, options, setting, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return Again(options, data.changes, data.moved, again)

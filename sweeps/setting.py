@@ -1,0 +1,83 @@
+"""What all trainings of a sweep share: its options, which images do what, and what computes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sweeps.deal import Deal, deal_out, write_target
+from sweeps.options import SweepOptions
+from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
+from synthdetect.config import TrainOptions
+from synthdetect.console import counting
+from synthdetect.data.manifest import Manifest
+from synthdetect.data.prepare import Prepared, prepare
+from synthdetect.data.target import Target, find_target
+from synthdetect.models.networks import check
+from synthdetect.training.devices import Device
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trainings of a sweep share.
+
+    Attributes:
+        options: of the sweep.
+        base: the baseline's options, as `TrainOptions.resolve` takes them.
+        prepared: the data as a whole.
+        deal: which images do what.
+        target: the images to adapt to, and the file that lists them; None without any.
+        device: what computes.
+    """
+
+    options: SweepOptions
+    base: Mapping[str, Any]
+    prepared: Prepared
+    deal: Deal
+    target: tuple[Target, Path] | None
+    device: Device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every side, the baseline first."""
+        return (BASELINE, *self.options.sides)
+
+    def training(self, side: str, tuned: Mapping[str, Any], seed: int) -> TrainOptions:
+        """The options of one training."""
+        target = str(self.target[1]) if self.target else ""
+        return replace(options_of(side, self.base, tuned, target), seed=seed)
+
+    def data(self, manifest: Manifest, options: TrainOptions) -> Prepared:
+        """The data of one training."""
+        target = self.target[0] if self.target and options.target else None
+        return replace(self.prepared, manifest=manifest, target=target)
+
+
+def make_setting(options: SweepOptions, device: Device) -> Setting:
+    """Read the data and deal them out.
+
+    Raises:
+        UserError: options or data that do not fit.
+    """
+    base = {k: v for k, v in options.to_json().items() if k in TrainOptions.fields()}
+    for side in (BASELINE, *options.sides):
+        first = {name: knob.first for name, knob in space(side, options.lr).items()}
+        one = options_of(side, base, first, "list.csv")
+        check(one.arch, one.image_size, one.weights)
+    with counting("reading the data") as count:
+        prepared = prepare(TrainOptions.resolve(base), seed=options.seed, progress=count)
+    adapts = any(STRATEGIES[name].needs_target for name in options.sides)
+    deal = deal_out(
+        prepared.manifest,
+        tuning_share=options.tuning_share,
+        tuning_folds=options.tuning_folds,
+        folds=options.folds,
+        target_share=options.target_share if adapts else 0.0,
+        seed=options.seed,
+    )
+    target = None
+    if adapts:
+        file = Path(options.output).absolute() / options.study / "target.csv"
+        write_target(deal.target, prepared.manifest, file)
+        target = (find_target(str(file), prepared.manifest, on_bad_image="stop"), file)
+    return Setting(options, base, prepared, deal, target, device)

@@ -1,0 +1,77 @@
+"""What has changed in data since a run recorded its manifest, image by image."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+CHANGES = {
+    "sha256": "altered",
+    "label": "other label",
+    "split": "other split",
+    "generator": "other generator",
+    "category": "other category",
+    "source_id": "other source",
+}
+"""What it is called when a column says something else of an image."""
+
+REMOVED, ADDED = "removed", "added"
+
+_HASH_SHOWN = 12  # digits
+
+
+def match(recorded: pd.DataFrame, today: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Find each recorded image among today's: by path, or else, if it was moved, by content.
+
+    Args:
+        recorded: a manifest's table, with `path` and `sha256`.
+        today: another.
+
+    Returns:
+        Shape (recorded rows,): its row of today's, -1 where there is none.
+    """
+    rows = _rows_of(recorded["path"], today["path"])
+    lost = np.flatnonzero(rows < 0)
+    new = np.setdiff1d(np.arange(len(today)), rows)
+    before, now = _content(recorded.iloc[lost]), _content(today.iloc[new])
+    found = _rows_of(before, now)
+    rows[lost[found >= 0]] = new[found[found >= 0]]
+    return rows
+
+
+def changes(recorded: pd.DataFrame, today: pd.DataFrame) -> pd.DataFrame:
+    """List what is no longer as it was. Another path for the same content is no change.
+
+    Returns:
+        A row a change: `change` (a value of `CHANGES`, `REMOVED` or `ADDED`), `path`, and what was
+        `recorded` and is so `today`.
+    """
+    rows = match(recorded, today)
+    before = recorded[rows >= 0].astype(str).reset_index(drop=True)
+    now = today.iloc[rows[rows >= 0]].astype(str).reset_index(drop=True)
+    found = [
+        pd.DataFrame(
+            {
+                "change": name,
+                "path": now["path"],
+                "recorded": before[column].str[: _HASH_SHOWN if column == "sha256" else None],
+                "today": now[column].str[: _HASH_SHOWN if column == "sha256" else None],
+            }
+        )[before[column] != now[column]]
+        for column, name in CHANGES.items()
+    ]
+    added = np.setdiff1d(np.arange(len(today)), rows)
+    lone = {REMOVED: recorded.loc[rows < 0, "path"], ADDED: today["path"].iloc[added]}
+    for name, paths in lone.items():
+        found.append(pd.DataFrame({"change": name, "path": paths, "recorded": "", "today": ""}))
+    return pd.concat(found, ignore_index=True)
+
+
+def _rows_of(wanted: "pd.Series[str]", there: "pd.Series[str]") -> npt.NDArray[np.int64]:
+    """The place of each wanted value among others, -1 where it is not; none occurs twice."""
+    places = pd.Index(there).get_indexer(pd.Index(wanted))
+    return np.asarray(places, dtype=np.int64)
+
+
+def _content(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Content by which an image is known; copies of one file are numbered."""
+    return rows["sha256"] + " " + rows.groupby("sha256").cumcount().astype(str)

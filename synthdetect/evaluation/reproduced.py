@@ -1,0 +1,171 @@
+"""Whether a run that was made again came to the same: every weight, metric and prediction compared.
+
+Equal means equal in every bit. What took how long, and what the machine did meanwhile, is no
+result and is not compared.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Values: TypeAlias = "pd.Series[Any]"
+"""Numbers by what they are of: the place in a tensor, the epoch, the image's path."""
+
+WEIGHTS, EPOCHS, CHOICES, RESULTS, PREDICTIONS = PARTS = (
+    "weights", "epochs", "choices", "results", "predictions",
+)  # fmt: skip
+"""What is compared: the model's tensors; the course of each metric over the epochs; what was chosen
+on the way (the best epoch, the threshold, the calibration); the metrics in the end; the logits."""
+
+LOGITS = ("raw_logit", "logit")
+"""Columns of a predictions table that are compared."""
+
+EXACTLY = "reproduced bit for bit"
+NOT_REPRODUCED = "not reproduced"
+
+_NO_RESULTS = ("images_per_second", "seconds_per_image", "peak_mib")
+_CHOSEN = ("best/epoch", "refit/epochs", "decision/")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        weights: the model's tensors by name.
+        digest: SHA-256 of the weights, of a run that keeps no model.
+        metrics: by name, each step's value.
+        predictions: predictions tables by their name.
+    """
+
+    weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    digest: str = ""
+    metrics: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    predictions: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def compare(recorded: Outcome, again: Outcome) -> pd.DataFrame:
+    """Compare two outcomes, number by number.
+
+    Returns:
+        A row a tensor, metric or column of logits: its `part` (of `PARTS`) and `name`; how many
+        `values` it has and how many are `differing`; the `greatest` absolute difference, where that
+        is (`at`), and what it was `recorded` as and is `again`. The difference is infinite where
+        only one side has a value or only one is a number, and nan where hashes alone can tell.
+    """
+    rows = []
+    before, now = dict(_values(recorded)), dict(_values(again))
+    for part, name in dict.fromkeys([*before, *now]):
+        key = part, name
+        empty = pd.Series(dtype=np.float64)
+        found = _difference(before.get(key, empty), now.get(key, empty))
+        rows.append({"part": part, "name": name, **found})
+    if recorded.digest or again.digest:
+        rows.append(_hashes(recorded.digest, again.digest))
+    return pd.DataFrame(rows)
+
+
+def verdict(compared: pd.DataFrame, tolerance: float) -> str:
+    """Say what a comparison came to.
+
+    Args:
+        compared: as `compare` makes it, of one training or of several.
+        tolerance: by how much a metric in the end may differ for the results still to count as
+            reproduced; 0 demands equality of everything.
+
+    Returns:
+        `EXACTLY`, "reproduced within" the tolerance, or `NOT_REPRODUCED`.
+
+    Raises:
+        ValueError: there are no weights among what was compared.
+    """
+    if WEIGHTS not in set(compared["part"]):
+        raise ValueError("no weights were compared")
+    if not compared["differing"].any():
+        return EXACTLY
+    results = compared.loc[compared["part"] == RESULTS, "greatest"]
+    if tolerance and len(results) and (results <= tolerance).all():
+        return f"reproduced within {tolerance:g}"
+    return NOT_REPRODUCED
+
+
+def summary(compared: pd.DataFrame) -> pd.DataFrame:
+    """A row a part that was compared: `part`, `values`, `differing`, `greatest`."""
+    by_part = compared.groupby("part")
+    found = by_part.agg(
+        values=("values", "sum"), differing=("differing", "sum"), greatest=("greatest", "max")
+    )
+    return found.reindex([part for part in PARTS if part in found.index]).reset_index()
+
+
+def largest_first(compared: pd.DataFrame) -> pd.DataFrame:
+    """The rows that differ, the largest difference first."""
+    differing = compared[compared["differing"] > 0]
+    return differing.sort_values(
+        ["greatest", "differing"], ascending=False, kind="stable", ignore_index=True
+    )
+
+
+def _values(outcome: Outcome) -> Iterator[tuple[tuple[str, str], Values]]:
+    """All numbers by part and name."""
+    for name, tensor in outcome.weights.items():
+        yield (WEIGHTS, name), pd.Series(np.ascontiguousarray(tensor).reshape(-1))
+    for name, steps in outcome.metrics.items():
+        if not name.startswith("system/") and name.rpartition("/")[2] not in _NO_RESULTS:
+            yield (_part(name, max(steps)), name), pd.Series(steps, dtype=np.float64)
+    for name, table in outcome.predictions.items():
+        for column in LOGITS:
+            if column in table:
+                yield (PREDICTIONS, f"{name} {column}"), table.set_index("path")[column]
+
+
+def _part(name: str, last_step: int) -> str:
+    """Epochs are steps from 1 on; what is measured once has the step 0."""
+    if last_step:
+        return EPOCHS
+    return CHOICES if name.startswith(_CHOSEN) else RESULTS
+
+
+def _difference(before: Values, now: Values) -> dict[str, Any]:
+    shared, lone = before.index, before.index[:0]
+    if not before.index.equals(now.index):
+        shared = before.index.intersection(now.index)
+        lone = before.index.symmetric_difference(now.index)
+    here, there = before.loc[shared].to_numpy(), now.loc[shared].to_numpy()
+    differs = _bits(here) != _bits(there)
+    found: dict[str, Any] = {
+        "values": len(shared) + len(lone),
+        "differing": int(differs.sum()) + len(lone),
+        "greatest": 0.0, "at": "", "recorded": math.nan, "again": math.nan,
+    }  # fmt: skip
+    if len(lone):
+        at = lone[0]
+        sides = {"recorded": before.get(at, math.nan), "again": now.get(at, math.nan)}
+        return found | {"greatest": math.inf, "at": str(at), **sides}
+    if differs.any():
+        places = np.flatnonzero(differs)
+        with np.errstate(invalid="ignore"):
+            delta = np.abs(there[places].astype(np.float64) - here[places].astype(np.float64))
+        delta[np.isnan(delta)] = np.inf
+        at = places[delta.argmax()]
+        found |= {"greatest": float(delta.max()), "at": str(shared[at]),
+                  "recorded": float(here[at]), "again": float(there[at])}  # fmt: skip
+    return found
+
+
+def _bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Numbers as whole numbers that are equal only if every bit is."""
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+
+
+def _hashes(before: str, now: str) -> dict[str, Any]:
+    return {
+        "part": WEIGHTS, "name": "SHA-256 of all", "values": 1, "differing": int(before != now),
+        "greatest": math.nan if before != now else 0.0, "at": "", "recorded": math.nan,
+        "again": math.nan,
+    }  # fmt: skip
