@@ -1,6 +1,5 @@
 """A trained detector: weights, and a card that says how to use them, in one safetensors file."""
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.special import expit
-from torch import Tensor, nn
+from torch import nn
 
 from synthdetect import __version__
 from synthdetect.data.geometry import GEOMETRIES, Preprocess
@@ -24,6 +23,7 @@ from synthdetect.evaluation.calibration import UNCALIBRATED, Calibration
 from synthdetect.files import replace_atomically
 from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.networks import IMAGENET_MEAN, IMAGENET_STD, build
+from synthdetect.models.tensors import digest_of, tensors_of
 
 FORMAT = 2
 """Raised when the meaning of a card changes."""
@@ -127,21 +127,6 @@ class Detector:
         except RuntimeError as error:
             raise UserError(f"{path}: the weights do not fit {card.arch}: {error}") from error
         return cls(network, card)
-
-
-def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """A network's tensors by name, as a file holds them."""
-    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-
-
-def digest_of(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of tensors with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _within(value: Any, low: float, high: float) -> bool:
