@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Self
 
 import numpy as np
@@ -125,7 +126,8 @@ class Detector:
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:
-            raise UserError(f"{path}: the weights do not fit {card.arch}: {error}") from error
+            reason = shorten(str(error), 300)
+            raise UserError(f"{path}: the weights do not fit {card.arch}: {reason}") from error
         return cls(network, card)
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -54,7 +55,8 @@ def load_network(path: Path, network: nn.Module) -> None:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"{path}: does not fit this network: {error}") from error
+        reason = shorten(str(error), 300)
+        raise UserError(f"{path}: does not fit this network: {reason}") from error
 
 
 def load(path: Path, training: Training) -> None:
@@ -67,10 +69,14 @@ def load(path: Path, training: Training) -> None:
     tree = _tree(path, text)
     try:
         for part in _PARTS:
-            getattr(training, part).load_state_dict(_unflatten(tree[part], tensors))
+            state = _unflatten(tree[part], tensors)
+            if not isinstance(state, dict):
+                raise TypeError(f"{part} is a {type(state).__name__}")
+            getattr(training, part).load_state_dict(state)
         training.progress = Progress(**tree["progress"])
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: does not fit this configuration: {error}") from error
+        reason = shorten(str(error), 300)
+        raise UserError(f"{path}: does not fit this configuration: {reason}") from error
     _match_memory_layout(training.optimizer)
 
 
