@@ -30,6 +30,7 @@ from synthdetect.errors import UserError
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 _GZIP = b"\x1f\x8b"
+_PADDING = 2**20  # bytes after a tar's end; programs fill up to a record of 10 KiB
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # LZMA may ask for gigabytes of memory
 # What zipfile, tarfile and gzip raise on damaged archives.
 _DAMAGE = (
@@ -157,6 +158,8 @@ class ZipImages(_Members[zipfile.ZipFile]):
         if kind not in (0, stat.S_IFREG):
             raise BadImage("a link" if stat.S_ISLNK(kind) else "a special member")
         check_size(member.file_size)  # zipfile never unpacks more than the size it declares
+        if member.header_offset < 0:
+            raise BadImage("damaged in the archive: it would begin before it")
         if member.flag_bits & 1:
             raise BadImage("encrypted")
         if member.compress_type not in _METHODS:
@@ -184,6 +187,9 @@ class TarImages(_Members[IO[bytes]]):
         stream = self._handle()
         with _naming(path), tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictInfo) as tar:
             members = [member for member in tar if is_image(member.name) and not member.isdir()]
+            # A gzip's checksum stands at its end, which lies behind the tar's.
+            if isinstance(stream, gzip.GzipFile) and len(stream.read(_PADDING + 1)) > _PADDING:
+                raise tarfile.ReadError("it goes on after its end")
         self._begins = np.array([member.offset_data for member in members], dtype=np.int64)
         self._sizes = np.array([member.size for member in members], dtype=np.int64)
         self._refused = {row: _refusal(m) for row, m in enumerate(members) if _refusal(m)}
