@@ -74,7 +74,8 @@ class Refused:
         if not self.may_write:
             assert _content(self.folder) == before
             assert _runs(self.folder) == runs
-        self.said.append(message.removeprefix("synthdetect: ").strip())
+        if message:
+            self.said.append(message.removeprefix("synthdetect: ").strip())
         return message
 
     def statuses(self) -> list[str]:

@@ -123,8 +123,7 @@ def test_a_file_that_is_no_detector_is_refused(
         written(file, detector_file, HEADERS[case])
     else:
         file.write_bytes(NO_DETECTORS[case](detector_file.read_bytes()))
-    for command in ("predict", "evaluate"):
-        refused(command, f"--model={file}", "--data=sample", named=(str(file),))
+    refused("predict", f"--model={file}", "--data=sample", named=(str(file),))
 
 
 TENSORS: dict[str, Callable[[dict[str, Tensor]], object]] = {

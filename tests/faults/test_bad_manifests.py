@@ -203,7 +203,7 @@ def test_data_that_cannot_be_trained_on_are_refused(
     refused("train", *TINY, data, named=("m.csv: ", *named))
 
 
-@pytest.mark.parametrize("value", ["inf", "-1", "1e300", "nan", "x", "", "\x1b[2J"])
+@pytest.mark.parametrize("value", ["inf", "-1", "1e300", "\x1b[2J"])
 @pytest.mark.parametrize("column", PROBED)
 def test_what_a_manifest_claims_of_its_files_is_never_believed_blindly(
     refused: Refused, pictures: Path, column: str, value: str

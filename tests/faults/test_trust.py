@@ -296,8 +296,11 @@ def test_every_dependency_has_a_lower_and_an_upper_bound(needed: dict[str, Requi
 def test_what_is_installed_is_within_the_bounds(needed: dict[str, Requirement]) -> None:
     """The versions that these tests ran with."""
     found = {d.metadata["Name"].lower().replace("-", "_"): d.version for d in distributions()}
-    outside = [r for name, r in needed.items()
-               if name in found and not r.specifier.contains(found[name].partition("+")[0])]  # fmt: skip
+    outside = [
+        requirement
+        for name, requirement in needed.items()
+        if name in found and not requirement.specifier.contains(found[name].partition("+")[0])
+    ]
     assert not outside
 
 
