@@ -96,7 +96,7 @@ def _known(manifest: Manifest, store: Path) -> pd.DataFrame:
                 numbers = pd.to_numeric(rows[name], errors="coerce")
                 rows[name] = numbers.where(numbers.abs() < 2**63)  # inf is a number too
             rows["exif"] = rows["exif"].astype(str).str.lower() == "true"
-            rows["error"] = rows["error"].astype(object).fillna("")
+            rows["error"] = rows["error"].astype("str").fillna("")
             rows = rows.dropna(subset=list(_NUMBERS)).astype(dict.fromkeys(_NUMBERS, "int64"))
             tables.append(rows.set_index("path"))
     if not tables:

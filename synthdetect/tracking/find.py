@@ -130,7 +130,10 @@ def _from_uri(uri: str, name: str) -> Found:
             ) from error
         except Exception as error:  # what MLflow and YAML raise on a damaged file is an open set
             raise UserError(f"--model: {uri} is no detector of synthdetect: {error}") from error
-        detector = load_detector(Path(file))
+        try:
+            detector = load_detector(Path(file))
+        except UserError as error:  # which names the copy
+            raise UserError(f"--model: {uri}: {str(error).removeprefix(f'{file}: ')}") from error
         _require_logged(detector.card, description.metadata, uri)
         return Found(name, detector, _known(description.model_id))
 

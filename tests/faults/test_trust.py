@@ -205,7 +205,7 @@ def test_a_model_that_has_changed_in_its_store_is_refused(
     change, named = TAMPERED[case]
     change(copied)
     uri = f"models:/{logged.model.model_id}"
-    refused("predict", f"--model={uri}", "--data=sample", named=(named,))
+    refused("predict", f"--model={uri}", "--data=sample", named=(uri, named))
     assert not list(refused.folder.rglob("executed"))
 
 
