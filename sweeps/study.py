@@ -27,6 +27,7 @@ from synthdetect.commands.train import tags
 from synthdetect.console import console
 from synthdetect.errors import UserError
 from synthdetect.experiment import CONFIG
+from synthdetect.files import require_folder
 from synthdetect.redact import without_secrets
 from synthdetect.tracking.run import (
     MANIFEST,
@@ -130,6 +131,8 @@ def sweep(options: SweepOptions) -> None:
 
 def _prepare(options: SweepOptions) -> Sweep:
     device = resolve(options.device, options.precision, options.workers)
+    require_folder(Path(options.output), "--output")
+    tuning.require_storage(options.storage)
     setting = make_setting(options, device)
     return Sweep(**vars(setting), storage=tuning.open_storage(options.storage))
 
@@ -205,7 +208,7 @@ def _tune(sweep: Sweep) -> None:
     for number in range(sweep.options.trials):
         late = sweep.options.timeout and time.time() - began > sweep.options.timeout
         if late and number:  # every side has had as many
-            console.print(f"[bold yellow]--timeout: tuning ends after {number} rounds[/]")
+            console.print(f"--timeout: tuning ends after {number} rounds", style="bold yellow")
             break
         for side in sweep.names:
             study = sweep.study(side)
@@ -323,7 +326,7 @@ class _Child:
 
     def __init__(self, sweep: Sweep, side: str, trial: Trial, kind: str, title: str) -> None:
         self._sweep, self._trial = sweep, trial
-        console.print(f"[bold]{title}[/]")
+        console.print(title, style="bold")
         labels = {
             STUDY: sweep.options.study,
             STRATEGY: side,

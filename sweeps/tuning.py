@@ -19,6 +19,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.strategies import Knob
+from synthdetect.databases import require_database
 from synthdetect.errors import UserError
 from synthdetect.redact import without_secrets
 
@@ -31,6 +32,10 @@ PROCESS = "process"
 _INTERRUPTED = "interrupted"
 _HEARTBEAT, _GRACE = 30, 120  # seconds
 _STARTUP_TRIALS = 4
+_INSTEAD = (
+    "Give a database of its own: sqlite:///FILE, or postgresql://HOST/NAME with its driver "
+    "installed."
+)
 _SUGGEST: dict[type, Callable[[Trial, str, Any], Any]] = {
     FloatDistribution: lambda trial, name, d: trial.suggest_float(name, d.low, d.high, log=d.log),
     IntDistribution: lambda trial, name, d: trial.suggest_int(name, d.low, d.high, log=d.log),
@@ -44,12 +49,23 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 _RETRY = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
 
+def require_storage(url: str) -> None:
+    """See, changing nothing, that there can be a study in a database.
+
+    Raises:
+        UserError: it cannot.
+    """
+    own = {"studies", "trials", "version_info"}
+    require_database(url, "--storage", program="Optuna", tables=own, instead=_INSTEAD)
+
+
 def open_storage(url: str) -> RDBStorage:
     """Open Optuna's database; a worker that falls silent has its trials retried.
 
     Raises:
         UserError: it cannot be opened.
     """
+    require_storage(url)
     connect = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
         return RDBStorage(
@@ -61,7 +77,9 @@ def open_storage(url: str) -> RDBStorage:
         )
     except Exception as error:  # SQLAlchemy's and the drivers' are an open set
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"--storage: {without_secrets(url)} cannot be opened: {reason}") from error
+        raise UserError(
+            f"--storage: {without_secrets(url)} cannot be opened: {reason.rstrip('.')}. {_INSTEAD}"
+        ) from error
 
 
 def open_study(

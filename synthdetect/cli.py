@@ -32,6 +32,7 @@ from synthdetect.config import (
 )
 from synthdetect.errors import UserError
 from synthdetect.redact import without_secrets
+from synthdetect.visible import visible
 
 TRACEBACK = "SYNTHDETECT_TRACEBACK"
 """Environment variable: set, an error shows its traceback."""
@@ -48,6 +49,7 @@ class Command:
         positional: fields that are given by position.
         short: one-letter options by field.
         project: whether `MLproject` has it as an entry point.
+        tracked: whether it needs the tracking store.
     """
 
     options: type[Options]
@@ -56,6 +58,7 @@ class Command:
     positional: tuple[str, ...] = ()
     short: Mapping[str, str] = field(default_factory=dict)
     project: bool = False
+    tracked: bool = True
 
 
 COMMANDS: dict[str, Command] = {
@@ -113,6 +116,7 @@ COMMANDS: dict[str, Command] = {
         "synthdetect.commands.submission:check",
         "find every fault of a submission",
         positional=("file",),
+        tracked=False,
     ),
     "manifest": Command(
         ManifestOptions,
@@ -120,12 +124,14 @@ COMMANDS: dict[str, Command] = {
         "write the table of a folder's images",
         positional=("folder",),
         short={"output": "-o"},
+        tracked=False,
     ),
     "list": Command(
         ListOptions,
         "synthdetect.commands.lists:show",
         "show architectures, recipes and other names",
         positional=("what",),
+        tracked=False,
     ),
     "promote": Command(
         PromoteOptions,
@@ -160,6 +166,8 @@ def main(
         name, given = parse(given_arguments, program, commands)
         command = commands[name]
         options = command.options.resolve(given)
+        if command.tracked:
+            importlib.import_module("synthdetect.tracking.store").require_store()
         module, _, function = command.function.partition(":")
         getattr(importlib.import_module(module), function)(options)
     except UserError as error:
@@ -188,7 +196,7 @@ def _fail(message: str, status: int) -> int:
     if os.environ.get(TRACEBACK):
         print(without_secrets(traceback.format_exc()), file=sys.stderr)
     hint = "" if status in (2, 130, 143) else f"\n(set {TRACEBACK}=1 to see where)"
-    print(f"synthdetect: {without_secrets(message)}{hint}", file=sys.stderr)
+    print(f"synthdetect: {visible(without_secrets(message))}{hint}", file=sys.stderr)
     return status
 
 

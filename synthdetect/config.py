@@ -27,6 +27,10 @@ from synthdetect.models.architectures import ARCHITECTURES
 AS_RECIPE = "recipe"
 """The value that stands for "what the recipe says"."""
 
+MAX_NAME, MAX_TEXT = 255, 4000
+"""Bytes in a file's name, and characters in an option's value: what file systems and MLflow take.
+"""
+
 
 def _split_commas(value: Any) -> Any:
     if isinstance(value, str):
@@ -67,7 +71,11 @@ class Options:
         known = cls.fields()
         unknown = [name for name in given if name not in known]
         problems = [_unknown(name, list(known)) for name in unknown]
-        explicit = {k: v for k, v in given.items() if k in known and v != AS_RECIPE}
+        unfit = {name: p for name in known if (p := _unfit(name, given.get(name)))}
+        problems += unfit.values()
+        explicit = {
+            k: v for k, v in given.items() if k in known and k not in unfit and v != AS_RECIPE
+        }
         differences: Mapping[str, Any] = {}
         if "recipe" in known:
             name = explicit.get("recipe", known["recipe"].default)
@@ -113,6 +121,21 @@ def _problem(place: tuple[int | str, ...], message: str, value: Any) -> str:
     if not place:  # several options that do not go together, which the message names
         return message
     return f"{option_name(str(place[0]))}: {message} (got {value!r})"
+
+
+def _unfit(name: str, value: Any) -> str:
+    """What is wrong with a text as such: no file and no record could hold it."""
+    if not isinstance(value, str):
+        return ""
+    parts = [part for text in value.split(",") if "://" not in text for part in text.split("/")]
+    what = ""
+    if "\0" in value:
+        what = "holds a NUL character"
+    elif any("\ud800" <= character <= "\udfff" for character in value):
+        what = "is not UTF-8; rename what it names"
+    elif any(len(part.encode()) > MAX_NAME for part in parts) or len(value) > MAX_TEXT:
+        what = f"no name has more than {MAX_NAME} bytes, and no value more than {MAX_TEXT}"
+    return f"{option_name(name)}: {what} (got {value[:40]!r})" if what else ""
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -373,7 +396,7 @@ class TrainingDeviceOptions(DeviceOptions):
         "auto", description="of training steps; evaluation is always fp32"
     )
     cache_gib: float = Field(
-        4.0, ge=0, description="disk for decoded images, in GiB; 0 decodes them every epoch"
+        4.0, ge=0, le=1e6, description="disk for decoded images, in GiB; 0 decodes them every epoch"
     )
 
 
@@ -389,6 +412,13 @@ class RunOptions(Options):
     keep_last: bool = Field(
         True, description="keep the last checkpoint (to train on from) of a finished run"
     )
+
+    @field_validator("register")
+    @classmethod
+    def _registers(cls, name: str) -> str:
+        if name and (not name.strip() or "/" in name or ":" in name):
+            raise ValueError("a registered model's name has no / and no :, and is not blank")
+        return name
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -558,7 +588,10 @@ class EvaluateOptions(DecisionOptions, DeviceOptions):
         False, description="score them also after equalise, which gives all the same encoding"
     )
     cache_gib: float = Field(
-        4.0, ge=0, description="disk for the squares that robustness and equalised make, in GiB"
+        4.0,
+        ge=0,
+        le=1e6,
+        description="disk for the squares that robustness and equalised make, in GiB",
     )
     output: str = Field(
         "evaluation", description="folder for the results, which are in one named by the run's id"

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -18,7 +19,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+from synthdetect.visible import visible
+
+
+class _Plain(Console):
+    """Prints text as it is: names from the data are no markup, and command no terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        shown = (visible(thing) if isinstance(thing, str) else thing for thing in objects)
+        super().print(*shown, **options)
+
+
+console = _Plain(
+    highlight=False, markup=False, emoji=False, soft_wrap=True,
+    width=None if sys.stdout.isatty() else 120,
+)  # fmt: skip
 _LINE_EVERY = 30.0  # seconds between progress lines where there is no terminal
 
 
@@ -101,17 +116,17 @@ class TrainingBar:
 def training_bar(epochs: int, done: int, images: int) -> Iterator[TrainingBar]:
     """Show a training of so many epochs, of which some are done, of so many images each."""
     with _progress("images") as progress:
-        console.print("[dim]            train / validation[/dim]")
+        console.print("            train / validation", style="dim")
         yield TrainingBar(progress, epochs, done, images, epochs)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a small table; all columns but the first are numbers."""
-    result = Table(title=title, title_justify="left")
+    result = Table(title=visible(title), title_justify="left")
     for number, column in enumerate(columns):
-        result.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        result.add_column(visible(column), justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*map(visible, row))
     console.print(result, soft_wrap=False)
 
 

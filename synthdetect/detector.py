@@ -1,9 +1,11 @@
 """A trained detector: weights, and a card that says how to use them, in one safetensors file."""
 
-import hashlib
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.special import expit
-from torch import Tensor, nn
+from torch import nn
 
 from synthdetect import __version__
 from synthdetect.data.geometry import GEOMETRIES, Preprocess
@@ -22,6 +24,7 @@ from synthdetect.evaluation.calibration import UNCALIBRATED, Calibration
 from synthdetect.files import replace_atomically
 from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.networks import IMAGENET_MEAN, IMAGENET_STD, build
+from synthdetect.models.tensors import digest_of, tensors_of
 
 FORMAT = 2
 """Raised when the meaning of a card changes."""
@@ -112,7 +115,7 @@ class Detector:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})["card"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: no detector, or a damaged one: {error}") from error
         card = read_card(header, path)
         if card.engine != TORCH:
@@ -123,23 +126,29 @@ class Detector:
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:
-            raise UserError(f"{path}: the weights do not fit {card.arch}: {error}") from error
+            reason = shorten(str(error), 300)
+            raise UserError(f"{path}: the weights do not fit {card.arch}: {reason}") from error
         return cls(network, card)
 
 
-def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """A network's tensors by name, as a file holds them."""
-    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+def _within(value: Any, low: float, high: float) -> bool:
+    """Whether it is a number (true and false are none) within limits, which nan never is."""
+    return type(value) in (int, float) and low <= value <= high
 
 
-def digest_of(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of tensors with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "arch": lambda value: isinstance(value, str),
+    "geometry": lambda value: isinstance(value, str),
+    "engine": lambda value: isinstance(value, str),
+    "precision": lambda value: isinstance(value, str),
+    "image_size": lambda value: type(value) is int,
+    "calibration": lambda value: value.sound,
+    "threshold": lambda value: _within(value, 0, math.nextafter(1, 2)),  # which nothing reaches
+    "unsure": lambda value: _within(value, 0, 0.5),
+    "provenance": lambda value: isinstance(value, dict),
+    "equalise_quality": lambda value: type(value) is not bool,
+}
+"""What must hold of a card that comes from a file, by field."""
 
 
 def read_card(header: Any, path: Path) -> Card:
@@ -161,6 +170,9 @@ def read_card(header: Any, path: Path) -> Card:
         card = Card(**fields)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: its card does not fit: {error}") from error
+    for name, sound in _SOUND.items():
+        if not sound(value := getattr(card, name)):
+            raise UserError(f"{path}: its card does not fit: {name} {value!r}.")
     if (card.classes, card.mean, card.std) != (CLASSES, IMAGENET_MEAN, IMAGENET_STD):
         raise UserError(f"{path}: made for other classes or another normalisation.")
     if card.arch not in ARCHITECTURES or card.geometry not in GEOMETRIES:

@@ -138,8 +138,9 @@ def _log_start(run: Run, start: Start) -> None:
     run.set_tags({"synthdetect.weights": start.source})
     if start.source == "random" and start.detail != "asked for":
         console.print(
-            f"[bold yellow]Training starts from RANDOM weights:[/] {start.detail}. "
-            "Results will differ much from ImageNet's; --weights none says that this is meant."
+            f"Training starts from RANDOM weights: {start.detail}. "
+            "Results will differ much from ImageNet's; --weights none says that this is meant.",
+            style="bold yellow",
         )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from synthdetect.errors import UserError
+
 
 @contextmanager
 def replace_atomically(target: Path) -> Iterator[Path]:
@@ -21,6 +23,37 @@ def replace_atomically(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_folder(folder: Path, option: str) -> None:
+    """See, without making it, that a folder is there or can be made, and written into.
+
+    Raises:
+        UserError: it cannot; `option` gave it.
+    """
+    _require_room(folder, folder, option)
+
+
+def require_file(file: Path, option: str) -> None:
+    """See, without making it, that a file can be written.
+
+    Raises:
+        UserError: it cannot; `option` gave it.
+    """
+    if file.is_dir():
+        raise UserError(f"{option}: {file} is a folder. Give a file's name.")
+    _require_room(file.parent, file, option)
+
+
+def _require_room(folder: Path, given: Path, option: str) -> None:
+    there = folder.expanduser().absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UserError(
+            f"{option}: {given} cannot be written: {there} is no folder, or is closed to you. "
+            "Give another."
+        )
 
 
 def cache_folder() -> Path:

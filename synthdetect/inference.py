@@ -170,7 +170,7 @@ class Scoring:
             found = json.loads(file.read_text()) if file.is_file() else None
         except OSError as error:
             raise UserError(f"--output: {self._folder}: {error.strerror}.") from error
-        except ValueError:
+        except (ValueError, RecursionError):
             found = {}
         if found is None:
             for leftover in (*self._folder.glob(".partial-*.csv"), self._folder / _RUN):
@@ -178,7 +178,8 @@ class Scoring:
             with replace_atomically(file) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1))
         elif found != wanted:
-            other = ", ".join(name for name in wanted if found.get(name) != wanted[name])
+            known = found if isinstance(found, dict) else {}
+            other = ", ".join(name for name in wanted if known.get(name) != wanted[name])
             raise UserError(
                 f"{self._folder}: holds an unfinished prediction with another {other}. Give the "
                 f"same options to go on with it, another --output, or delete {file} to give it up."

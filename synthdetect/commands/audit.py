@@ -22,7 +22,7 @@ def audit_data(options: AuditOptions) -> None:
     """
     manifest = _indexed(options.data)
     if options.supplement:
-        manifest = supplement(manifest, _indexed(options.supplement))
+        manifest = supplement(manifest, _indexed(options.supplement, "supplement"))
     labels = tags("audit", options)
     with open_run(f"audit {options.data}", kind="audit", tags=labels) as run:
         console.print(f"run {run.id}  data {manifest.name} ({len(manifest):,} images)")
@@ -50,6 +50,6 @@ def audit_data(options: AuditOptions) -> None:
     write_report(run.id)
 
 
-def _indexed(data: str) -> Manifest:
+def _indexed(data: str, option: str = "data") -> Manifest:
     with counting("reading the data") as count:
-        return index(load(data), progress=count)
+        return index(load(data, option=option), progress=count)

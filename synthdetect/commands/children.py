@@ -63,15 +63,15 @@ def train_parts(
     for part in parts:
         child = known.get(part.name, "")
         if child and is_finished(parent, child):
-            console.print(f"[bold]{part.title}[/]  is done (run {child})")
+            console.print(f"{part.title}  is done (run {child})", style="bold")
             done[part.name] = child
             continue
-        console.print(f"[bold]{part.title}[/]")
+        console.print(part.title, style="bold")
         try:
             done[part.name] = _train(parent, part, device, tags(command, options), child)
         except Exception as error:
             failed[part.title] = f"{type(error).__name__}: {error}"
-            console.print(f"[bold red]{part.title} failed:[/] {failed[part.title]}")
+            console.print(f"{part.title} failed: {failed[part.title]}", style="bold red")
     if failed:
         listed = "; ".join(f"{title}: {error}" for title, error in failed.items())
         raise PartsFailed(

@@ -49,10 +49,10 @@ class Fold:
 def cross_validate(options: CvOptions) -> None:
     """Train a detector a fold, each in a child run, and pool what they say of unseen images."""
     options, device, prepared = begin(options)
+    folds = _folds(options, prepared.manifest)
     name = f"cv {options.arch} {options.recipe}"
     with open_run(name, kind="cv", tags=tags("cv", options), resume=options.resume) as run:
         announce(run, options, prepared)
-        folds = _folds(run, options, prepared.manifest)
         train_folds(run, options, prepared, folds, device)
     console.print(f"run          {run.id}")
     write_report(run.id)
@@ -92,17 +92,18 @@ def train_folds(
         _refit(run, options, prepared, device, final)
 
 
-def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:
-    """The assignment: the run's own if it has one, else a given one, else a new one."""
-    own = run.read_table(run.id, FOLDS)
-    if own is not None:
-        return own
+def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
+    """The assignment: the resumed run's if it has one, else a given one, else a new one."""
+    if options.resume:
+        own = Run(options.resume).read_table(options.resume, FOLDS)
+        if own is not None:
+            return own
     if options.folds_from:
         given = Path(options.folds_from)
         if given.is_file():
             folds = read_folds(given, manifest)
         else:
-            found = run.read_table(options.folds_from, FOLDS)
+            found = Run(options.folds_from).read_table(options.folds_from, FOLDS)
             if found is None:
                 raise UserError(
                     f"--folds-from: {options.folds_from!r} is neither a file nor a "
@@ -117,7 +118,7 @@ def _folds(run: Run, options: CvOptions, manifest: Manifest) -> pd.DataFrame:
 
 
 def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:
-    console.print(f"[bold]final training[/]  {final.epochs} epochs on all labelled images")
+    console.print(f"final training  {final.epochs} epochs on all labelled images", style="bold")
     everything = replace(prepared, manifest=pooled(prepared.manifest))
     refit = Part("refit", "refit", "refit", options, lambda: everything, final)
     child = train_parts(run, [refit], device, "cv", options)["refit"]

@@ -25,6 +25,7 @@ from synthdetect.evaluation.held_out import held_out
 from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
 from synthdetect.evaluation.slices import slice_values
 from synthdetect.evaluation.summary import summary_markdown, summary_rows
+from synthdetect.files import require_folder
 from synthdetect.inference import Scoring
 from synthdetect.report.held_out import CARD
 from synthdetect.tracking.evaluation import log_evaluation
@@ -97,11 +98,11 @@ def evaluate_detector(options: EvaluateOptions) -> None:
     write_report(run.id)
     # In a folder of its own: what an earlier evaluation left must not stand among these results.
     results = Path(options.output) / run.id
-    results.mkdir()
+    results.mkdir(parents=True)
     run.client.download_artifacts(run.id, "", str(results))
     shown = summary_rows(evaluations)
     table("Results", list(shown.columns), [list(map(str, row)) for row in shown.to_numpy()])
-    console.print(f"wrote {results}", markup=False)
+    console.print(f"wrote {results}")
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -123,7 +124,7 @@ def _check(options: EvaluateOptions) -> None:
             f"{' and '.join(asked(options))}: a table of --predictions has no images to score "
             "again. Give --model and --data, or leave it out."
         )
-    Path(options.output).mkdir(parents=True, exist_ok=True)
+    require_folder(Path(options.output), "--output")
 
 
 def _foreign(options: EvaluateOptions) -> Subject:
@@ -132,12 +133,13 @@ def _foreign(options: EvaluateOptions) -> Subject:
     rows, moved = read_predictions(path, options.columns)
     if moved:
         console.print(f"{moved} probabilities of 0 or 1 were moved inside by 1e-7")
-    thresholds = pd.to_numeric(rows.get("threshold", pd.Series(dtype=float)), errors="coerce")
-    known = thresholds.dropna().unique()
+    given_thresholds = rows.get("threshold", pd.Series(dtype=str)).replace("", None).dropna()
+    known = pd.to_numeric(given_thresholds, errors="coerce").unique()
     if len(known) > 1 or (len(known) == 1 and not 0 <= known[0] <= 1):
         raise UserError(
-            f"--predictions: the column 'threshold' holds {len(known)} values, first {known[0]}; "
-            "one number from 0 to 1 is a threshold. Leave the column out."
+            f"--predictions: the column 'threshold' holds {len(known)} values, first "
+            f"{given_thresholds.iloc[0]}; one number from 0 to 1 is a threshold. Leave the column "
+            "out."
         )
     given = Decision(threshold=float(known[0])) if len(known) else Decision()
     return Subject(Manifest(rows, path.resolve().parent, str(path)), given, len(known) == 1)
@@ -202,7 +204,7 @@ def _log_setting(
         run.log_model_input(subject.model_id)
     if len(subject.excluded):
         run.log_table(subject.excluded, "data/excluded.csv")
-        console.print(f"[bold yellow]{len(subject.excluded)} unreadable image(s) left out[/]")
+        console.print(f"{len(subject.excluded)} unreadable image(s) left out", style="bold yellow")
     if subject.detector:
         card = subject.detector.card
         run.log_json(asdict(card), CARD)
@@ -306,4 +308,4 @@ def _held_out(run: Run, subject: Subject, tables: Mapping[str, pd.DataFrame]) ->
     run.log_table(facts, "evaluation/held_out.csv")
     for split, fact, value, warning in facts.to_numpy():
         if warning:
-            console.print(f"[bold yellow]{split or 'held out'}:[/] {fact}: {value}")
+            console.print(f"{split or 'held out'}: {fact}: {value}", style="bold yellow")

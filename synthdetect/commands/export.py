@@ -20,7 +20,7 @@ from synthdetect.engines.exported import SUFFIX, load_exported, save_exported
 from synthdetect.engines.parity import FP32_TOLERANCE, Parity, compare, require_parity
 from synthdetect.engines.runtimes import ENGINES, Squares, require
 from synthdetect.errors import UserError
-from synthdetect.files import replace_atomically
+from synthdetect.files import replace_atomically, require_folder
 from synthdetect.tracking.find import Found, find_detectors
 from synthdetect.tracking.model import log_exported, register
 from synthdetect.tracking.run import environment, open_run
@@ -39,10 +39,11 @@ def export_detector(options: ExportOptions) -> None:
         NotTheSame: the engine's answers are too far from torch's; no file is written then.
     """
     packages = _check(options)
+    folder = Path(options.output)
+    require_folder(folder, "--output")
     device = resolve("cpu", "fp32", "auto")
     found = _model(options)
     val, train, excluded = _images(options)
-    folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     arch = found.detector.card.arch
     file = folder / f"{arch}-{options.engine}-{options.precision}{SUFFIX}"
@@ -55,7 +56,7 @@ def export_detector(options: ExportOptions) -> None:
             run.log_model_input(found.model_id)
         if len(excluded):
             run.log_table(excluded, "data/excluded.csv")
-            console.print(f"[bold yellow]{len(excluded)} unreadable image(s) left out[/]")
+            console.print(f"{len(excluded)} unreadable image(s) left out", style="bold yellow")
         with replace_atomically(file) as temporary:
             _write(temporary, options, found.detector, train, device)
             exported = load_exported(temporary)
@@ -70,7 +71,7 @@ def export_detector(options: ExportOptions) -> None:
             temporary.write_text(json.dumps(facts, indent=2) + "\n")
         model = log_exported(run, file, exported.card)
         number = register(model, options.register) if options.register else ""
-    console.print(f"wrote {file}\nwrote {beside}", markup=False)
+    console.print(f"wrote {file}\nwrote {beside}")
     console.print(f"model        models:/{model.model_id}")
     if number:
         console.print(f"registered   models:/{options.register}/{number}")

@@ -10,6 +10,7 @@ from synthdetect.console import console
 from synthdetect.data.audit import WARNING, Audit, audit
 from synthdetect.data.manifest import Manifest
 from synthdetect.tracking.run import Run
+from synthdetect.visible import visible
 
 _STYLES = {WARNING: "bold red"}
 
@@ -62,12 +63,10 @@ def warn(audit: Audit) -> None:
     """Print the warnings only."""
     for severity, name, finding, advice in _rows(audit):
         if severity == WARNING:
-            console.print(Text(f"WARNING {name}: {finding}.", style=_STYLES[severity]))
-            console.print(Text(advice))
+            console.print(f"WARNING {name}: {finding}.", style=_STYLES[severity])
+            console.print(advice)
 
 
 def _rows(audit: Audit) -> list[list[str]]:
-    rows: list[list[str]] = audit.findings[
-        ["severity", "name", "finding", "advice"]
-    ].values.tolist()
-    return rows
+    columns = audit.findings[["severity", "name", "finding", "advice"]]
+    return [list(map(visible, row)) for row in columns.to_numpy()]

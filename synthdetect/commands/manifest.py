@@ -6,13 +6,15 @@ from synthdetect.config import ManifestOptions
 from synthdetect.console import console, counting, table
 from synthdetect.data.index import index
 from synthdetect.data.manifest import check_suffix, load, write
+from synthdetect.files import require_file
 
 
 def write_manifest(options: ManifestOptions) -> None:
     """Index a folder and write its manifest; files that have not changed are not read again."""
     output = Path(options.output)
     check_suffix(output)
-    manifest = load(options.folder)
+    require_file(output, "--output")
+    manifest = load(options.folder, option="folder")
     with counting("reading") as count:
         manifest = index(manifest, progress=count)
     if output.resolve().parent != manifest.root:
@@ -27,6 +29,6 @@ def write_manifest(options: ManifestOptions) -> None:
     )
     unreadable = manifest.table[manifest.table["error"] != ""]
     if len(unreadable):
-        console.print(f"[bold yellow]{len(unreadable)} image(s) cannot be read:[/]")
+        console.print(f"{len(unreadable)} image(s) cannot be read:", style="bold yellow")
         for path, error in unreadable[["path", "error"]].to_numpy():
-            console.print(f"  {path}: {error}", markup=False)
+            console.print(f"  {path}: {error}")

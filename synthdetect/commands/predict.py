@@ -22,7 +22,7 @@ from synthdetect.data.sources import unlabelled
 from synthdetect.detector import Card
 from synthdetect.errors import UserError
 from synthdetect.evaluation.ensemble import Floats, agreement
-from synthdetect.files import file_sha256, replace_atomically
+from synthdetect.files import file_sha256, replace_atomically, require_folder
 from synthdetect.inference import Scores, Scoring, names_sha256, tabulate
 from synthdetect.submission import TEAM_NAME, base_name, check_submission, write_submission
 from synthdetect.tracking.find import Found, find_detectors
@@ -44,6 +44,7 @@ def predict_images(options: PredictOptions) -> None:
             others are scored and written.
     """
     _check(options)
+    require_folder(Path(options.output), "--output")
     device = resolve(options.device, "fp32", options.workers)
     models = find_detectors(options.model)
     if options.submission == "constrained":
@@ -84,7 +85,7 @@ def predict_images(options: PredictOptions) -> None:
             files += submitted
     scoring.discard()  # only now: whoever is killed before goes on in the same run
     for file in files:
-        console.print(f"wrote {file}", markup=False)
+        console.print(f"wrote {file}")
 
 
 def _check(options: PredictOptions) -> None:
@@ -200,8 +201,8 @@ def _write_unreadable(folder: Path, predictions: pd.DataFrame) -> list[Path]:
         file.unlink(missing_ok=True)
         return []
     _write_csv(bad, file)
-    console.print(f"[bold yellow]{len(bad):,} image(s) cannot be read:[/]")
-    console.print(_first(bad), markup=False)
+    console.print(f"{len(bad):,} image(s) cannot be read:", style="bold yellow")
+    console.print(_first(bad))
     return [file]
 
 

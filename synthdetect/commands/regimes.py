@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from synthdetect.evaluation.figures import effects_figure
 from synthdetect.evaluation.metrics import interval, metrics, resampled
 from synthdetect.evaluation.summary import markdown, with_interval
 from synthdetect.experiment import CONFIG
+from synthdetect.files import require_folder
 from synthdetect.models.networks import check
 from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import Device, resolve
@@ -52,6 +54,7 @@ def study_regimes(options: RegimesOptions) -> None:
     if options.resume:
         options, digest = recorded(options)
     device = resolve(options.device, options.precision, options.workers)
+    require_folder(Path(options.output), "--output")
     with counting("reading the data") as count:
         prepared = prepare(_training(options, {}), seed=options.seed, progress=count)
     if digest:

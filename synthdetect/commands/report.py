@@ -4,7 +4,7 @@ from pathlib import Path
 
 from synthdetect.config import ReportOptions
 from synthdetect.console import console
-from synthdetect.files import replace_atomically
+from synthdetect.files import replace_atomically, require_file
 from synthdetect.report.contents import REPORT, build
 from synthdetect.report.page import render
 from synthdetect.report.text import clean
@@ -22,13 +22,15 @@ def report(options: ReportOptions) -> None:
     Raises:
         UserError: there is no such run.
     """
+    file = Path(options.output).expanduser()
+    if options.output:
+        require_file(file, "--output")
     html = _log(options.run_id)
     if options.output:
-        file = Path(options.output).expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(file) as temporary:
             temporary.write_text(html, encoding="utf-8")
-        console.print(f"wrote {file}", markup=False)
+        console.print(f"wrote {file}")
 
 
 def write_report(run_id: str) -> None:
@@ -57,5 +59,5 @@ def _log(run_id: str) -> str:
     with collected(run_id) as record:
         html = render(build(record))
     where = log_page(run_id, html, REPORT)
-    console.print(f"report       {clean(where)}", markup=False)
+    console.print(f"report       {clean(where)}")
     return html

@@ -66,7 +66,7 @@ def reproduce(options: ReproduceOptions, kinds: Mapping[str, Kind] = KINDS) -> N
         device = recorded.device()
         again = kinds[recorded.tags["synthdetect.kind"]](recorded, device)
         settings = _settings(recorded, again, device)
-        console.print(f"run {recorded.run.id} ({recorded.name}) is to be done again", markup=False)
+        console.print(f"run {recorded.run.id} ({recorded.name}) is to be done again")
         _show_before(settings, again.changes)
         if len(again.changes) and options.on_changed_data == "stop":
             raise UserError(
@@ -88,7 +88,7 @@ def reproduce(options: ReproduceOptions, kinds: Mapping[str, Kind] = KINDS) -> N
             suspects = _suspects(settings, again.changes) if compared["differing"].any() else ""
             _log(run, recorded, compared, said, suspects)
     _show_after(compared, suspects)
-    console.print(f"[bold]{said}[/]")
+    console.print(said, style="bold")
     console.print(f"run          {run.id}")
     write_report(run.id)
     if said == NOT_REPRODUCED:
@@ -160,16 +160,16 @@ def _log(run: Run, recorded: Recorded, compared: pd.DataFrame, said: str, suspec
 
 def _show_before(settings: pd.DataFrame, changes: pd.DataFrame) -> None:
     if len(changes):
-        console.print(f"[bold yellow]The data have changed:[/] {_counted(changes)}")
+        console.print(f"The data have changed: {_counted(changes)}", style="bold yellow")
         for change, path, before, now in changes.head(_SHOWN).to_numpy():
             details = f" ({before} then, {now or 'nothing'} now)" if before or now else ""
-            console.print(f"  {change}: {path}{details}", markup=False)
+            console.print(f"  {change}: {path}{details}")
     else:
         console.print("data         as recorded, image by image")
     if settings.empty:
         console.print("settings     as recorded")
     for setting, before, now, effect in settings.to_numpy():
-        console.print(f"{setting}: {before} then, {now} now; may change {effect}", markup=False)
+        console.print(f"{setting}: {before} then, {now} now; may change {effect}")
 
 
 def _show_after(compared: pd.DataFrame, suspects: str) -> None:
@@ -180,7 +180,7 @@ def _show_after(compared: pd.DataFrame, suspects: str) -> None:
         if len(found):
             table(title, list(found.columns), found.to_numpy().tolist())
     if suspects:
-        console.print(suspects, markup=False)
+        console.print(suspects)
 
 
 def _summary_rows(compared: pd.DataFrame) -> pd.DataFrame:

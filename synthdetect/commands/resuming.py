@@ -53,13 +53,13 @@ def read_config(run_id: str) -> dict[str, Any]:
     """What a run recorded of its options and data.
 
     Raises:
-        UserError: no such run, or one without a record.
+        UserError: no such run, or one without a record, or with a damaged one.
     """
     run = existing(run_id)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = MlflowClient().download_artifacts(run_id, CONFIG, folder)
-            record: dict[str, Any] = json.loads(Path(path).read_text())
+            content = Path(path).read_bytes()
     except (MlflowException, OSError) as error:
         if run.info.status == "RUNNING" and KIND in run.data.tags:
             close_unbegun(run_id)
@@ -68,6 +68,23 @@ def read_config(run_id: str) -> dict[str, Any]:
                 "Start it anew, without --resume."
             ) from error
         raise UserError(f"run {run_id} has no recorded configuration: no training run.") from error
+    return _record(content, run_id)
+
+
+def _record(content: bytes, run_id: str) -> dict[str, Any]:
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        record = None
+    if not (
+        isinstance(record, dict)
+        and isinstance(record.get("options"), dict)
+        and isinstance(record.get("digest"), str)
+    ):
+        raise UserError(
+            f"run {run_id}: its recorded configuration, {CONFIG}, is damaged. Restore it, or start "
+            "a new run."
+        )
     return record
 
 

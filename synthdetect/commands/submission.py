@@ -25,7 +25,7 @@ def check(options: CheckSubmissionOptions) -> None:
     errors = sum(finding.severity == "error" for finding in findings)
     if errors:
         raise UserError(f"{options.file}: {errors} error(s).")
-    console.print(f"{options.file}: no errors", markup=False)
+    console.print(f"{options.file}: no errors")
     if not options.images:
         console.print("Whether it has all test images was not checked; give them by --images.")
 
@@ -33,4 +33,4 @@ def check(options: CheckSubmissionOptions) -> None:
 def show(findings: Iterable[Finding]) -> None:
     """Print findings, each with its severity."""
     for finding in findings:
-        console.print(f"{finding.severity}: {finding.message}", markup=False)
+        console.print(f"{finding.severity}: {finding.message}")

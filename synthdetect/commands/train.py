@@ -1,6 +1,7 @@
 """`synthdetect train`."""
 
 import shlex
+from pathlib import Path
 from typing import TypeVar
 
 import mlflow
@@ -13,6 +14,7 @@ from synthdetect.data.prepare import Prepared, prepare
 from synthdetect.data.target import find_target
 from synthdetect.evaluation.summary import summary_rows
 from synthdetect.experiment import Outcome, run_training
+from synthdetect.files import require_folder
 from synthdetect.models.networks import check
 from synthdetect.redact import without_secrets
 from synthdetect.tracking.model import register
@@ -49,6 +51,7 @@ def begin(options: Trainable) -> tuple[Trainable, Device, Prepared]:
     if options.resume:
         options, digest = recorded(options)
     check(options.arch, options.image_size, options.weights)
+    require_folder(Path(options.output), "--output")
     device = resolve(options.device, options.precision, options.workers)
     with counting("reading the data") as count:
         prepared = prepare(options, seed=options.seed, progress=count)
@@ -95,8 +98,9 @@ def announce(run: Run, options: TrainOptions, prepared: Prepared) -> None:
     console.print(f"run {run.id}  data {prepared.manifest.name} ({shown})")
     if len(prepared.excluded):
         console.print(
-            f"[bold yellow]{len(prepared.excluded)} unreadable image(s) left out:[/] "
-            "see data/excluded.csv in the run's artifacts."
+            f"{len(prepared.excluded)} unreadable image(s) left out: see data/excluded.csv in the "
+            "run's artifacts.",
+            style="bold yellow",
         )
     audit_quickly(
         run,

@@ -5,6 +5,7 @@ A dialect is an entry of `DIALECTS`; adding one is adding an entry.
 
 import csv
 import posixpath
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ def import_csv(path: Path) -> pd.DataFrame:
     dialect = next((d for d in DIALECTS if set(d.needs) <= set(given)), None)
     if dialect is None:
         raise UserError(
-            f"{path}: unknown columns: {', '.join(given)}. Name them as in a manifest (path,label "
+            f"{path}: unknown columns: {_listed(given)}. Name them as in a manifest (path,label "
             f"and, where known, {','.join(COLUMNS[2:])}) or as in one of these lists: "
             + "; ".join(f"{d.name} ({','.join(d.needs)})" for d in DIALECTS)
         )
@@ -171,8 +172,14 @@ def read_columns(path: Path) -> dict[str, list[str]]:
     if not header:
         raise UserError(f"{path}: is empty; the first line must name the columns.")
     if len(set(header)) < len(header):
-        raise UserError(f"{path}: a column is there twice: {', '.join(header)}. Rename one.")
+        raise UserError(f"{path}: a column is there twice: {_listed(header)}. Rename one.")
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Some names as one reads them: a header that is none may be megabytes of anything."""
+    shown = [name if len(name) <= 60 else f"{name[:60]}..." for name in names]
+    return ", ".join(shown[:30] + ["..."] * (len(shown) > 30))
 
 
 def _clean_paths(paths: list[str], where: Path) -> list[str]:

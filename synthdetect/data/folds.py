@@ -8,7 +8,7 @@ import pandas as pd
 from synthdetect.config import FoldOptions
 from synthdetect.data.labels import SYNTHETIC
 from synthdetect.data.manifest import Manifest
-from synthdetect.data.splits import deal
+from synthdetect.data.splits import deal, group_codes
 from synthdetect.errors import UserError
 
 LABELLED = ("train", "val")
@@ -75,18 +75,33 @@ def read(path: Path, manifest: Manifest) -> pd.DataFrame:
     """Read an assignment that an earlier cross-validation wrote.
 
     Raises:
-        UserError: unreadable, or not of the same labelled images.
+        UserError: unreadable, not of the same labelled images, of one fold, with a photograph in
+            several or with a class that a fold has nothing of.
     """
     try:
         folds = pd.read_csv(path, keep_default_na=False, dtype={"path": str, "held_out": str})
         folds = folds[["path", "fold", "held_out"]].astype({"fold": "int64"})
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--folds-from: {path} is no assignment of folds: {error}") from error
-    here, there = set(_labelled(manifest)["path"]), set(folds["path"])
+    labelled = _labelled(manifest)
+    here, there = set(labelled["path"]), set(folds["path"])
     if here != there or folds["path"].duplicated().any():
         raise UserError(
             f"--folds-from: {path} deals other images than {manifest.name} has: "
             f"{len(here - there)} are missing, {len(there - here)} are unknown."
+        )
+    fold = labelled["path"].map(folds.set_index("path")["fold"])
+    if fold.nunique() < 2:
+        raise UserError(f"--folds-from: {path} has one fold only; give at least two.")
+    if fold.groupby(group_codes(labelled)).nunique().max() > 1:
+        raise UserError(
+            f"--folds-from: {path} deals images of one source into several folds. Keep the images "
+            "of a source together."
+        )
+    classes = labelled["label"].groupby(fold).nunique()
+    if classes.min() < 2:
+        raise UserError(
+            f"--folds-from: fold {classes.idxmin()} of {path} holds one class only; give each both."
         )
     return folds
 

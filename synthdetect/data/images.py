@@ -5,9 +5,11 @@ Training, inference and serving all call `read_image`, so a readable image gives
 
 import hashlib
 import io
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before decoding: a small file can unpack to gigabytes."""
+
+MAX_BYTES = 256 * 2**20
+"""Larger files and members of archives (once unpacked) are no images, and are not read."""
 
 EQUALISED_SCALE = 0.85
 """Eight pixels become 6.8: the blocks of an earlier JPEG then fit no grid."""
@@ -56,6 +61,31 @@ _QUALITY_SUMS = np.clip((_T81_LUMINANCE[None] * _SCALES[:, None] + 50) // 100, 1
 
 class BadImage(Exception):
     """An image that cannot be read; the message is a short reason without the file's name."""
+
+
+def read_file(file: Path) -> bytes:
+    """The content of an image's file.
+
+    Raises:
+        BadImage: a device or a pipe, or a file of more than `MAX_BYTES`.
+        OSError: it cannot be read.
+    """
+    status = file.stat()
+    # A named pipe would be waited for, and some devices never end. A folder is refused by the read.
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise BadImage("not a regular file")
+    check_size(status.st_size)
+    return file.read_bytes()
+
+
+def check_size(size: int) -> None:
+    """Refuse what is too large to be an image.
+
+    Raises:
+        BadImage: more than `MAX_BYTES`.
+    """
+    if size > MAX_BYTES:
+        raise BadImage(f"{size:,} bytes are more than the limit of {MAX_BYTES:,}")
 
 
 def read_image(data: bytes, *, at_least: int = 0) -> Image.Image:

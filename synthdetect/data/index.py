@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from synthdetect.data.images import BadImage, probe_image
+from synthdetect.data.images import BadImage, probe_image, read_file
 from synthdetect.data.manifest import Manifest
 from synthdetect.errors import UserError
 from synthdetect.files import cache_folder, replace_atomically, short_hash
@@ -78,7 +78,7 @@ def _probe(file: str) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(PROBED, "") | dict.fromkeys(("width", "height"), 0)
     row |= {"jpeg_quality": 0, "exif": False, "bytes": size, "mtime_ns": mtime, "error": ""}
     try:
-        row |= probe_image(Path(file).read_bytes())
+        row |= probe_image(read_file(Path(file)))
     except BadImage as error:
         row["error"] = str(error)
     except OSError as error:  # may be over next time: remembered under a state no file is in
@@ -93,9 +93,10 @@ def _known(manifest: Manifest, store: Path) -> pd.DataFrame:
         if table is not None and set(COLUMNS) - {"error"} <= set(table.columns):
             rows = table.reindex(columns=["path", *COLUMNS])
             for name in _NUMBERS:
-                rows[name] = pd.to_numeric(rows[name], errors="coerce")
+                numbers = pd.to_numeric(rows[name], errors="coerce")
+                rows[name] = numbers.where(numbers.abs() < 2**63)  # inf is a number too
             rows["exif"] = rows["exif"].astype(str).str.lower() == "true"
-            rows["error"] = rows["error"].fillna("")
+            rows["error"] = rows["error"].astype("str").fillna("")
             rows = rows.dropna(subset=list(_NUMBERS)).astype(dict.fromkeys(_NUMBERS, "int64"))
             tables.append(rows.set_index("path"))
     if not tables:

@@ -35,6 +35,6 @@ def label_of(name: object, *, where: str) -> int:
         return LABELS[str(name).strip().lower()]
     except KeyError:
         raise UserError(
-            f"{where}: the label {str(name)!r} is unknown. "
+            f"{where}: the label {str(name)[:60]!r} is unknown. "
             f"Known names: {', '.join(sorted(LABELS))} (any case)."
         ) from None

@@ -7,6 +7,7 @@ a further evaluation set. In memory it is a `Manifest`, whichever file or folder
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +25,10 @@ from synthdetect.files import replace_atomically
 COLUMNS = ("path", "label", "split", "generator", "category", "source_id")
 SPLITS = ("train", "val", "test")
 """The splits with a role; every other one only evaluates."""
+
+SPLIT_NAME = re.compile(r"[^\W_][\w.\- ]{0,63}")
+"""What a split may be called: it becomes a part of metrics' and files' names."""
+SPLIT_RULE = "use a letter or digit, then letters, digits, spaces, '.', '-' and '_', at most 64"
 
 SAMPLE = "sample"
 """The name that stands for the built-in data set."""
@@ -86,12 +91,13 @@ class Manifest:
         return named.groupby(["split", "label", "generator"]).size().reset_index(name="images")
 
 
-def load(data: str) -> Manifest:
+def load(data: str, *, option: str = "data") -> Manifest:
     """Read a manifest from whatever `-P data=` names.
 
     Args:
         data: `sample` (the built-in set), a manifest file (`.csv`, `.parquet`), a foreign CSV or
             a folder in one of the layouts of `synthdetect.data.layouts`.
+        option: which gave it, for messages.
 
     Raises:
         UserError: nothing is there, or what is there cannot be understood.
@@ -100,12 +106,12 @@ def load(data: str) -> Manifest:
         folder = Path(str(files("synthdetect"))) / "sample"
         return replace(read(folder / "manifest.csv"), name=SAMPLE)
     path = Path(data).expanduser()
-    if path.is_dir():
+    if data and path.is_dir():
         return Manifest(_checked(layouts.import_folder(path), str(path)), path.resolve(), data)
     if path.is_file():
         return replace(read(path), name=data)
     raise UserError(
-        f"data: {data!r} is neither '{SAMPLE}' nor a folder nor a manifest file. "
+        f"{option}: {data!r} is neither '{SAMPLE}' nor a folder nor a manifest file. "
         "Give a path that exists."
     )
 
@@ -162,12 +168,18 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     for column in (*COLUMNS[2:], "path"):
         table[column] = table[column].astype("str").fillna("").str.strip()
     _require(table["path"] != "", table, where, "has no path")
+    nul = table["path"].str.contains("\0", regex=False)
+    _require(~nul, table, where, "has a NUL in its path, which no file's name has")
     climbing = table["path"].str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)", regex=True)
     _require(~climbing, table, where, "climbs out of its folder with '..'; give an absolute path")
     _require(~table["path"].duplicated(), table, where, "is listed twice; keep one row")
+    if table["label"].dtype == object:  # of a Parquet file; a list, say, is no key to look up
+        table["label"] = table["label"].map(str)
     names: dict[Any, int] = {name: label_of(name, where=where) for name in table["label"].unique()}
     table["label"] = table["label"].map(names).astype("int8")
     table["split"] = table["split"].replace({"valid": "val", "validation": "val"})
+    odd = [name for name in table["split"].unique() if name and not SPLIT_NAME.fullmatch(name)]
+    _require(~table["split"].isin(odd), table, where, f"has a split that is no name; {SPLIT_RULE}")
     further = [column for column in table.columns if column not in COLUMNS]
     return table[[*COLUMNS, *further]].reset_index(drop=True)
 

@@ -55,7 +55,9 @@ def prepare(options: DataOptions, *, seed: int, progress: Progress | None = None
     if options.finetune:
         manifest = move_to_train(manifest, options.finetune, seed=seed)
     if options.supplement:
-        extra, bad = readable(load(options.supplement), options.on_bad_image, progress)
+        extra, bad = readable(
+            load(options.supplement, option="supplement"), options.on_bad_image, progress
+        )
         manifest = supplement(manifest, extra)
         excluded = pd.concat([excluded, bad], ignore_index=True)
     check(manifest)
@@ -71,11 +73,11 @@ def readable(
         The manifest of the readable ones, and `path` and `error` of the others.
 
     Raises:
-        UserError: some cannot be read, and `on_bad_image` is `stop`.
+        UserError: some cannot be read, and `on_bad_image` is `stop`; or none can.
     """
     manifest = index(manifest, progress=progress)
     bad = manifest.table["error"] != ""
-    if bad.any() and on_bad_image == "stop":
+    if bad.all() or (bad.any() and on_bad_image == "stop"):
         listed = "\n".join(
             f"  {manifest.file(path)}: {error}"
             for path, error in manifest.table.loc[bad, ["path", "error"]].head(10).to_numpy()

@@ -22,17 +22,15 @@ import pyarrow as pa
 
 from synthdetect.data.batches import Images
 from synthdetect.data.dialects import read_table
-from synthdetect.data.images import BadImage
+from synthdetect.data.images import BadImage, check_size, read_file
 from synthdetect.data.layouts import is_image, walk
 from synthdetect.data.manifest import SAMPLE, load
 from synthdetect.errors import UserError
 
-MAX_BYTES = 256 * 2**20
-"""Larger files and members (once unpacked) are no images, and are not read."""
-
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 _GZIP = b"\x1f\x8b"
+_PADDING = 2**20  # bytes after a tar's end; programs fill up to a record of 10 KiB
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # LZMA may ask for gigabytes of memory
 # What zipfile, tarfile and gzip raise on damaged archives.
 _DAMAGE = (
@@ -99,12 +97,7 @@ class ListedFiles(Images):
 
     def read(self, row: int) -> bytes:
         """The content of the file."""
-        file = self.root / self.name(row)
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # to read a named pipe would be to wait for ever
-            raise BadImage("not a regular file")
-        _limit(status.st_size)
-        return file.read_bytes()
+        return read_file(self.root / self.name(row))
 
 
 class _Members(Images, Generic[Handle]):
@@ -164,7 +157,9 @@ class ZipImages(_Members[zipfile.ZipFile]):
         kind = stat.S_IFMT(member.external_attr >> 16)  # 0: packed where files have no such kinds
         if kind not in (0, stat.S_IFREG):
             raise BadImage("a link" if stat.S_ISLNK(kind) else "a special member")
-        _limit(member.file_size)  # zipfile never unpacks more than the size it declares
+        check_size(member.file_size)  # zipfile never unpacks more than the size it declares
+        if member.header_offset < 0:
+            raise BadImage("damaged in the archive: it would begin before it")
         if member.flag_bits & 1:
             raise BadImage("encrypted")
         if member.compress_type not in _METHODS:
@@ -192,6 +187,9 @@ class TarImages(_Members[IO[bytes]]):
         stream = self._handle()
         with _naming(path), tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictInfo) as tar:
             members = [member for member in tar if is_image(member.name) and not member.isdir()]
+            # A gzip's checksum stands at its end, which lies behind the tar's.
+            if isinstance(stream, gzip.GzipFile) and len(stream.read(_PADDING + 1)) > _PADDING:
+                raise tarfile.ReadError("it goes on after its end")
         self._begins = np.array([member.offset_data for member in members], dtype=np.int64)
         self._sizes = np.array([member.size for member in members], dtype=np.int64)
         self._refused = {row: _refusal(m) for row, m in enumerate(members) if _refusal(m)}
@@ -202,7 +200,7 @@ class TarImages(_Members[IO[bytes]]):
         if row in self._refused:
             raise BadImage(self._refused[row])
         size = int(self._sizes[row])
-        _limit(size)
+        check_size(size)
         stream = self._handle()
         try:
             stream.seek(int(self._begins[row]))
@@ -237,11 +235,6 @@ def _refusal(member: tarfile.TarInfo) -> str:
     return "a special member" if member.issparse() or not member.isreg() else ""
 
 
-def _limit(size: int) -> None:
-    if size > MAX_BYTES:
-        raise BadImage(f"{size:,} bytes are more than the limit of {MAX_BYTES:,}")
-
-
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Turn what is raised on an archive that cannot be read at all into an error that names it."""
@@ -267,6 +260,7 @@ def _paths_of(path: Path) -> list[str]:
     climbing = names.str.split(r"[/\\]", regex=True).map(lambda parts: ".." in parts)
     for wrong, what in (
         (names == "", "has no path"),
+        (names.str.contains("\0", regex=False), "has a NUL in its path, which no file's name has"),
         (climbing, "climbs out of its folder with '..'; give an absolute path"),
         (names.duplicated(), "is listed twice; keep one row"),
     ):

@@ -116,11 +116,11 @@ def split(manifest: Manifest, *, seed: int, val_share: float, test_share: float)
             "Fill the split column for all rows, or empty it for all."
         )
     present = set(table["split"].unique())
-    if "train" not in present:
+    if "train" not in present and not empty.all():
         raise UserError(
             f"{manifest.name}: has no train split (found: {', '.join(sorted(present))})."
         )
-    if "val" not in present:
+    if "val" not in present and "train" in present:
         training = table["split"] == "train"
         share = val_share / (1 - test_share)
         part = deal(table[training], (1 - share, share), seed=seed, by_category=True)

@@ -77,7 +77,7 @@ def load_exported(path: Path) -> Detector:
     try:
         graph = onnx.ModelProto.FromString(path.read_bytes())
         header = json.loads({entry.key: entry.value for entry in graph.metadata_props}[_CARD])
-    except (OSError, DecodeError, KeyError, ValueError) as error:
+    except (OSError, DecodeError, KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: no exported detector, or a damaged one: {error!r}") from error
     card = read_card(header, path)
     if card.engine not in ENGINES or card.precision not in ENGINES[card.engine].precisions:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from sklearn.isotonic import IsotonicRegression
 Floats = npt.NDArray[np.float64]
 
 _LIMITS = (0.05, 20.0)
+_LARGEST = 1e300  # beyond are infinity and whole numbers that are no floats; nan is not within
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ class Calibration:
             before, after = np.array(self.knots).T
             return np.asarray(np.interp(x, before, after))
         return self.slope * x + self.offset
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is made of finite numbers and never falls, as one read from a file may not."""
+        numbers = [self.slope, self.offset, *(number for knot in self.knots for number in knot)]
+        if not all(type(n) in (int, float) and abs(n) <= _LARGEST for n in numbers):
+            return False
+        rising = all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(self.knots))
+        return self.slope > 0 and rising
 
     def describe(self) -> dict[str, float]:
         """Its numbers by name, for the record."""

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
+from synthdetect.data.dialects import read_table
 from synthdetect.data.labels import label_of
-from synthdetect.data.manifest import COLUMNS
+from synthdetect.data.manifest import COLUMNS, SPLIT_NAME, SPLIT_RULE
 from synthdetect.errors import UserError
 
 NEAREST = 1e-7
@@ -57,12 +58,17 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
         _require(within, table, path, "probability lies outside 0 to 1 (a logit? then say so)")
         moved = int(((values < NEAREST) | (values > 1 - NEAREST)).sum())
         values = logit(np.clip(values, NEAREST, 1 - NEAREST))
-    labels = {name: label_of(name, where=str(path)) for name in table["label"].unique()}
-    table["label"] = table["label"].map(labels).astype("int8")
+    names_found = table["label"].map(str)
+    labels = {name: label_of(name, where=str(path)) for name in names_found.unique()}
+    table["label"] = names_found.map(labels).astype("int8")
     for name in _TEXT:
         column = table[name] if name in table else pd.Series("", index=table.index)
         table[name] = column.astype(object).fillna("").astype(str).str.strip()
     table["split"] = table["split"].replace({"": "test", "valid": "val", "validation": "val"})
+    odd = [name for name in table["split"].unique() if not SPLIT_NAME.fullmatch(name)]
+    _require(
+        ~table["split"].isin(odd).to_numpy(), table, path, f"its split is no name; {SPLIT_RULE}"
+    )
     repeated = table.duplicated(["path", "split"]).to_numpy()
     _require(~repeated, table, path, "path is listed twice in its split")
     table["raw_logit"] = values
@@ -76,8 +82,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        # All as text, whatever the columns are called: a path "007" is no number.
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        return read_table(path)
     except (OSError, ValueError) as error:
         raise UserError(f"--predictions: {path} cannot be read as a table: {error}") from error
 

@@ -27,8 +27,10 @@ from synthdetect.evaluation.metrics import (
     resampled,
 )
 from synthdetect.evaluation.slices import present, slice_table
+from synthdetect.files import short_hash
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :]")  # what a metric's name cannot have in MLflow
+_LONGEST_NAME = 100  # of a generator there: a metric's whole name has at most 250 characters
 
 SCORES = ("raw_logit", "logit", "probability", "predicted")
 """Columns that say what a detector said."""
@@ -165,13 +167,21 @@ class Evaluation:
         values = {f"{prefix}/{m}": v for m, v in _pairs(self.overall)}
         values |= {f"{prefix}/oracle/{m}": v for m, v in _pairs(self.oracle)}
         for row in self.generators.to_dict(orient="records"):
-            name = _IN_METRICS.get(row["generator"]) or (
-                f"generator/{_NOT_IN_NAMES.sub('_', row['generator'])}"
-            )
+            name = _IN_METRICS.get(row["generator"]) or _metric_name(row["generator"])
+            if f"{prefix}/{name}/auc" in values:  # another one's name differs in what was replaced
+                name += f"_{short_hash(row['generator'])}"
             values[f"{prefix}/{name}/auc"] = row["auc"]
             values[f"{prefix}/{name}/recall"] = row["recall"]
         values |= {f"{prefix}/{name}": value for name, value in self.extra.items()}
         return {name: float(value) for name, value in values.items() if np.isfinite(value)}
+
+
+def _metric_name(generator: str) -> str:
+    """As MLflow takes names: neither long, nor of dots alone, nor with other characters."""
+    name = _NOT_IN_NAMES.sub("_", generator)
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}_{short_hash(generator)}"
+    return f"generator/{name if name.strip('.') else '_' * len(name)}"
 
 
 def _pairs(measured: pd.DataFrame) -> Iterator[tuple[str, float]]:

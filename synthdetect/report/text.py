@@ -2,12 +2,12 @@
 
 import math
 import re
-import unicodedata
 
 import pandas as pd
 
 from synthdetect.evaluation.metrics import METRICS
 from synthdetect.redact import without_secrets
+from synthdetect.visible import visible
 
 UNDEFINED = "undefined"
 
@@ -37,8 +37,6 @@ _COUNTS = (
 )  # fmt: skip
 """Columns of whole numbers, which need no decimals though MLflow keeps them as floats."""
 
-_REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
 
 def clean(text: str) -> str:
     """Text from anywhere, fit to be shown.
@@ -46,14 +44,7 @@ def clean(text: str) -> str:
     Secrets are taken out of URIs. Characters that cannot be seen, or that turn the order of others
     around, are spelled out.
     """
-    return "".join(_visible(character) for character in without_secrets(text))
-
-
-def _visible(character: str) -> str:
-    hidden = unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n"
-    if hidden or character in _REORDERING:
-        return f"\\u{ord(character):04x}"
-    return character
+    return visible(without_secrets(text))
 
 
 def label(name: str) -> str:

@@ -4,7 +4,9 @@ Only the detector's file of a logged model is read. A model from elsewhere may b
 none of it runs.
 """
 
+import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -121,14 +123,32 @@ def _from_uri(uri: str, name: str) -> Found:
             if weights.is_absolute() or ".." in weights.parts:
                 raise ValueError(f"{weights} is not in it")
             file = repository.download_artifacts(str(weights), folder)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"--model: {uri} is no detector of synthdetect: {error}") from error
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"--model: {uri} cannot be had from {mlflow.get_registry_uri()}: "
                 f"{str(error).rstrip('.')}. Set MLFLOW_TRACKING_URI to the store that has it."
             ) from error
-        return Found(name, load_detector(Path(file)), _known(description.model_id))
+        except Exception as error:  # what MLflow and YAML raise on a damaged file is an open set
+            raise UserError(f"--model: {uri} is no detector of synthdetect: {error}") from error
+        try:
+            detector = load_detector(Path(file))
+        except UserError as error:  # which names the copy
+            raise UserError(f"--model: {uri}: {str(error).removeprefix(f'{file}: ')}") from error
+        _require_logged(detector.card, description.metadata, uri)
+        return Found(name, detector, _known(description.model_id))
+
+
+def _require_logged(card: Card, logged: Any, uri: str) -> None:
+    """Refuse a file that is another than was logged: its own hash covers the weights alone."""
+    found = json.loads(json.dumps(asdict(card)))
+    if not isinstance(logged, dict):
+        logged = {}
+    other = [name for name in found if name in logged and found[name] != logged[name]]
+    if other:
+        raise UserError(
+            f"--model: {uri}: its card is not the one that was logged: another {', '.join(other)}. "
+            "Restore the file, or log the model again."
+        )
 
 
 def _known(model_id: str | None) -> str | None:

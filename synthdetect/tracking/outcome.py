@@ -5,8 +5,8 @@ import tempfile
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
-from synthdetect.detector import tensors_of
 from synthdetect.evaluation.reproduced import LOGITS, Outcome
+from synthdetect.models.tensors import tensors_of
 from synthdetect.tracking.find import logged_by
 from synthdetect.tracking.model import models_of
 from synthdetect.tracking.run import WEIGHTS

@@ -1,25 +1,28 @@
 """The whole state of a training in one safetensors file: nothing in it can execute.
 
 Tensors are stored as such; everything else (the optimizer's groups, the schedule, the progress) is
-JSON in the file's header. Random state needs no room: it derives from the seed
-and the epoch (see `synthdetect.data.batches`).
+JSON in the file's header, and a hash of both is checked when they are read. Random state needs no
+room: it derives from the seed and the epoch (see `synthdetect.data.batches`).
 """
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from synthdetect.errors import UserError
 from synthdetect.files import replace_atomically
+from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.training.loop import Progress, Training
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the layout of the file changes."""
 
 _TENSOR = "tensor:"
@@ -34,47 +37,47 @@ def save(path: Path, training: Training) -> None:
         "progress": asdict(training.progress),
         **{part: _flatten(getattr(training, part).state_dict(), part, tensors) for part in _PARTS},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata={"checkpoint": json.dumps(tree)})
+    _write(path, tensors, json.dumps(tree))
 
 
 def save_network(path: Path, network: nn.Module) -> None:
     """Write a network's weights alone, as atomically as `save`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-    with replace_atomically(path) as temporary:
-        save_file(tensors, temporary)
+    _write(path, tensors_of(network), "")
 
 
 def load_network(path: Path, network: nn.Module) -> None:
     """Read what `save_network` wrote.
 
     Raises:
-        UserError: damaged, absent, or of another network.
+        UserError: damaged, changed, absent, or of another network.
     """
+    tensors, _ = _read(path)
     try:
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{path}: does not fit this network, or is damaged: {error}") from error
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = shorten(str(error), 300)
+        raise UserError(f"{path}: does not fit this network: {reason}") from error
 
 
 def load(path: Path, training: Training) -> None:
     """Put a checkpoint's state into a training built from the same configuration.
 
     Raises:
-        UserError: not a whole checkpoint of this program's, or one of another network.
+        UserError: not a whole checkpoint of this program's, changed, or one of another network.
     """
-    tree = _header(path)
+    tensors, text = _read(path)
+    tree = _tree(path, text)
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         for part in _PARTS:
-            getattr(training, part).load_state_dict(_unflatten(tree[part], tensors))
-    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: does not fit this configuration: {error}") from error
+            state = _unflatten(tree[part], tensors)
+            if not isinstance(state, dict):
+                raise TypeError(f"{part} is a {type(state).__name__}")
+            getattr(training, part).load_state_dict(state)
+        training.progress = Progress(**tree["progress"])
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = shorten(str(error), 300)
+        raise UserError(f"{path}: does not fit this configuration: {reason}") from error
     _match_memory_layout(training.optimizer)
-    training.progress = Progress(**tree["progress"])
 
 
 def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
@@ -88,11 +91,39 @@ def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
         _match_memory_layout(inner)
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _write(path: Path, tensors: dict[str, Tensor], text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"checkpoint": text, "sha256": _digest(tensors, text)}
+    with replace_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors and the text that `_write` wrote, both as they were."""
     try:
         with safe_open(path, framework="pt") as file:
-            tree = dict(json.loads((file.metadata() or {})["checkpoint"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: no checkpoint, or a damaged one: {error}") from error
+    text = header.get("checkpoint", "")
+    if header.get("sha256") != _digest(tensors, text):
+        if text:
+            _tree(path, text)  # what is of another format may have none
+        raise UserError(
+            f"{path}: has changed since it was written. Restore it, or start a new run."
+        )
+    return tensors, text
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    return hashlib.sha256(f"{digest_of(tensors)} {text}".encode()).hexdigest()
+
+
+def _tree(path: Path, text: str) -> dict[str, Any]:
+    try:
+        tree = dict(json.loads(text))
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: no checkpoint, or a damaged one: {error}") from error
     if tree.get("format") != FORMAT:
         raise UserError(

@@ -20,8 +20,8 @@ from PIL import Image
 
 from synthdetect.data.batches import Batches, Images, Order
 from synthdetect.data.geometry import Preprocess
-from synthdetect.data.images import BadImage
-from synthdetect.data.sources import MAX_BYTES, TarImages, ZipImages, unlabelled
+from synthdetect.data.images import MAX_BYTES, BadImage
+from synthdetect.data.sources import TarImages, ZipImages, unlabelled
 from synthdetect.errors import UserError
 
 NAMES = ["b/2.PNG", "b/10.png", "a.webp", "c/d/e.jpeg"]

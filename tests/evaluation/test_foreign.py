@@ -64,7 +64,7 @@ def test_names_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "cannot be read"),
+        ("", "is empty"),
         ("path,label,logit\n", "has no rows"),
         ("label,logit\n1,2\n", r"no column 'path'.*--columns path="),
         ("path,logit\na,2\n", r"no column 'label'"),

@@ -20,6 +20,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.config import TrainOptions
 from synthdetect.errors import UserError
+from synthdetect.training import checkpoint
 from synthdetect.training.checkpoint import load, load_network, save, save_network
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import Progress, Training, start_training
@@ -238,12 +239,26 @@ def rewritten(path: Path, **changes: Any) -> None:
     save_file(load_file(path), path, {"checkpoint": json.dumps(tree | changes)})
 
 
-@pytest.mark.parametrize("number", [0, 1, None, "2"])
+@pytest.mark.parametrize("number", [0, 2, None, "3"])
 def test_another_format_is_refused_by_number(tmp_path: Path, number: Any) -> None:
     path = tmp_path / "last.safetensors"
     save(path, trained())
     rewritten(path, format=number)
-    assert f"checkpoint format {number}; this version reads 2" in refusal(path, fresh(1))
+    assert f"checkpoint format {number}; this version reads 3" in refusal(path, fresh(1))
+
+
+def test_what_has_changed_since_it_was_written_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    save(path, trained())
+    whole = path.read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    for place in (whole.index(b"progress"), 8 + header + 10, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert "has changed since it was written" in refusal(path, fresh(1))
+    save_network(path, Tiny())
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"last\.safetensors: "):
+        load_network(path, Tiny())
 
 
 def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -256,11 +271,9 @@ def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_tensor_that_is_missing_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
     save(path, trained())
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(path)
+    tensors, text = checkpoint._read(path)
     del tensors["network.head.weight"]
-    save_file(tensors, path, metadata)
+    checkpoint._write(path, tensors, text)
     assert "network.head.weight" in refusal(path, fresh(1))
 
 

@@ -1,0 +1,41 @@
+"""Whether runs can be recorded where MLflow is told to, before anything is done."""
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from synthdetect.databases import require_database
+from synthdetect.errors import UserError
+from synthdetect.redact import without_secrets
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_INSTEAD = (
+    f"Set {VARIABLE} to a database of MLflow's own, such as sqlite:///mlflow.db, or a server."
+)
+
+
+def require_store() -> None:
+    """See that the tracking store can be used; one that is not there yet is not made.
+
+    A server is not asked: it may be long in answering that it is gone.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    uri = mlflow.get_tracking_uri()
+    is_database = uri.startswith(_DATABASES)
+    if is_database:
+        tables = {"experiments", "runs"}
+        if not require_database(uri, VARIABLE, program="MLflow", tables=tables, instead=_INSTEAD):
+            return
+    try:
+        client = MlflowClient()
+        if is_database:
+            client.search_experiments(max_results=1)  # looks at the version of the schema
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{VARIABLE}: {without_secrets(uri)} cannot be used: {reason}. {_INSTEAD}"
+        ) from error
