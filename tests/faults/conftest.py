@@ -199,9 +199,11 @@ def logged(tmp_path_factory: pytest.TempPathFactory, detector_file: Path) -> Log
     uri = f"sqlite:///{folder / STORE}"
     mlflow.set_tracking_uri(uri)
     experiment = mlflow.create_experiment("here", artifact_location=str(folder / "mlruns"))
-    mlflow.set_experiment(experiment_id=experiment)
-    with open_run("one", kind="train", tags={}) as run:
-        model = log_detector(run, Detector.load(detector_file))
+    with pytest.MonkeyPatch.context() as patch:
+        # `mlflow.set_experiment` would hold for every later test of the process.
+        patch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+        with open_run("one", kind="train", tags={}) as run:
+            model = log_detector(run, Detector.load(detector_file))
     mlflow.set_tracking_uri(before)
     return Logged(folder, uri, model, run.id)
 
