@@ -158,19 +158,24 @@ def test_one_bit_of_a_weight_and_another_version_are_found(
     (model,) = MlflowClient().search_logged_models(
         ["0"], filter_string=f"source_run_id = '{recorded.info.run_id}'"
     )
-    (file,) = Path(mlflow.artifacts.download_artifacts(model.model_uri)).rglob("*.safetensors")
+    folder = Path(mlflow.artifacts.download_artifacts(model.model_uri))
+    (file,) = folder.rglob("*.safetensors")
     detector = Detector.load(file)
+    digest = Detector.load(file).card.weights_sha256
     name, tensor = next(iter(detector.network.backbone.classifier.named_parameters()))
     name = f"backbone.classifier.{name}"
     tensor.detach().numpy().view(np.uint32).reshape(-1)[0] ^= 1
-    whole = file.read_bytes()
+    whole, described = file.read_bytes(), (folder / "MLmodel").read_text()
     detector.save(file)
+    other = described.replace(digest, Detector.load(file).card.weights_sha256)
+    (folder / "MLmodel").write_text(other)  # which would be another, had it been logged so
     try:
         with sqlite3.connect("mlflow.db") as store:
             store.execute("update params set value = '1.13.0' where key = 'version.torch'")
         assert main(["reproduce", "--run-id", recorded.info.run_id]) == 1
     finally:
         file.write_bytes(whole)
+        (folder / "MLmodel").write_text(described)
     shown = capsys.readouterr()
     assert "version.torch: 1.13.0 then" in shown.out
     assert "may change every number" in shown.out
