@@ -27,6 +27,7 @@ from synthdetect.config import (
     RegimesOptions,
     ReportOptions,
     ReproduceOptions,
+    SyncOptions,
     TrainOptions,
     option_name,
 )
@@ -138,6 +139,11 @@ COMMANDS: dict[str, Command] = {
         "synthdetect.commands.promote:promote_version",
         "make a model's version the champion",
         positional=("name", "version"),
+    ),
+    "sync": Command(
+        SyncOptions,
+        "synthdetect.commands.sync:sync",
+        "deliver what runs had to say while their tracking store was away",
     ),
 }
 

@@ -727,6 +727,11 @@ class PromoteOptions(Options):
     version: str = Field(description="the version to promote")
 
 
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class SyncOptions(Options):
+    """Deliver what runs had to say while their tracking store was away."""
+
+
 AUGMENTATIONS: dict[str, Mapping[str, Any]] = {
     "light": {},  # flip, light colour jitter, blur: what the defaults say
     "extensive": {"geometry": "resize_crop", "rotation": 10.0, "jitter": 0.2},

@@ -22,6 +22,7 @@ from synthdetect.evaluation.summary import summary_markdown
 from synthdetect.models.networks import Start
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.model import log_detector
+from synthdetect.tracking.outbox import StoreAway
 from synthdetect.tracking.run import MANIFEST, Run, environment, undisturbed
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import Training
@@ -95,6 +96,8 @@ def run_training(
             epochs = final.epochs if final else options.epochs
             _fit(run, session, prepared, datasets, epochs)
             detector, logits = _calibrated(run, options, prepared, session, final)
+    except StoreAway:
+        raise  # the checkpoints stay where they are
     except BaseException:
         with undisturbed():
             for name in (LAST, BEST):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from synthdetect.commands.resuming import fetch_checkpoint
 from synthdetect.commands.train import conclude, tags
@@ -10,6 +11,7 @@ from synthdetect.console import console
 from synthdetect.data.prepare import Prepared
 from synthdetect.experiment import Final, run_training
 from synthdetect.tracking.model import register
+from synthdetect.tracking.outbox import StoreAway
 from synthdetect.tracking.run import FOLD, Run, open_run
 from synthdetect.training.devices import Device
 
@@ -69,6 +71,8 @@ def train_parts(
         console.print(part.title, style="bold")
         try:
             done[part.name] = _train(parent, part, device, tags(command, options), child)
+        except StoreAway:
+            raise  # the next one would wait as long
         except Exception as error:
             failed[part.title] = f"{type(error).__name__}: {error}"
             console.print(f"{part.title} failed: {failed[part.title]}", style="bold red")
@@ -89,7 +93,8 @@ def _train(parent: Run, part: Part, device: Device, labels: Mapping[str, str], r
         outcome = run_training(child, part.options, part.prepared(), device, part.final)
         if part.final:
             name = part.options.register
-            version = register(outcome.model, name) if name else ""
+            register_it = partial(register, outcome.model, name)
+            version = child.outbox.insist(register_it) if name else ""
             conclude(child, outcome, name, version)
     return child.id
 

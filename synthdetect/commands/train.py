@@ -1,6 +1,7 @@
 """`synthdetect train`."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,7 +35,8 @@ def train(options: TrainOptions) -> None:
         if options.resume:
             fetch_checkpoint(run, options.output)
         outcome = run_training(run, options, prepared, device)
-        version = register(outcome.model, options.register) if options.register else ""
+        register_it = partial(register, outcome.model, options.register)
+        version = run.outbox.insist(register_it) if options.register else ""
     conclude(run, outcome, options.register, version)
 
 

@@ -53,11 +53,16 @@ def log_detector(run: Run, detector: Detector) -> LoggedModel:
     Returns:
         The logged model; `models:/<its id>` is its URI.
     """
-    for leftover in models_of(run.id):
-        run.client.delete_logged_model(leftover.model_id)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "detector.safetensors"
-        return _log(run, file, detector.save(file), _SERVING)
+        card = detector.save(file)
+
+        def log() -> LoggedModel:
+            for leftover in models_of(run.id):
+                MlflowClient().delete_logged_model(leftover.model_id)
+            return _log(run, file, card, _SERVING)
+
+        return run.outbox.insist(log)
 
 
 def log_exported(run: Run, file: Path, card: Card) -> LoggedModel:

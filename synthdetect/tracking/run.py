@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.data.dataset import Dataset
 from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import LoggedModelInput, Metric, Param, RunStatus, RunTag
+from mlflow.entities import LoggedModelInput, RunStatus
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from synthdetect import __version__
+from synthdetect.console import console
 from synthdetect.data.manifest import Manifest
 from synthdetect.errors import UserError
 from synthdetect.redact import without_secrets
+from synthdetect.tracking.outbox import Line, Outbox, StoreAway, is_away, patient
 
 KIND = "synthdetect.kind"
 """Tag that says which command made a run."""
@@ -50,6 +53,9 @@ WEIGHTS = "synthdetect.weights_sha256"
 NOT_BEGUN = "synthdetect.not_begun"
 """Tag of a run that was interrupted before it had recorded anything."""
 
+AWAITS_STORE = "synthdetect.awaits_store"
+"""Tag of a run that ended because its tracking store was away, so that it can go on."""
+
 _EXPERIMENT_KIND = "mlflow.experimentKind"
 _TEXT = (
     "path",
@@ -59,7 +65,6 @@ _TEXT = (
     "held_out",
 )  # whatever it looks like
 _PARAM_LIMIT = 6000
-_BATCH_LIMIT = 100
 _PACKAGES = (
     "mlflow",
     "torch",
@@ -72,7 +77,10 @@ _PACKAGES = (
 )
 
 # One line a run that says nothing, and a bar for every file of some kilobytes.
-logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
+# What is said of a store that is away is said by `synthdetect.tracking.outbox`.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 # Advice that does not apply: no column has gaps, and a local path is one either way.
 warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer column")
 warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
@@ -84,12 +92,17 @@ class Stopped(Exception):
 
 
 class Run:
-    """An open run. Everything is logged to it by id, whatever thread or active run there is."""
+    """An open run. Everything is logged to it by id, whatever thread or active run there is.
+
+    While the tracking store is away, metrics, parameters and tags are kept, and all else waits.
+    """
 
     def __init__(self, run_id: str, *, resumed: bool = False) -> None:
-        self.client = MlflowClient()
+        self.outbox = Outbox(run_id)
+        self.client = patient(MlflowClient(), self.outbox)
         self.id = run_id
         self._resumed = resumed
+        self._params: set[str] | None = None
         self._known: dict[str, set[tuple[int, float]]] = {}
 
     @property
@@ -99,11 +112,11 @@ class Run:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters; those the run already has are left alone, since MLflow's never change."""
-        known = self.client.get_run(self.id).data.params
-        shown = {k: without_secrets(str(v)) for k, v in params.items() if k not in known}
-        new = [Param(k, v[:_PARAM_LIMIT]) for k, v in shown.items()]
-        for begin in range(0, len(new), _BATCH_LIMIT):
-            self.client.log_batch(self.id, params=new[begin : begin + _BATCH_LIMIT])
+        if self._params is None:
+            self._params = set(self.client.get_run(self.id).data.params)
+        new = {k: without_secrets(str(v)) for k, v in params.items() if k not in self._params}
+        self.outbox.send(Line(params={k: v[:_PARAM_LIMIT] for k, v in new.items()}))
+        self._params.update(new)
 
     def log_metrics(
         self,
@@ -120,15 +133,15 @@ class Run:
         now = int(time.time() * 1000)
         metrics = {k: v for k, v in metrics.items() if not self._has(k, step, v)}
         entries = [
-            Metric(
-                key, value, now, step, model_id=model_id,
-                dataset_name=dataset.name if dataset else None,
-                dataset_digest=dataset.digest if dataset else None,
-            )
+            {
+                "key": key, "value": float(value), "timestamp": now, "step": step,
+                "model_id": model_id,
+                "dataset_name": dataset.name if dataset else None,
+                "dataset_digest": dataset.digest if dataset else None,
+            }
             for key, value in metrics.items()
         ]  # fmt: skip
-        for begin in range(0, len(entries), _BATCH_LIMIT):
-            self.client.log_batch(self.id, metrics=entries[begin : begin + _BATCH_LIMIT])
+        self.outbox.send(Line(metrics=entries))
 
     def _has(self, name: str, step: int, value: float) -> bool:
         if not self._resumed:
@@ -171,7 +184,7 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        self.client.log_batch(self.id, tags=[RunTag(k, without_secrets(tags[k])) for k in tags])
+        self.outbox.send(Line(tags={k: without_secrets(v) for k, v in tags.items()}))
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Log a figure as a picture under the run's artifacts."""
@@ -236,7 +249,8 @@ class Run:
             )
             datasets[split] = dataset
             if dataset.name not in known:
-                mlflow.log_input(dataset, context=contexts.get(split, "evaluation"))
+                context = contexts.get(split, "evaluation")
+                self.outbox.insist(partial(mlflow.log_input, dataset, context=context))
         counts = manifest.counts()
         self.log_table(counts, "data/counts.csv")
         sizes = counts.groupby(["split", "label"])["images"].sum()
@@ -246,6 +260,17 @@ class Run:
     def log_model_input(self, model_id: str) -> None:
         """Record that the run is about a model that another run has logged."""
         self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
+
+    def end(self, status: str) -> None:
+        """Close the run, now or, if the store is away, by `synthdetect sync`."""
+        try:
+            mlflow.end_run(status)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self.outbox.keep(Line(status=status, ended=int(time.time() * 1000)))
+        if not self.outbox.try_to_deliver():
+            console.print(f"kept in {self.outbox.folder}; deliver it with: synthdetect sync")
 
     def describe(self, markdown: str) -> None:
         """Set the description that the UI shows on the run's page."""
@@ -277,7 +302,10 @@ def open_run(
             _point_to(project_run, resume)
     elif project_run:
         name = ""  # attach to it, under the name that MLflow or its user gave
-    active = mlflow.start_run(
+    if resume:
+        Outbox(resume).deliver()
+    start = partial(
+        mlflow.start_run,
         run_id=resume or None,
         run_name=None if resume else name or None,
         nested=parent is not None,
@@ -285,11 +313,13 @@ def open_run(
         tags={k: without_secrets(v) for k, v in tags.items()},
         log_system_metrics=True,
     )
+    active = parent.outbox.insist(start) if parent else start()
     run = Run(active.info.run_id, resumed=bool(resume))
     _show_as_model_training(run)
     status = RunStatus.FINISHED
     try:
         yield run
+        run.outbox.insist(lambda: None)
     except KeyboardInterrupt:
         status = RunStatus.KILLED
         raise
@@ -299,12 +329,14 @@ def open_run(
         raise
     except BaseException as error:
         status = RunStatus.FAILED
+        if isinstance(error, StoreAway):
+            run.set_tags({AWAITS_STORE: "true"})
         run.set_tags({"synthdetect.error": str(error)[:5000] or type(error).__name__})
         raise
     finally:
         with undisturbed():
-            mlflow.end_run(RunStatus.to_string(status))
-            if status == RunStatus.KILLED and project_run:
+            run.end(RunStatus.to_string(status))
+            if status == RunStatus.KILLED and project_run and run.outbox.is_empty:
                 keep_status(run.id)
 
 
