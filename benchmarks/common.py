@@ -54,6 +54,19 @@ def ratio(speeds: dict[str, list[float]], of: str, to: str) -> dict[str, float]:
     return {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
+def row_of(key: str, what: str, against: str, wanted: float, ratios: list[float]) -> dict[str, Any]:
+    """A row of `report`'s table from one ratio a round."""
+    return {
+        "key": key,
+        "what": what,
+        "against": against,
+        "wanted": wanted,
+        "ratio": statistics.median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+    }
+
+
 def report(
     name: str, module: str, rows: list[dict[str, Any]], device: Device, output: Path, notes: str
 ) -> None:

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,22 +137,12 @@ def _timm(options: TrainOptions, folder: Path, workers: int) -> Work:
         num_workers=workers, persistent_workers=workers > 0, device=torch.device("cpu"),
     )  # fmt: skip
 
-    def work() -> int:
-        model.train()
-        seen = 0
-        for images, targets in loader:
-            images = images.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = nn.functional.binary_cross_entropy_with_logits(
-                    model(images)[:, 0], targets.float()
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            seen += len(images)
-        return seen
+    def loss_of(images: Tensor, targets: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            return _cross_entropy(model, images, targets)
 
-    return work
+    return _epoch(model, loader, optimizer, loss_of)
 
 
 def _plain(options: TrainOptions, folder: Path) -> Work:
@@ -172,15 +163,26 @@ def _plain(options: TrainOptions, folder: Path) -> Work:
         model.parameters(), lr=options.lr, weight_decay=options.weight_decay
     )
 
+    return _epoch(model, loader, optimizer, partial(_cross_entropy, model))
+
+
+def _cross_entropy(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(model(images)[:, 0], targets.float())
+
+
+def _epoch(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+) -> Work:
     def work() -> int:
         model.train()
         seen = 0
         for images, targets in loader:
             optimizer.zero_grad()
-            loss = nn.functional.binary_cross_entropy_with_logits(
-                model(images)[:, 0], targets.float()
-            )
-            loss.backward()
+            loss = loss_of(images, targets)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             seen += len(images)
         return seen

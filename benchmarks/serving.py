@@ -27,7 +27,7 @@ import mlflow
 import numpy as np
 import torch
 
-from benchmarks.common import parser, report
+from benchmarks.common import parser, report, row_of
 from synthdetect.data.manifest import load
 from synthdetect.detector import Card, Detector
 from synthdetect.models.networks import build
@@ -63,9 +63,9 @@ def main() -> None:
     throughput = [one["many clients"] / one["bare"] for one in rounds]
     what = f"{given.arch} at {given.image_size}"
     rows = [
-        _row("latency", f"{what}: one image served, median", "decode and forward in process",
+        row_of("latency", f"{what}: one image served, median", "decode and forward in process",
              1 / 1.5, latency),
-        _row("throughput", f"{what}: {given.clients} clients, images/s",
+        row_of("throughput", f"{what}: {given.clients} clients, images/s",
              "bare forward pass of one image", 0.8, throughput),
     ]  # fmt: skip
     shown = {name: round(statistics.median(one[name] for one in rounds), 4) for name in rounds[0]}
@@ -74,18 +74,6 @@ def main() -> None:
         f"seconds, in process to served; medians: {shown} (s, s, images/s, images/s)"
     )
     report(f"serving_{given.arch}", "serving", rows, device, given.output, notes)
-
-
-def _row(key: str, what: str, against: str, wanted: float, ratios: list[float]) -> dict[str, Any]:
-    return {
-        "key": key,
-        "what": what,
-        "against": against,
-        "wanted": wanted,
-        "ratio": statistics.median(ratios),
-        "low": min(ratios),
-        "high": max(ratios),
-    }
 
 
 def _round(

@@ -13,9 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
-from benchmarks.common import parser, report
+from benchmarks.common import parser, report, row_of
 from synthdetect.training.devices import resolve
 
 _ALLOWED = 0.5  # seconds
@@ -47,27 +46,15 @@ def main() -> None:
                 if number:  # the first round fills the caches of files and of what is decoded
                     seconds[name].append(took)
     rows = [
-        _row("help", "synthdetect --help", f"python's start and {_ALLOWED:g} s", 1.0,
+        row_of("help", "synthdetect --help", f"python's start and {_ALLOWED:g} s", 1.0,
              [(p + _ALLOWED) / h for p, h in zip(seconds["python"], seconds["help"], strict=True)]),
-        _row("first_step", "synthdetect train, to its first step",
+        row_of("first_step", "synthdetect train, to its first step",
              "importing torch, torchvision and mlflow", 1 / 1.5,
              [i / s for i, s in zip(seconds["imports"], seconds["first step"], strict=True)]),
     ]  # fmt: skip
     middle = ", ".join(f"{name} {statistics.median(took):.2f} s" for name, took in seconds.items())
     notes = f"{given.rounds} rounds of whole processes, the ratio is theirs to ours; {middle}"
     report("startup", "startup", rows, resolve("auto", "auto", "auto"), given.output, notes)
-
-
-def _row(key: str, what: str, against: str, wanted: float, ratios: list[float]) -> dict[str, Any]:
-    return {
-        "key": key,
-        "what": what,
-        "against": against,
-        "wanted": wanted,
-        "ratio": statistics.median(ratios),
-        "low": min(ratios),
-        "high": max(ratios),
-    }
 
 
 def _seconds(command: list[str], folder: str) -> float:
