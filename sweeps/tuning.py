@@ -22,6 +22,7 @@ from sweeps.strategies import Knob
 from synthdetect.databases import require_database
 from synthdetect.errors import UserError
 from synthdetect.redact import without_secrets
+from synthdetect.tracking.outbox import StoreAway
 
 RUN = "mlflow_run_id"
 """User attribute of a trial, and of a study: its run."""
@@ -160,7 +161,13 @@ def running(study: optuna.Study) -> bool:
 
 
 def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
-    """Run one trial; one that fails is recorded as that, and the study goes on."""
+    """Run one trial; one that fails is recorded as that, and the study goes on.
+
+    Raises:
+        Exception: what failed was the machine (its disk, its memory, a process of it, the tracking
+            store). That says nothing of the trial, which is made again when the study goes on.
+    """
+    faults: list[Exception] = []
 
     def watched(trial: Trial) -> float:
         trial.set_user_attr(PROCESS, this_process())
@@ -170,8 +177,28 @@ def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
         except KeyboardInterrupt:
             trial.set_user_attr(_INTERRUPTED, True)
             raise
+        except Exception as error:
+            if _is_the_machines(error):
+                faults.append(error)
+                trial.set_user_attr(_INTERRUPTED, True)
+            raise
 
     study.optimize(watched, n_trials=1, catch=(Exception,))
+    if faults:
+        raise faults[0]
+
+
+def _is_the_machines(error: Exception) -> bool:
+    """Whether an error is not of what was tried but of where; some libraries say it in words."""
+    said = str(error)
+    return (
+        isinstance(error, (OSError, MemoryError, StoreAway))
+        or (
+            isinstance(error, RuntimeError)
+            and ("DataLoader worker" in said or "can't allocate memory" in said)
+        )
+        or "I/O error" in said
+    )
 
 
 def _retried(study: optuna.Study) -> set[int]:

@@ -27,6 +27,7 @@ from synthdetect.config import (
     RegimesOptions,
     ReportOptions,
     ReproduceOptions,
+    ServeOptions,
     SyncOptions,
     TrainOptions,
     option_name,
@@ -139,6 +140,13 @@ COMMANDS: dict[str, Command] = {
         "synthdetect.commands.promote:promote_version",
         "make a model's version the champion",
         positional=("name", "version"),
+    ),
+    "serve": Command(
+        ServeOptions,
+        "synthdetect.commands.serve:serve",
+        "serve a detector by MLflow's protocol, behind limits",
+        short={"model": "-m", "port": "-p"},
+        tracked=False,
     ),
     "sync": Command(
         SyncOptions,

@@ -728,6 +728,23 @@ class PromoteOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
+class ServeOptions(Options):
+    """Serve a detector by MLflow's protocol, behind limits."""
+
+    model: str = Field(default="", description="models:/ URI, run id, or detector's file")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=5000, ge=1, le=65535, description="port to listen on")
+    max_mib: int = Field(default=32, ge=1, le=1024, description="MiB of one image's file, at most")
+    max_pixels: int = Field(
+        default=50_000_000, ge=1, le=100_000_000, description="pixels of one image, at most"
+    )
+    max_images: int = Field(default=256, ge=1, description="images of one request, at most")
+    timeout: float = Field(
+        default=30.0, gt=0, le=3600, description="seconds in which a request must have come"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class SyncOptions(Options):
     """Deliver what runs had to say while their tracking store was away."""
 

@@ -137,8 +137,12 @@ def equalised(image: Image.Image, quality: int) -> Image.Image:
     return read_image(file.getvalue())
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open an image and check its size, decoding nothing yet.
+
+    Args:
+        data: the file's content.
+        max_pixels: refused beyond.
 
     Raises:
         BadImage: as `read_image`, for what its header shows.
@@ -148,8 +152,8 @@ def open_image(data: bytes) -> Image.Image:
     with _pillow_errors():
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS:,}")
+    if width * height > max_pixels:
+        raise BadImage(f"{width}x{height} pixels are more than the limit of {max_pixels:,}")
     return image
 
 

@@ -17,14 +17,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from synthdetect.data.images import BadImage
+from synthdetect.data.images import BadImage, open_image
 from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
+from synthdetect.detector import Detector
 from synthdetect.engines.exported import load_detector
 from synthdetect.evaluation.calibration import UNSURE, unsure
 from synthdetect.serving import SERVED_ARTIFACT
-
-MAX_BYTES = 32 * 2**20
-"""Of one image's file."""
+from synthdetect.serving.limits import Limits
 
 _BATCH = 32
 
@@ -49,7 +48,17 @@ class Refused(MlflowException):
 
 
 class ServedDetector(PythonModel):
-    """A detector behind MLflow's interface."""
+    """A detector behind MLflow's interface.
+
+    Args:
+        detector: to serve; without one, MLflow calls `load_context`.
+        limits: on one request.
+    """
+
+    def __init__(self, detector: Detector | None = None, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits.from_environment()
+        if detector:
+            self.detector = detector
 
     def load_context(self, context: PythonModelContext) -> None:
         self.detector = load_detector(Path(context.artifacts[SERVED_ARTIFACT]))
@@ -73,6 +82,8 @@ class ServedDetector(PythonModel):
         if not threshold <= 1:
             raise Refused(f"threshold: give a number from 0 to 1 (got {threshold}).")
         texts = _texts(model_input)
+        if len(texts) > self.limits.max_images:
+            raise Refused(f"more than {self.limits.max_images} images; send them in parts.")
         chunks = [texts[begin : begin + _BATCH] for begin in range(0, len(texts), _BATCH)]
         scores = [self._score(chunk, number * _BATCH) for number, chunk in enumerate(chunks)]
         probability = np.concatenate(scores) if scores else np.empty(0)
@@ -90,10 +101,24 @@ class ServedDetector(PythonModel):
         squares = []
         for row, text in enumerate(texts, first_row):
             try:
-                squares.append(self.detector.preprocess(_decode(text)))
+                squares.append(self.detector.preprocess(self._decode(text)))
             except BadImage as error:
                 raise Refused(f"row {row}: {error}.") from None
         return self.detector.score(np.stack(squares))
+
+    def _decode(self, text: Any) -> bytes:
+        """The file's content, if it is within the limits."""
+        if not isinstance(text, str):
+            raise BadImage("no base64 text")
+        if len(text) > self.limits.max_bytes * 4 // 3 + 4:
+            raise BadImage(f"more than {self.limits.max_bytes:,} bytes")
+        try:
+            content = base64.b64decode(text.removeprefix("data:").partition("base64,")[2] or text,
+                                       validate=True)  # fmt: skip
+        except (binascii.Error, ValueError):
+            raise BadImage("not base64 text") from None
+        open_image(content, max_pixels=self.limits.max_pixels)  # which decodes nothing
+        return content
 
 
 def _texts(model_input: pd.DataFrame) -> list[Any]:
@@ -102,18 +127,6 @@ def _texts(model_input: pd.DataFrame) -> list[Any]:
     if model_input.shape[1] == 1:
         return list(model_input.iloc[:, 0])
     raise Refused("give one column, 'image', of base64 text.")
-
-
-def _decode(text: Any) -> bytes:
-    if not isinstance(text, str):
-        raise BadImage("no base64 text")
-    if len(text) > MAX_BYTES * 4 // 3 + 4:
-        raise BadImage(f"more than {MAX_BYTES // 2**20} MiB")
-    try:
-        return base64.b64decode(text.removeprefix("data:").partition("base64,")[2] or text,
-                                validate=True)  # fmt: skip
-    except (binascii.Error, ValueError):
-        raise BadImage("not base64 text") from None
 
 
 mlflow.models.set_model(ServedDetector())

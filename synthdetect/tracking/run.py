@@ -37,6 +37,7 @@ from synthdetect.data.manifest import Manifest
 from synthdetect.errors import UserError
 from synthdetect.redact import without_secrets
 from synthdetect.tracking.outbox import Line, Outbox, StoreAway, is_away, patient
+from synthdetect.tracking.store import make_store
 
 KIND = "synthdetect.kind"
 """Tag that says which command made a run."""
@@ -302,6 +303,7 @@ def open_run(
             _point_to(project_run, resume)
     elif project_run:
         name = ""  # attach to it, under the name that MLflow or its user gave
+    make_store()
     if resume:
         Outbox(resume).deliver()
     start = partial(

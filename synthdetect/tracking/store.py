@@ -1,8 +1,13 @@
 """Whether runs can be recorded where MLflow is told to, before anything is done."""
 
+import os
+from contextlib import suppress
+from pathlib import Path
+
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from synthdetect.databases import require_database
@@ -14,6 +19,26 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _INSTEAD = (
     f"Set {VARIABLE} to a database of MLflow's own, such as sqlite:///mlflow.db, or a server."
 )
+
+
+def make_store() -> None:
+    """Make the SQLite database of a tracking store that is not there, whole or not at all.
+
+    MLflow builds it in many steps, and cannot go on with one that was left in the middle of them.
+    """
+    uri = mlflow.get_tracking_uri()
+    database = make_url(uri).database if uri.startswith("sqlite:") else None
+    if not database or database == ":memory:" or Path(database).exists():
+        return
+    file = Path(database).absolute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+        with suppress(FileExistsError):  # another process was faster
+            os.link(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def require_store() -> None:

@@ -1,9 +1,11 @@
 """Kill commands at random moments, start them again, and compare what they leave with one unkilled.
 
     python -m tests.faults.kills [--commands train,cv,sweep,predict] [--kills 50] [--seed 0]
+                                 [--signal KILL|TERM|INT]
 
 Every third kill waits for a file in the middle of being written. Prints a table and writes it as
-JSON; exits with 1 if anything differs, is left RUNNING, or was logged twice.
+JSON; exits with 1 if anything differs, is left RUNNING, or was logged twice. After SIGTERM and
+SIGINT no run may be RUNNING even before the command is started again.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from synthdetect.tracking.run import FOLD, KIND, NOT_BEGUN
 
 TRAINING = ["--arch=mobilenet_v3_large", "--image-size=32", "--batch-size=16", "--weights=none",
             "--lr=1e-3"]  # fmt: skip
-_NO_RESULT = ("images_per_second", "system/", "seconds", "peak_mib")
+_NO_RESULT = ("images_per_second", "system/", "seconds", "peak_mib", "memory", "time")
 """In the names of metrics that no two runs have alike."""
 
 _IDENTITY = (KIND, FOLD, "optuna.study", "synthdetect.strategy", "synthdetect.trial")
@@ -137,7 +139,9 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
 
-def torment(command: str, kills: int, seed: int, folder: Path) -> Outcome:
+def torment(
+    command: str, kills: int, seed: int, folder: Path, number: int = signal.SIGKILL
+) -> Outcome:
     """Kill a command, and let it go on, until it has been hit often enough.
 
     Args:
@@ -145,6 +149,7 @@ def torment(command: str, kills: int, seed: int, folder: Path) -> Outcome:
         kills: the least number.
         seed: of the moments.
         folder: an empty one, for everything.
+        number: of the signal.
     """
     begin, go_on = COMMANDS[command]
     data, detector = _data(folder), folder / "detector.safetensors"
@@ -163,11 +168,17 @@ def torment(command: str, kills: int, seed: int, folder: Path) -> Outcome:
         for _ in range(_MOST_STARTS):
             process = place.start(arguments)
             enough = outcome.kills >= kills
-            status = process.wait() if enough else _kill(process, usual, moments, place, outcome)
+            hit = outcome.kills
+            status = (
+                process.wait() if enough else _kill(process, usual, moments, place, outcome, number)
+            )
+            if outcome.kills > hit and status in (128 + number, 0):
+                running = [run for run in place.runs() if run.info.status == "RUNNING"]
+                outcome.faults += [f"{run.info.run_name} is RUNNING" for run in running]
             run = _newest(place, command)
             if status == 0 or (run and run.info.status == "FINISHED"):
                 break
-            if status > 0 and not _had_not_begun(place):
+            if status > 0 and status != 128 + number and not _had_not_begun(place):
                 outcome.faults.append(f"exit status {status} when started again")
                 break
             arguments = go_on(place)
@@ -178,7 +189,7 @@ def torment(command: str, kills: int, seed: int, folder: Path) -> Outcome:
 
 def _kill(
     process: "subprocess.Popen[bytes]", usual: float, moments: random.Random, place: Place,
-    outcome: Outcome,
+    outcome: Outcome, number: int,
 ) -> int:  # fmt: skip
     """Kill a process at some moment, unless it ends before; its exit status."""
     writing = outcome.kills % 3 == 2
@@ -188,7 +199,7 @@ def _kill(
             break
         time.sleep(0.0005 if writing else 0.005)
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
         outcome.kills += 1
         outcome.writing += any(_unfinished(place.folder))
     return process.wait()
@@ -278,11 +289,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("kills.json"))
+    parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
     given = parser.parse_args()
+    number = signal.Signals[f"SIG{given.signal}"]
     results = []
     for command in given.commands.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            outcome = torment(command, given.kills, given.seed, Path(folder))
+            outcome = torment(command, given.kills, given.seed, Path(folder), number)
         print(outcome, flush=True)
         results.append(vars(outcome))
         given.output.write_text(json.dumps(results, indent=2) + "\n")

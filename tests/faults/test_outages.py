@@ -21,6 +21,8 @@ from mlflow.tracking import MlflowClient
 
 from synthdetect.tracking.outbox import FOLDER, PATIENCE, Line, Outbox
 
+pytestmark = pytest.mark.long
+
 EPOCHS = 8
 OPTIONS = ["--data=small.csv", "--arch=mobilenet_v3_large", "--image-size=32", "--weights=none",
            f"--epochs={EPOCHS}", f"--patience={EPOCHS}", "--device=cpu", "--workers=0"]  # fmt: skip
