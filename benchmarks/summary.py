@@ -13,8 +13,8 @@ _HEAD = """\
 
 Ratios measured side by side in one process by the scripts in `benchmarks/`; the contenders take
 turns, and a ratio is the median of the rounds (their least and greatest beside it). Written by
-`python -m benchmarks.summary` from `benchmarks/results/`. Where the rounds lie far apart, the machine
-had other work too. A ratio below what is wanted is marked as missed.
+`python -m benchmarks.summary` from `benchmarks/results/`. Where the rounds lie far apart, the
+machine had other work too. A ratio below what is wanted is marked as missed.
 """
 
 
