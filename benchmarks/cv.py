@@ -8,14 +8,13 @@ its epochs and its scoring, from a cache that is filled, with nothing written bu
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.common import parser, ratio, report
+from benchmarks.common import parser, ratio, report, seconds_of
 from synthdetect.config import CvOptions
 from synthdetect.data.folds import assign, fold_manifest
 from synthdetect.data.prepare import Prepared, prepare
@@ -75,23 +74,9 @@ def _compute(
 
 def _command(values: dict[str, object]) -> float:
     """Seconds of the command."""
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "SYNTHDETECT_CACHE": f"{folder}/cache",
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
-        }
-        given = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
-        began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "synthdetect", "cv", *given],
-            cwd=folder,
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        return time.perf_counter() - began
+        return seconds_of([sys.executable, "-m", "synthdetect", "cv", *given], folder)
 
 
 if __name__ == "__main__":

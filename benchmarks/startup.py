@@ -7,14 +7,11 @@ importing torch, torchvision and mlflow. The first step is taken to be where the
 been trained on: a training of one batch in a process that ends itself there.
 """
 
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-from benchmarks.common import parser, report, row_of
+from benchmarks.common import parser, report, row_of, seconds_of
 from synthdetect.training.devices import resolve
 
 _ALLOWED = 0.5  # seconds
@@ -42,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(given.rounds + 1):
             for name, command in commands.items():
-                took = _seconds(command, folder)
+                took = seconds_of(command, folder)
                 if number:  # the first round fills the caches of files and of what is decoded
                     seconds[name].append(took)
     rows = [
@@ -55,21 +52,6 @@ def main() -> None:
     middle = ", ".join(f"{name} {statistics.median(took):.2f} s" for name, took in seconds.items())
     notes = f"{given.rounds} rounds of whole processes, the ratio is theirs to ours; {middle}"
     report("startup", "startup", rows, resolve("auto", "auto", "auto"), given.output, notes)
-
-
-def _seconds(command: list[str], folder: str) -> float:
-    environment = {
-        **os.environ,
-        "SYNTHDETECT_CACHE": f"{folder}/cache",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-        "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
-    }
-    began = time.perf_counter()
-    subprocess.run(
-        command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -7,16 +7,13 @@ drawn at random, since both then try the same values and only pruning and the ca
 The verdicts of both stand in the notes: they must be the same for the saving to be one.
 """
 
-import os
-import subprocess
 import sys
 import tempfile
-import time
 
 import mlflow
 import pandas as pd
 
-from benchmarks.common import parser, ratio, report
+from benchmarks.common import parser, ratio, report, seconds_of
 from synthdetect.training.devices import resolve
 
 _IN_FULL = ["--prune=false", "--cache-gib=0"]
@@ -68,23 +65,8 @@ def main() -> None:
 def _run(options: list[str]) -> tuple[float, str]:
     """Seconds of one sweep, and its verdicts."""
     with tempfile.TemporaryDirectory() as folder:
-        store = f"sqlite:///{folder}/mlflow.db"
-        environment = {
-            **os.environ,
-            "SYNTHDETECT_CACHE": f"{folder}/cache",
-            "MLFLOW_TRACKING_URI": store,
-            "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
-        }
-        began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "sweeps", "sweep", *options],
-            cwd=folder,
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        seconds = time.perf_counter() - began
-        client = mlflow.MlflowClient(store)
+        seconds = seconds_of([sys.executable, "-m", "sweeps", "sweep", *options], folder)
+        client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
         (run,) = client.search_runs(["0"], "tags.`synthdetect.kind` = 'sweep'")
         return seconds, _verdicts(client, run.info.run_id, folder)
 

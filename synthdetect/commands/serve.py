@@ -12,7 +12,7 @@ from mlflow.pyfunc import PyFuncModel, scoring_server
 from synthdetect.config import ServeOptions
 from synthdetect.console import console
 from synthdetect.errors import UserError
-from synthdetect.serving.limits import Guarded, Limits
+from synthdetect.serving.limits import Guarded
 from synthdetect.serving.model import ServedDetector
 from synthdetect.tracking.find import find_detectors
 from synthdetect.tracking.model import SIGNATURE
@@ -32,14 +32,9 @@ def serve(options: ServeOptions) -> None:
     listening = _listen(options.host, options.port)
     # Advice on every request of a shape that is served well.
     logging.getLogger("mlflow.pyfunc.scoring_server").setLevel(logging.ERROR)
-    limits = Limits(
-        max_bytes=options.max_mib * 2**20,
-        max_pixels=options.max_pixels,
-        max_images=options.max_images,
-    )
-    served = ServedDetector(found[0].detector, limits)
+    served = ServedDetector(found[0].detector, options)
     # An image that fills its limit, in base64, and something around it.
-    body = limits.max_bytes * 4 // 3 + 2**20
+    body = options.max_mib * 2**20 * 4 // 3 + 2**20
     app = Guarded(scoring_server.init(_as_mlflow(served)), max_body=body, timeout=options.timeout)
     console.print(f"serving {found[0].name} on http://{options.host}:{options.port}/invocations")
     settings = uvicorn.Config(

@@ -8,7 +8,7 @@ from synthdetect.config import SyncOptions, TrainOptions
 from synthdetect.console import console
 from synthdetect.errors import UserError
 from synthdetect.redact import without_secrets
-from synthdetect.tracking.outbox import FOLDER, Outbox, waiting
+from synthdetect.tracking.outbox import FOLDER, Outbox, StoreAway, is_away, waiting
 from synthdetect.tracking.run import AWAITS_STORE, KIND, existing
 
 
@@ -17,6 +17,7 @@ def sync(options: SyncOptions) -> None:
 
     Raises:
         UserError: something is kept for another store than the one in use.
+        StoreAway: the store does not answer.
     """
     runs, store = waiting(), without_secrets(mlflow.get_tracking_uri())
     if not runs:
@@ -28,7 +29,14 @@ def sync(options: SyncOptions) -> None:
                 "MLFLOW_TRACKING_URI to it."
             )
     for run_id in runs:
-        Outbox(run_id).deliver()
+        try:
+            Outbox(run_id).deliver()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            raise StoreAway(
+                f"{store} is still away ({error}). Everything is still kept; try again later."
+            ) from error
     for run_id in runs:
         found = existing(run_id)
         tags = found.data.tags

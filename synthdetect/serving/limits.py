@@ -6,8 +6,10 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from typing import Any
+
+from synthdetect.config import ServeOptions
+from synthdetect.errors import UserError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -20,36 +22,23 @@ _PATHS = ("/ping", "/health", "/version", "/invocations")
 _IN_FLIGHT = 8  # requests of the greatest size that are held at once
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Of one request; each is also read from `SYNTHDETECT_SERVE_` and its name in capitals.
+def limits_from_environment() -> ServeOptions:
+    """The limits that the environment gives, for a server that takes no options of ours.
 
-    Attributes:
-        max_bytes: of one image's file.
-        max_pixels: of one image, before it is decoded.
-        max_images: in one request.
+    They are named as the options are: `SYNTHDETECT_SERVE_MAX_MIB` and so on.
+
+    Raises:
+        UserError: one that there is not, or a value that does not fit.
     """
-
-    max_bytes: int = 32 * 2**20
-    max_pixels: int = 50_000_000
-    max_images: int = 256
-
-    @classmethod
-    def from_environment(cls) -> "Limits":
-        """The limits that the environment gives, for a server that takes no options of ours.
-
-        Raises:
-            ValueError: one is no positive number.
-        """
-        given = {}
-        for field in fields(cls):
-            variable = _VARIABLE + field.name.upper()
-            text = os.environ.get(variable, "")
-            if text:
-                if not (text.isdecimal() and int(text) > 0):
-                    raise ValueError(f"{variable}: give a whole number above 0 (got {text!r}).")
-                given[field.name] = int(text)
-        return cls(**given)
+    given = {
+        name.removeprefix(_VARIABLE).lower(): value
+        for name, value in os.environ.items()
+        if name.startswith(_VARIABLE)
+    }
+    try:
+        return ServeOptions.resolve(given)
+    except UserError as error:
+        raise UserError(f"{_VARIABLE}*, in the environment: {error}") from error
 
 
 class Guarded:
@@ -76,12 +65,15 @@ class Guarded:
         if scope["path"] not in _PATHS:
             await _refuse(send, 404, "there is nothing here; send images to /invocations")
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
         size = int(declared) if declared.isdigit() else 0
+        if b"transfer-encoding" in headers:
+            size = self._max_body  # it comes in chunks, and may be as large as that
         if size > self._max_body:
             await self._refuse_size(send)
             return
-        with self._hold(max(size, 1)) as has_room:
+        with self._hold(size) as has_room:
             if not has_room:
                 await _refuse(send, 503, "busy; try again", retry_after=1)
                 return

@@ -17,13 +17,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from synthdetect.config import ServeOptions
 from synthdetect.data.images import BadImage, open_image
 from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.detector import Detector
 from synthdetect.engines.exported import load_detector
 from synthdetect.evaluation.calibration import UNSURE, unsure
 from synthdetect.serving import SERVED_ARTIFACT
-from synthdetect.serving.limits import Limits
+from synthdetect.serving.limits import limits_from_environment
 
 _BATCH = 32
 
@@ -55,8 +56,10 @@ class ServedDetector(PythonModel):
         limits: on one request.
     """
 
-    def __init__(self, detector: Detector | None = None, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits.from_environment()
+    def __init__(
+        self, detector: Detector | None = None, limits: ServeOptions | None = None
+    ) -> None:
+        self.limits = limits or limits_from_environment()
         if detector:
             self.detector = detector
 
@@ -101,24 +104,10 @@ class ServedDetector(PythonModel):
         squares = []
         for row, text in enumerate(texts, first_row):
             try:
-                squares.append(self.detector.preprocess(self._decode(text)))
+                squares.append(self.detector.preprocess(_decode(text, self.limits)))
             except BadImage as error:
                 raise Refused(f"row {row}: {error}.") from None
         return self.detector.score(np.stack(squares))
-
-    def _decode(self, text: Any) -> bytes:
-        """The file's content, if it is within the limits."""
-        if not isinstance(text, str):
-            raise BadImage("no base64 text")
-        if len(text) > self.limits.max_bytes * 4 // 3 + 4:
-            raise BadImage(f"more than {self.limits.max_bytes:,} bytes")
-        try:
-            content = base64.b64decode(text.removeprefix("data:").partition("base64,")[2] or text,
-                                       validate=True)  # fmt: skip
-        except (binascii.Error, ValueError):
-            raise BadImage("not base64 text") from None
-        open_image(content, max_pixels=self.limits.max_pixels)  # which decodes nothing
-        return content
 
 
 def _texts(model_input: pd.DataFrame) -> list[Any]:
@@ -127,6 +116,21 @@ def _texts(model_input: pd.DataFrame) -> list[Any]:
     if model_input.shape[1] == 1:
         return list(model_input.iloc[:, 0])
     raise Refused("give one column, 'image', of base64 text.")
+
+
+def _decode(text: Any, limits: ServeOptions) -> bytes:
+    """The file's content, if it is within the limits."""
+    if not isinstance(text, str):
+        raise BadImage("no base64 text")
+    if len(text) > limits.max_mib * 2**20 * 4 // 3 + 4:
+        raise BadImage(f"more than {limits.max_mib} MiB")
+    try:
+        content = base64.b64decode(text.removeprefix("data:").partition("base64,")[2] or text,
+                                   validate=True)  # fmt: skip
+    except (binascii.Error, ValueError):
+        raise BadImage("not base64 text") from None
+    open_image(content, max_pixels=limits.max_pixels)  # which decodes nothing
+    return content
 
 
 mlflow.models.set_model(ServedDetector())

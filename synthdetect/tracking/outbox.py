@@ -23,6 +23,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 
 from synthdetect.console import console
+from synthdetect.files import replace_atomically
 from synthdetect.redact import without_secrets
 
 FOLDER = Path("undelivered")
@@ -112,7 +113,7 @@ class Outbox:
         except Exception as error:
             if not is_away(error):
                 raise
-            self._tell(error, "training goes on, and what it has to say is kept")
+            self._tell(error, "what the run has to say is kept meanwhile")
             self.keep(line)
 
     def insist(self, action: Callable[[], Result]) -> Result:
@@ -154,6 +155,7 @@ class Outbox:
         for text in lines:
             if text.endswith("\n"):  # else a kill cut it short: its epoch is trained again
                 Line(**json.loads(text)).send(self._client, self._run_id)
+        (self.folder / _LINES).unlink()  # first: a folder without it waits for nothing
         shutil.rmtree(self.folder)
         console.print(f"run {self._run_id}: the tracking store has got all that was kept")
 
@@ -175,13 +177,15 @@ class Outbox:
 
     def keep(self, line: Line) -> None:
         """Keep something to say later."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        store = without_secrets(mlflow.get_tracking_uri())
-        (self.folder / _ABOUT).write_text(json.dumps({"run_id": self._run_id, "store": store}))
-        with (self.folder / _LINES).open("a") as file:
-            file.write(json.dumps(vars(line)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if self.is_empty:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            store = without_secrets(mlflow.get_tracking_uri())
+            with replace_atomically(self.folder / _ABOUT) as file:
+                file.write_text(json.dumps({"run_id": self._run_id, "store": store}))
+        with (self.folder / _LINES).open("a") as lines:
+            lines.write(json.dumps(vars(line)) + "\n")
+            lines.flush()
+            os.fsync(lines.fileno())
 
     def _tell(self, error: Exception, what: str) -> None:
         store = without_secrets(mlflow.get_tracking_uri())
@@ -216,8 +220,8 @@ def patient(client: MlflowClient, outbox: Outbox) -> MlflowClient:
 def waiting() -> dict[str, str]:
     """The store's URI, without secrets, by the id of the run that has something to say to it."""
     found = {}
-    for folder in sorted(FOLDER.glob("*/")):
-        about = json.loads((folder / _ABOUT).read_text())
+    for lines in sorted(FOLDER.glob(f"*/{_LINES}")):
+        about = json.loads((lines.parent / _ABOUT).read_text())
         found[str(about["run_id"])] = str(about["store"])
     return found
 
@@ -230,9 +234,10 @@ def is_away(error: Exception) -> bool:
         return False
     if _is_server():
         return True
-    # A database of this machine: another process holds it. Its disk being full is not that.
+    # SQLite: another process holds it. A full disk, say, has the same code.
+    is_file = mlflow.get_tracking_uri().startswith("sqlite")
     return error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE) and (
-        "is full" not in str(error) and "readonly" not in str(error)
+        not is_file or "is locked" in str(error)
     )
 
 

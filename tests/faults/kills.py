@@ -99,13 +99,13 @@ def _go_on(name: str) -> Callable[[Place], list[str]]:
     """With the run that is unfinished, as a person would who looks at the UI; or anew."""
 
     def arguments(place: Place) -> list[str]:
-        run = _newest(place, name)
+        run = newest(place, name)
         return [name, f"--resume={run.info.run_id}"] if run else _begin(name)(place)
 
     return arguments
 
 
-def _newest(place: Place, kind: str) -> Run | None:
+def newest(place: Place, kind: str) -> Run | None:
     """The newest run of a kind that had begun."""
     runs = (run for run in place.runs() if run.data.tags.get(KIND) == kind)
     return next((run for run in runs if NOT_BEGUN not in run.data.tags), None)
@@ -152,9 +152,9 @@ def torment(
         number: of the signal.
     """
     begin, go_on = COMMANDS[command]
-    data, detector = _data(folder), folder / "detector.safetensors"
+    data, detector = data_in(folder), folder / "detector.safetensors"
     if command == "predict":
-        _train_detector(Place(folder / "detector", data, detector))
+        train_detector(Place(folder / "detector", data, detector))
     whole = Place(folder / "whole", data, detector)
     began = time.monotonic()
     if whole.start(begin(whole)).wait():
@@ -175,7 +175,7 @@ def torment(
             if outcome.kills > hit and status in (128 + number, 0):
                 running = [run for run in place.runs() if run.info.status == "RUNNING"]
                 outcome.faults += [f"{run.info.run_name} is RUNNING" for run in running]
-            run = _newest(place, command)
+            run = newest(place, command)
             if status == 0 or (run and run.info.status == "FINISHED"):
                 break
             if status > 0 and status != 128 + number and not _had_not_begun(place):
@@ -263,7 +263,7 @@ def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _data(folder: Path) -> Path:
+def data_in(folder: Path) -> Path:
     """A few dozen images of the sample."""
     sample = load("sample")
     table = sample.table.assign(path=sample.files())
@@ -275,7 +275,7 @@ def _data(folder: Path) -> Path:
     return data
 
 
-def _train_detector(place: Place) -> None:
+def train_detector(place: Place) -> None:
     if place.start(["train", f"--data={place.data}", *TRAINING, "--epochs=1"]).wait():
         raise RuntimeError((place.folder / "output.txt").read_text())
     run = place.runs()[0]

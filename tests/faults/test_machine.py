@@ -18,12 +18,12 @@ import pytest
 from tests.faults.kills import (
     COMMANDS,
     Place,
-    _data,
-    _newest,
-    _train_detector,
+    data_in,
     differences,
+    newest,
     signature,
     torment,
+    train_detector,
 )
 
 pytestmark = pytest.mark.long
@@ -31,13 +31,13 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _data(tmp_path_factory.mktemp("data"))
+    return data_in(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     folder = tmp_path_factory.mktemp("detector")
-    _train_detector(Place(folder / "place", data, folder / "detector.safetensors"))
+    train_detector(Place(folder / "place", data, folder / "detector.safetensors"))
     return folder / "detector.safetensors"
 
 
@@ -94,7 +94,7 @@ def test_a_full_disk(
     limit = 2**21  # the databases stay below, checkpoints do not
     when(place, process, BEGUN).rlimit(psutil.RLIMIT_FSIZE, (limit, limit))
     assert process.wait(timeout=300) == 1, said(place)
-    run = _newest(place, command)
+    run = newest(place, command)
     assert run
     assert run.info.status == "FAILED"
     assert "too large" in said(place)  # the reason
@@ -110,7 +110,7 @@ def test_a_memory_limit(
     room = victim.memory_info().vms + 2**20
     victim.rlimit(psutil.RLIMIT_AS, (room, room))
     assert process.wait(timeout=300) != 0
-    run = _newest(place, "train")
+    run = newest(place, "train")
     assert run
     _, go_on = COMMANDS["train"]
     assert place.start(go_on(place)).wait() == 0, said(place)
@@ -124,7 +124,6 @@ def test_a_clock_that_jumps(
     place = Place(tmp_path / "place", data, detector)
     jumping = (
         "import sys, time; true, began = time.time, time.monotonic()\n"
-        "from synthdetect.training import loop\n"
         "def jumped():\n"
         "    number = int((time.monotonic() - began) * 2) % 3\n"
         "    return true() + (0, -3600, 31_536_000)[number]\n"
