@@ -34,7 +34,7 @@ def main() -> None:
 
     values = {"arch": given.arch, "image_size": given.image_size, "epochs": given.epochs,
               "weights": "none", "folds": given.folds, "keep_last": False}  # fmt: skip
-    device = resolve("auto", "auto", "auto")
+    device = resolve("auto", "auto", "auto", given.arch)
     speeds: dict[str, list[float]] = {"cv": [], "folds": []}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SYNTHDETECT_CACHE"] = f"{folder}/cache"

@@ -49,7 +49,7 @@ def main() -> None:
         given.images, given.image_size, given.rounds = 32, 32, 1
 
     options = TrainOptions(arch=given.arch, image_size=given.image_size)
-    device = resolve("cpu", options.precision, options.workers)
+    device = resolve("cpu", options.precision, options.workers, options.arch)
     manifest = index(load("sample")).split("train")
     manifest = manifest.with_table(manifest.table.sample(given.images, random_state=0))
     folder = Path(tempfile.mkdtemp())

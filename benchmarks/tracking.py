@@ -33,7 +33,7 @@ def main() -> None:
     if given.smoke:
         given.image_size, given.epochs, given.rounds = 32, 1, 1
 
-    device = resolve("auto", "auto", "auto")
+    device = resolve("auto", "auto", "auto", given.arch)
     whole: dict[str, list[float]] = {"tracked": [], "untracked": []}
     epochs: dict[str, list[float]] = {"tracked": [], "untracked": []}
     with tempfile.TemporaryDirectory() as folder:

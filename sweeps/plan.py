@@ -28,7 +28,8 @@ def show_plan(sweep: Sweep) -> None:
     rows, total = [], 0.0
     for side in sweep.names:
         first = {name: knob.first for name, knob in space(side, options.lr).items()}
-        seconds = step_seconds(sweep.training(side, first, options.seed), sweep.device)
+        training = sweep.training(side, first, options.seed)
+        seconds = step_seconds(training, sweep.device_for(training))
         minutes = seconds / options.batch_size * images / 60
         total += minutes
         trainings = options.trials * len(tuning), options.seeds * len(final)

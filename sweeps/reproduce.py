@@ -16,7 +16,7 @@ from synthdetect.data.manifest import Manifest
 from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device
 
-Train = Callable[[Run, TrainOptions, Setting, Path], object]
+Train = Callable[[Run, TrainOptions, Setting, Device, Path], object]
 
 
 def reproduce_any(options: ReproduceOptions) -> None:
@@ -31,17 +31,19 @@ def reproduce_any(options: ReproduceOptions) -> None:
 
 def _trial(recorded: Recorded, device: Device) -> Again:
     setting = _setting(recorded, device)
-    return _again(recorded, setting, setting.deal.tuning, tune_in)
+    return _again(recorded, setting, device, setting.deal.tuning, tune_in)
 
 
 def _final(recorded: Recorded, device: Device) -> Again:
     setting = _setting(recorded, device)
     fold = int(recorded.params[FINAL_FOLD])
 
-    def train(run: Run, options: TrainOptions, setting: Setting, folder: Path) -> object:
-        return train_finally_in(run, options, setting, fold, folder)
+    def train(
+        run: Run, options: TrainOptions, setting: Setting, device: Device, folder: Path
+    ) -> object:
+        return train_finally_in(run, options, setting, device, fold, folder)
 
-    return _again(recorded, setting, [setting.deal.final[fold]], train)
+    return _again(recorded, setting, device, [setting.deal.final[fold]], train)
 
 
 def _setting(recorded: Recorded, device: Device) -> Setting:
@@ -50,7 +52,9 @@ def _setting(recorded: Recorded, device: Device) -> Setting:
     return make_setting(recorded.resolve(SweepOptions, options), device)
 
 
-def _again(recorded: Recorded, setting: Setting, manifests: list[Manifest], train: Train) -> Again:
+def _again(
+    recorded: Recorded, setting: Setting, device: Device, manifests: list[Manifest], train: Train
+) -> Again:
     options = recorded.resolve(TrainOptions, recorded.options)
     if setting.target and options.target:
         options = replace(options, target=str(setting.target[1]))
@@ -64,7 +68,7 @@ def _again(recorded: Recorded, setting: Setting, manifests: list[Manifest], trai
     def again(run: Run) -> None:
         folder = Path(options.output) / run.id
         try:
-            train(run, options, setting, folder)
+            train(run, options, setting, device, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,7 +14,7 @@ from synthdetect.data.manifest import Manifest
 from synthdetect.data.prepare import Prepared, prepare
 from synthdetect.data.target import Target, find_target
 from synthdetect.models.networks import check
-from synthdetect.training.devices import Device
+from synthdetect.training.devices import Device, resolve
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Setting:
         prepared: the data as a whole.
         deal: which images do what.
         target: the images to adapt to, and the file that lists them; None without any.
-        device: what computes.
+        device: what computes the baseline.
     """
 
     options: SweepOptions
@@ -46,6 +46,10 @@ class Setting:
         """The options of one training."""
         target = str(self.target[1]) if self.target else ""
         return replace(options_of(side, self.base, tuned, target), seed=seed)
+
+    def device_for(self, options: TrainOptions) -> Device:
+        """What computes one training; which precision `auto` is hangs on the architecture."""
+        return resolve(options.device, options.precision, options.workers, options.arch)
 
     def data(self, manifest: Manifest, options: TrainOptions) -> Prepared:
         """The data of one training."""

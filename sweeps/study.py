@@ -130,7 +130,7 @@ def sweep(options: SweepOptions) -> None:
 
 
 def _prepare(options: SweepOptions) -> Sweep:
-    device = resolve(options.device, options.precision, options.workers)
+    device = resolve(options.device, options.precision, options.workers, options.arch)
     require_folder(Path(options.output), "--output")
     tuning.require_storage(options.storage)
     setting = make_setting(options, device)
@@ -234,7 +234,7 @@ def _trial(sweep: Sweep, side: str, study: optuna.Study) -> None:
         options = sweep.training(side, tuned, sweep.options.seed)
         with _Child(sweep, side, trial, "trial", f"{side} trial {trial.number}") as child:
             value = tune_in(
-                child.run, options, sweep, _folder(sweep, child.run),
+                child.run, options, sweep, sweep.device_for(options), _folder(sweep, child.run),
                 report=lambda value, step: _report(trial, value, step),
             )  # fmt: skip
         return value
@@ -297,7 +297,8 @@ def _final(sweep: Sweep, trial: Trial) -> float:
     options = sweep.training(side, tuned, seed)
     title = f"{side} fold {fold + 1}" + (f" seed {seed}" if sweep.options.seeds > 1 else "")
     with _Child(sweep, side, trial, "final", title) as child:
-        return train_finally_in(child.run, options, sweep, fold, _folder(sweep, child.run))
+        device, folder = sweep.device_for(options), _folder(sweep, child.run)
+        return train_finally_in(child.run, options, sweep, device, fold, folder)
 
 
 def chosen(sweep: Sweep, side: str) -> dict[str, Any] | None:

@@ -64,6 +64,7 @@ def tune_in(
     run: Run,
     options: TrainOptions,
     setting: Setting,
+    device: Device,
     folder: Path,
     *,
     report: Callable[[float, int], None] = lambda value, step: None,
@@ -74,6 +75,7 @@ def tune_in(
         run: to log to.
         options: of the training.
         setting: of the sweep.
+        device: what computes.
         folder: for checkpoints.
         report: told, of every epoch, the mean over folds of the best validation AUC so far, and
             the step; may raise to stop.
@@ -82,7 +84,7 @@ def tune_in(
         That mean in the end.
     """
     parts = [setting.data(manifest, options) for manifest in setting.deal.tuning]
-    _log_setting(run, options, parts, setting.device)
+    _log_setting(run, options, parts, device)
     best: list[float] = []
     digests: list[str] = []
     for fold, part in enumerate(parts):
@@ -92,7 +94,7 @@ def tune_in(
             report(float(np.mean([*best, progress.best_auc])), after + progress.epoch)
 
         trained = train_in(
-            run, options, part, setting.device, folder / f"fold-{fold}", after=after, watch=watch
+            run, options, part, device, folder / f"fold-{fold}", after=after, watch=watch
         )
         best.append(trained.progress.best_auc)
         digests.append(trained.digest)
@@ -103,7 +105,7 @@ def tune_in(
 
 
 def train_finally_in(
-    run: Run, options: TrainOptions, setting: Setting, fold: int, folder: Path
+    run: Run, options: TrainOptions, setting: Setting, device: Device, fold: int, folder: Path
 ) -> float:
     """One final training, scored on the test.
 
@@ -111,6 +113,7 @@ def train_finally_in(
         run: to log to.
         options: of the training.
         setting: of the sweep.
+        device: what computes.
         fold: of the final part, which one validates; counted from 0.
         folder: for checkpoints.
 
@@ -118,10 +121,10 @@ def train_finally_in(
         The best validation AUC.
     """
     part = setting.data(setting.deal.final[fold], options)
-    _log_setting(run, options, [part], setting.device)
+    _log_setting(run, options, [part], device)
     run.log_params({FINAL_FOLD: fold})
     splits = ("train", "val", "test")
-    trained = train_in(run, options, part, setting.device, folder, splits=splits)
+    trained = train_in(run, options, part, device, folder, splits=splits)
     val = part.manifest.split("val").table
     decision = decide(options, val["label"], trained.logits["val"])
     for split, raw in trained.logits.items():

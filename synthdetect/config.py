@@ -393,7 +393,7 @@ class TrainingDeviceOptions(DeviceOptions):
     section: ClassVar = "device"
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="of training steps; evaluation is always fp32"
+        "auto", description="of training steps (auto: what is faster); evaluation is always fp32"
     )
     cache_gib: float = Field(
         4.0, ge=0, le=1e6, description="disk for decoded images, in GiB; 0 decodes them every epoch"

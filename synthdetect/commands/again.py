@@ -70,7 +70,7 @@ class Recorded:
         try:
             return resolve(kind, precision, workers)
         except UserError:
-            return resolve("auto", "auto", "auto")
+            return resolve("auto", "auto", "auto", self.params["model.arch"])
 
     def resolve(self, kind: type[Made], options: Mapping[str, Any]) -> Made:
         """Options as recorded, but for where the data are and how the new run is kept.

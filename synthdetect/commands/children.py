@@ -25,6 +25,7 @@ class Part:
         title: the child run's name.
         kind: of the child run.
         options: of the training.
+        device: what computes.
         prepared: makes its data when it is its turn, so that only one part's are held.
         final: for a training without validation.
     """
@@ -33,6 +34,7 @@ class Part:
     title: str
     kind: str
     options: TrainOptions
+    device: Device
     prepared: Callable[[], Prepared]
     final: Final | None = None
 
@@ -41,15 +43,12 @@ class PartsFailed(RuntimeError):
     """Some of the trainings ended in an error."""
 
 
-def train_parts(
-    parent: Run, parts: list[Part], device: Device, command: str, options: Options
-) -> dict[str, str]:
+def train_parts(parent: Run, parts: list[Part], command: str, options: Options) -> dict[str, str]:
     """Train what is not done; one that fails leaves the others.
 
     Args:
         parent: the run to nest under.
         parts: what to train, in this order.
-        device: what computes.
         command: that was called with `options`, for the tags.
         options: of the command.
 
@@ -70,7 +69,7 @@ def train_parts(
             continue
         console.print(part.title, style="bold")
         try:
-            done[part.name] = _train(parent, part, device, tags(command, options), child)
+            done[part.name] = _train(parent, part, tags(command, options), child)
         except StoreAway:
             raise  # the next one would wait as long
         except Exception as error:
@@ -85,12 +84,12 @@ def train_parts(
     return done
 
 
-def _train(parent: Run, part: Part, device: Device, labels: Mapping[str, str], resume: str) -> str:
+def _train(parent: Run, part: Part, labels: Mapping[str, str], resume: str) -> str:
     labels = {**labels, FOLD: part.name}
     with open_run(part.title, kind=part.kind, tags=labels, resume=resume, parent=parent) as child:
         if resume:
             fetch_checkpoint(child, part.options.output)
-        outcome = run_training(child, part.options, part.prepared(), device, part.final)
+        outcome = run_training(child, part.options, part.prepared(), part.device, part.final)
         if part.final:
             name = part.options.register
             register_it = partial(register, outcome.model, name)

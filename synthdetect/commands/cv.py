@@ -82,10 +82,10 @@ def train_folds(
         return replace(prepared, manifest=fold_manifest(prepared.manifest, folds, number))
 
     parts = [
-        Part(str(n), f"fold {n} of {len(numbers)}", "fold", options, partial(fold_of, n))
+        Part(str(n), f"fold {n} of {len(numbers)}", "fold", options, device, partial(fold_of, n))
         for n in numbers
     ]
-    runs = train_parts(run, parts, device, "cv", options)
+    runs = train_parts(run, parts, "cv", options)
     done = {fold: _finished_fold(run, runs[str(fold)]) for fold in numbers}
     final = _conclude_folds(run, options, done)
     if options.refit:
@@ -120,8 +120,8 @@ def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
 def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:
     console.print(f"final training  {final.epochs} epochs on all labelled images", style="bold")
     everything = replace(prepared, manifest=pooled(prepared.manifest))
-    refit = Part("refit", "refit", "refit", options, lambda: everything, final)
-    child = train_parts(run, [refit], device, "cv", options)["refit"]
+    refit = Part("refit", "refit", "refit", options, device, lambda: everything, final)
+    child = train_parts(run, [refit], "cv", options)["refit"]
     run.set_tags({"synthdetect.refit_run": child})
 
 

@@ -53,7 +53,6 @@ def study_regimes(options: RegimesOptions) -> None:
     digest = ""
     if options.resume:
         options, digest = recorded(options)
-    device = resolve(options.device, options.precision, options.workers)
     require_folder(Path(options.output), "--output")
     with counting("reading the data") as count:
         prepared = prepare(_training(options, {}), seed=options.seed, progress=count)
@@ -64,6 +63,7 @@ def study_regimes(options: RegimesOptions) -> None:
     for differences in cells.values():
         training = _training(options, differences)
         check(training.arch, training.image_size, training.weights)
+        _device(training)
     name = "regimes factorial" if options.factorial else "regimes"
     with open_run(
         name, kind="regimes", tags=tags("regimes", options), resume=options.resume
@@ -75,7 +75,7 @@ def study_regimes(options: RegimesOptions) -> None:
         record = {"options": options.to_json(), "digest": prepared.digest()}
         run.log_json(record, CONFIG)
         run.log_manifest(prepared.manifest)
-        runs = _train(run, options, cells, device)
+        runs = _train(run, options, cells)
         if options.factorial:
             _conclude_factorial(run, options, cells, runs)
         else:
@@ -121,10 +121,13 @@ def _training(options: RegimesOptions, differences: Mapping[str, str | float]) -
     return TrainOptions.resolve({**shared, "keep_last": False, **differences})
 
 
+def _device(training: TrainOptions) -> Device:
+    return resolve(training.device, training.precision, training.workers, training.arch)
+
+
 def _train(
-    run: Run, options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]],
-    device: Device,
-) -> dict[tuple[str, int], str]:  # fmt: skip
+    run: Run, options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]]
+) -> dict[tuple[str, int], str]:
     """The child runs' ids by cell and seed."""
     seeds = range(options.seed, options.seed + options.seeds)
     names = {
@@ -139,8 +142,9 @@ def _train(
     parts = []
     for (cell, seed), name in names.items():
         training = replace(_training(options, cells[cell]), seed=seed)
-        parts.append(Part(name, name, "regime", training, prepared_for(training)))
-    runs = train_parts(run, parts, device, "regimes", options)
+        device = _device(training)
+        parts.append(Part(name, name, "regime", training, device, prepared_for(training)))
+    runs = train_parts(run, parts, "regimes", options)
     return {key: runs[name] for key, name in names.items()}
 
 

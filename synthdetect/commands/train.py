@@ -54,7 +54,7 @@ def begin(options: Trainable) -> tuple[Trainable, Device, Prepared]:
         options, digest = recorded(options)
     check(options.arch, options.image_size, options.weights)
     require_folder(Path(options.output), "--output")
-    device = resolve(options.device, options.precision, options.workers)
+    device = resolve(options.device, options.precision, options.workers, options.arch)
     with counting("reading the data") as count:
         prepared = prepare(options, seed=options.seed, progress=count)
     prepared = adapting(options, prepared)

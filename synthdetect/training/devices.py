@@ -14,6 +14,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.errors import UserError
+from synthdetect.models.architectures import ARCHITECTURES
 
 _MPS_FALLBACK = re.compile(r"operator '([^']+)' is not currently supported on the MPS backend")
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,10 +78,17 @@ class Device:
         return facts
 
 
-def resolve(device: str, precision: str, workers: str) -> Device:
+def resolve(device: str, precision: str, workers: str, arch: str = "") -> Device:
     """Turn the options into a device that exists.
 
-    `auto` takes CUDA, then MPS, then the CPU, and bf16 where the hardware computes in it.
+    `auto` takes CUDA, then MPS, then the CPU, and bf16 where the hardware computes in it and the
+    architecture gains by it.
+
+    Args:
+        device: `auto`, `cuda`, `mps` or `cpu`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        workers: `auto` or a number.
+        arch: what is to be trained; only `auto` precision asks.
 
     Raises:
         UserError: a device that is not there, or a precision that it lacks.
@@ -96,7 +104,7 @@ def resolve(device: str, precision: str, workers: str) -> Device:
         raise UserError(f"--device: {kind} is not available here; usable: auto, {usable}.")
     if precision == "auto":
         has_bf16 = {
-            "cpu": _cpu_has_bf16,
+            "cpu": lambda: _cpu_has_bf16() and (not arch or ARCHITECTURES[arch].bf16_pays),
             "cuda": lambda: bool(torch.cuda.is_bf16_supported()),  # type: ignore[no-untyped-call]
             "mps": lambda: False,
         }[kind]()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from synthdetect.errors import UserError
+from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.training.devices import (
     Device,
     computing_with,
@@ -42,6 +43,13 @@ def test_auto_takes_the_fastest_device_there_is() -> None:
 def test_auto_precision_is_bf16_only_where_the_cpu_has_instructions_for_it() -> None:
     device = resolve("cpu", "auto", "0")
     assert device.precision == ("bf16" if device.describe()["bf16_instructions"] else "fp32")
+
+
+@pytest.mark.parametrize("arch", [name for name, a in ARCHITECTURES.items() if not a.bf16_pays])
+def test_auto_precision_is_fp32_on_a_cpu_for_what_is_slower_in_bf16(arch: str) -> None:
+    assert resolve("cpu", "auto", "0", arch).precision == "fp32"
+    assert resolve("cpu", "auto", "0", "resnet18") == resolve("cpu", "auto", "0")
+    assert resolve("cpu", "bf16", "0", arch).precision == "bf16"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
