@@ -9,6 +9,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,15 @@ def row_of(key: str, what: str, against: str, wanted: float, ratios: list[float]
     }
 
 
+def _given() -> list[str]:
+    """What this process was given, but for where to put the results."""
+    arguments = sys.argv[1:]
+    if "--output" in arguments:
+        at = arguments.index("--output")
+        del arguments[at : at + 2]
+    return arguments
+
+
 def report(
     name: str, module: str, rows: list[dict[str, Any]], device: Device, output: Path, notes: str
 ) -> None:
@@ -93,20 +103,21 @@ def report(
     Args:
         name: of the result.
         module: of this package, that measures it again.
-        rows: each with `key` (for MLflow), `what`, `against`, `ratio`, `low`, `high`, `wanted`.
+        rows: each with `key` (for MLflow), `what`, `against`, `ratio`, `low`, `high`, and `wanted`,
+            0 where it is only shown.
         device: what computed.
         output: folder for the JSON file.
         notes: what was measured, on what data.
     """
     shown = [
         [row["what"], row["against"], f"{row['ratio']:.3f}", f"{row['low']:.3f}–{row['high']:.3f}",
-         f"{row['wanted']:g}"]
+         f"{row['wanted']:g}" if row["wanted"] else ""]
         for row in rows
     ]  # fmt: skip
     table(name, ["what", "against", "ratio", "rounds", "at least"], shown)
     result = {
         "benchmark": name,
-        "module": module,
+        "command": " ".join(["python -m", f"benchmarks.{module}", *_given()]),
         "notes": notes,
         "machine": device.describe(),
         "rows": rows,

@@ -1,6 +1,6 @@
 """Five folds in one command against five times what one fold computes.
 
-    python -m benchmarks.cv [--arch resnet18] [--epochs 3] [--rounds 1]
+    python -m benchmarks.cv [--arch resnet18] [--epochs 3] [--rounds 2]
 
 The command is a whole process with a cold cache: it starts, reads the data, decodes them, trains
 and scores, draws figures and tracks it all. The computation is that of one fold in this process,
@@ -23,7 +23,7 @@ from synthdetect.training.session import Session
 
 
 def main() -> None:
-    arguments = parser("cross-validation", rounds=1)
+    arguments = parser("cross-validation", rounds=2)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
     arguments.add_argument("--epochs", type=int, default=3)

@@ -1,4 +1,4 @@
-"""Write `docs/performance.md` from the last results: `python -m benchmarks.summary`."""
+"""Writes `docs/performance.md` from the last results."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,10 @@ _HEAD = """\
 # Performance
 
 Ratios measured side by side in one process by the scripts in `benchmarks/`; the contenders take
-turns, and a ratio is the median of the rounds (their least and greatest beside it). Written by
-`python -m benchmarks.summary` from `benchmarks/results/`. Where the rounds lie far apart, the
-machine had other work too. A ratio below what is wanted is marked as missed.
+turns, and a ratio is the median of the rounds (their least and greatest beside it). `python -m
+benchmarks` measures all of it again and writes this page from `benchmarks/results/`. Where the
+rounds lie far apart, the machine had other work too. A ratio below what is wanted is marked as
+missed; one of which nothing is wanted is shown for comparison.
 """
 
 
@@ -25,16 +26,17 @@ def render(results: list[dict[str, Any]]) -> str:
         machine = result["machine"]
         parts.append(
             f"\n## {result['benchmark']}\n\n"
-            f"`python -m benchmarks.{result['module']}`: {result['notes']}. "
+            f"`{result['command']}`: {result['notes']}. "
             f"{machine['name']}, {machine['cores']} cores, {machine['instruction_set']}, "
             f"{machine['memory_gib']} GiB.\n\n"
             "| what | against | ratio | rounds | wanted |\n| --- | --- | --- | --- | --- |\n"
         )
         for row in result["rows"]:
+            wanted = f"{row['wanted']:g}" if row["wanted"] else ""
             mark = "" if row["ratio"] >= row["wanted"] else " (missed)"
             parts.append(
                 f"| {row['what']} | {row['against']} | {row['ratio']:.3f} | "
-                f"{row['low']:.3f} to {row['high']:.3f} | {row['wanted']:g}{mark} |\n"
+                f"{row['low']:.3f} to {row['high']:.3f} | {wanted}{mark} |\n"
             )
         if "steps" in result:
             parts.append(_steps(result["steps"]))
@@ -54,5 +56,6 @@ def _steps(steps: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n" + "\n".join(lines) + "\n\n![Growth](../benchmarks/results/scaling.png)\n"
 
 
-if __name__ == "__main__":
+def write_page() -> None:
+    """Write the page from all the results there are."""
     PAGE.write_text(render([json.loads(f.read_text()) for f in sorted(RESULTS.glob("*.json"))]))

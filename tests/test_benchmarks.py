@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import COMMANDS
 from tests.conftest import ROOT
 
 SCRIPTS = sorted(
     path.stem
     for path in (ROOT / "benchmarks").glob("*.py")
-    if path.stem not in ("__init__", "common", "summary")
+    if path.stem not in ("__init__", "__main__", "common", "summary")
 )
+
+
+def test_one_command_measures_everything() -> None:
+    assert {line.split()[0] for line in COMMANDS} == set(SCRIPTS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -23,6 +28,6 @@ def test_smoke(workspace: Path, script: str) -> None:
     assert result.returncode == 0, result.stderr
     (file,) = workspace.glob("*.json")
     written = json.loads(file.read_text())
-    assert written["module"] == script
+    assert written["command"] == f"python -m benchmarks.{script} --smoke"
     assert all(row["ratio"] > 0 for row in written["rows"])
     assert written["machine"]["cores"] >= 1

@@ -1,0 +1,54 @@
+"""Measure everything, one benchmark after another, and write `docs/performance.md`.
+
+    python -m benchmarks --model RUN_ID|FILE [--only training,cache]
+
+Two to three hours on two cores, which should have nothing else to do. The model is a trained
+detector, whose AUC the engines may change.
+"""
+
+import argparse
+import subprocess
+import sys
+
+from benchmarks.summary import write_page
+
+COMMANDS = (
+    "startup",
+    "training",
+    "training --arch resnet50 --rounds 6",
+    "cache",
+    "inference",
+    "peers",
+    "engines",
+    "serving",
+    "tracking",
+    "cv",
+    "sweep",
+    "scaling",
+    "verdicts",
+)
+"""Every benchmark, with the options that the page shows it with."""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    arguments.add_argument("--model", required=True, help="a trained detector: a run id or a file")
+    arguments.add_argument("--only", default="", help="of these scripts, separated by commas")
+    given = arguments.parse_args()
+    only = given.only.split(",") if given.only else [line.split()[0] for line in COMMANDS]
+    unknown = set(only) - {line.split()[0] for line in COMMANDS}
+    if unknown:
+        arguments.error(f"--only: no such benchmark: {', '.join(sorted(unknown))}")
+    for line in COMMANDS:
+        script, *options = line.split()
+        if script in only:
+            if script == "engines":
+                options += ["--model", given.model]
+            command = [sys.executable, "-m", f"benchmarks.{script}", *options]
+            print("python -m", *command[2:], flush=True)
+            subprocess.run(command, check=True)
+    write_page()
+
+
+if __name__ == "__main__":
+    main()
