@@ -4,6 +4,8 @@ The database is the truth about trials, MLflow the truth about runs; each trial 
 each run its trial. A study belongs to one side, and one more holds the final trainings.
 """
 
+import copy
+import datetime
 import os
 import socket
 import warnings
@@ -30,7 +32,9 @@ RUN = "mlflow_run_id"
 PROCESS = "process"
 """User attribute of a trial, and of a study: the process at it."""
 
-_INTERRUPTED = "interrupted"
+_BY_ITSELF = "failed_by_itself"
+"""User attribute of a trial that failed for what was tried, and is not tried again."""
+
 _HEARTBEAT, _GRACE = 30, 120  # seconds
 _STARTUP_TRIALS = 4
 _INSTEAD = (
@@ -47,7 +51,7 @@ _SUGGEST: dict[type, Callable[[Trial, str, Any], Any]] = {
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-_RETRY = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+_REPEAT = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
 
 def require_storage(url: str) -> None:
@@ -74,7 +78,7 @@ def open_storage(url: str) -> RDBStorage:
             engine_kwargs=connect,
             heartbeat_interval=_HEARTBEAT,
             grace_period=_GRACE,
-            heartbeat_stale_trial_callback=_RETRY,
+            heartbeat_stale_trial_callback=_retry,
         )
     except Exception as error:  # SQLAlchemy's and the drivers' are an open set
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -92,13 +96,16 @@ def open_study(
         storage: where it is.
         name: of the study.
         sampler: `tpe` or `random`.
-        seed: of the sampler, and of what it samples next: the same trials have the same successor.
+        seed: of the sampler, and of what it samples next: the same trials have the same successor,
+            however often one of them was interrupted.
         prune: whether a trial is stopped that is worse than the median of the others.
     """
     study = optuna.create_study(
         storage=storage, study_name=name, load_if_exists=True, direction="maximize"
     )
-    seed = int(np.random.SeedSequence([seed, len(study.trials)]).generate_state(1)[0])
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    drawn = begun(study) - len(waiting)
+    seed = int(np.random.SeedSequence([seed, drawn]).generate_state(1)[0])
     study.sampler = {
         "tpe": optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
@@ -124,14 +131,35 @@ def recover(study: optuna.Study) -> None:
     What another machine's process left is queued once its heartbeat has been missing long enough.
     """
     optuna.storages.fail_stale_trials(study)
-    retried = _retried(study)
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state == TrialState.RUNNING and is_gone(trial.user_attrs.get(PROCESS, "")):
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _is_left(trial):
             study.tell(trial.number, state=TrialState.FAIL)
-        elif not (trial.state == TrialState.FAIL and trial.user_attrs.get(_INTERRUPTED)):
-            continue
-        if trial.number not in retried:
-            _RETRY(study, trial)
+    retried = _retried(study)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        if trial.number not in retried and not trial.user_attrs.get(_BY_ITSELF):
+            _retry(study, trial)
+
+
+def _is_left(trial: FrozenTrial) -> bool:
+    """Whether nobody is at a trial any more: its process is gone, or was before it could sign."""
+    process = trial.user_attrs.get(PROCESS)
+    if process:
+        return is_gone(process)
+    begun = trial.datetime_start
+    return begun is not None and (datetime.datetime.now() - begun).total_seconds() > _GRACE
+
+
+def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial again: with its run and as far as it had come, for any process to take.
+
+    One that had not begun to train draws its values anew, and as a whole: half of them drawn, the
+    other half would be others than if it had not been interrupted.
+    """
+    again = copy.deepcopy(trial)
+    again.user_attrs.pop(PROCESS, None)
+    if RUN not in again.user_attrs:
+        again.params, again.distributions = {}, {}
+    _REPEAT(study, again)
 
 
 def settled(study: optuna.Study) -> list[FrozenTrial]:
@@ -171,16 +199,15 @@ def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
 
     def watched(trial: Trial) -> float:
         trial.set_user_attr(PROCESS, this_process())
-        trial.set_user_attr(_INTERRUPTED, False)
         try:
             return objective(trial)
-        except KeyboardInterrupt:
-            trial.set_user_attr(_INTERRUPTED, True)
+        except optuna.TrialPruned:
             raise
         except Exception as error:
             if _is_the_machines(error):
                 faults.append(error)
-                trial.set_user_attr(_INTERRUPTED, True)
+            else:
+                trial.set_user_attr(_BY_ITSELF, True)
             raise
 
     study.optimize(watched, n_trials=1, catch=(Exception,))

@@ -1,7 +1,7 @@
 """Kill commands at random moments, start them again, and compare what they leave with one unkilled.
 
     python -m tests.faults.kills [--commands train,cv,sweep,predict] [--kills 50] [--seed 0]
-                                 [--signal KILL|TERM|INT]
+                                 [--signal KILL|TERM|INT] [--output kills.json]
 
 Every third kill waits for a file in the middle of being written. Prints a table and writes it as
 JSON; exits with 1 if anything differs, is left RUNNING, or was logged twice. After SIGTERM and
@@ -37,7 +37,10 @@ TRAINING = ["--arch=mobilenet_v3_large", "--image-size=32", "--batch-size=16", "
 _NO_RESULT = ("images_per_second", "system/", "seconds", "peak_mib", "memory", "time")
 """In the names of metrics that no two runs have alike."""
 
-_IDENTITY = (KIND, FOLD, "optuna.study", "synthdetect.strategy", "synthdetect.trial")
+_IDENTITY = (KIND, FOLD, "optuna.study")
+"""Tags that, with its parameters, say which run of a command it is. A trial's number does not: one
+that goes on has another."""
+
 _MOST_STARTS = 400
 
 
@@ -71,12 +74,15 @@ class Place:
         """All runs, the newest first."""
         return list(self.client().search_runs(["0"], max_results=1000))
 
+    def module(self, arguments: list[str]) -> str:
+        """The one that has a command."""
+        return "sweeps" if arguments[0] == "sweep" else "synthdetect"
+
     def start(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
         """Start a command; what it prints is added to `output.txt`."""
-        module = "sweeps" if arguments[0] == "sweep" else "synthdetect"
         with (self.folder / "output.txt").open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], cwd=self.folder,
+                [sys.executable, "-m", self.module(arguments), *arguments], cwd=self.folder,
                 env=self.environment, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 
@@ -220,6 +226,8 @@ def signature(place: Place) -> dict[str, Any]:
         if run.info.status == "KILLED" and NOT_BEGUN in run.data.tags:
             continue
         key = " ".join(run.data.tags.get(tag, "-") for tag in _IDENTITY)
+        params = {k: v for k, v in run.data.params.items() if "workers" not in k}
+        key += " " + hashlib.sha256(repr(sorted(params.items())).encode()).hexdigest()[:8]
         while key in found:
             key += " again"
         found[key] = _of_run(place.client(), run)
@@ -297,7 +305,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             outcome = torment(command, given.kills, given.seed, Path(folder), number)
         print(outcome, flush=True)
-        results.append(vars(outcome))
+        results.append({"signal": given.signal, **vars(outcome)})
         given.output.write_text(json.dumps(results, indent=2) + "\n")
     sys.exit(any(result["faults"] for result in results))
 

@@ -1,19 +1,22 @@
-"""Writes what was tried as bad input, and what came of it, into docs/reliability.md.
+"""Writes what was tried, and what came of it, into docs/reliability.md.
 
 pytest tests/faults --junitxml=faults.xml
-python -m tests.faults.table faults.xml
+python -m tests.faults.kills --output kills.json
+python -m tests.faults.load --output load.json
+python -m tests.faults.table faults.xml kills.json load.json        (or some of them)
 """
 
 import importlib
+import json
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- bad input: written by tests/faults/table.py -->", "<!-- end of bad input -->"
 
 FILES = {
     "test_bad_images": "Images",
@@ -53,16 +56,53 @@ class Row:
         return "; ".join(parts) or "as it must be"
 
 
-def main(report: Path) -> None:
-    """Put the tables of a JUnit report into the document, in the place of the former ones."""
-    rows = _rows(ElementTree.parse(report).getroot())
-    text = f"{BEGIN}\n\n{''.join(_section(file, rows) for file in FILES)}{END}"
-    before = DOCUMENT.read_text()
-    begin, end = before.index(BEGIN), before.index(END) + len(END)
-    DOCUMENT.write_text(before[:begin] + text + before[end:])
-    shown = [row for found in rows.values() for row in found.values()]
-    failed = sum(row.failed for row in shown)
-    print(f"{sum(row.cases for row in shown)} cases, {failed} failed")
+def main(files: list[Path]) -> None:
+    """Put the tables of these results into the document, in the place of the former ones."""
+    for file in files:
+        if file.suffix == ".xml":
+            _put("bad input", _bad_input(ElementTree.parse(file).getroot()))
+        else:
+            result = json.loads(file.read_text())
+            if isinstance(result, list):
+                _put("kills", _kills(result))
+            else:
+                _put("load", _load(result))
+
+
+def _put(section: str, tables: str) -> None:
+    begin, end = (
+        f"<!-- {section}: written by tests/faults/table.py -->",
+        f"<!-- end of {section} -->",
+    )
+    text = DOCUMENT.read_text()
+    after, until = text.index(begin) + len(begin), text.index(end)
+    DOCUMENT.write_text(f"{text[:after]}\n\n{tables}{text[until:]}")
+
+
+def _kills(results: list[dict[str, Any]]) -> str:
+    lines = [
+        "| command | signal | hit | in a write | came to its end | what was left in the end |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for found in results:
+        came = "the same, bit for bit" if not found["faults"] else f"**{found['faults'][0]}**"
+        counts = f"{found['kills']} | {found['writing']} | {found['rounds']} times"
+        lines.append(f"| {found['command']} | SIG{found['signal']} | {counts} | {came} |")
+    return "\n".join(lines) + "\n\n"
+
+
+def _load(result: dict[str, Any]) -> str:
+    lines = ["| figure | |", "| --- | ---: |"]
+    lines += [f"| {name} | {value:,.4g} |" for name, value in result["figures"].items()]
+    lines += ["", "| abuse: answer | times |", "| --- | ---: |"]
+    lines += [f"| {name} | {count} |" for name, count in result["refused"].items()]
+    faults = ", ".join(f"**{name}** ({count})" for name, count in result["faults"].items())
+    return "\n".join(lines) + f"\n\nOther than it must be: {faults or 'nothing'}.\n\n"
+
+
+def _bad_input(report: ElementTree.Element) -> str:
+    rows = _rows(report)
+    return "".join(_section(file, rows) for file in FILES)
 
 
 def _rows(report: ElementTree.Element) -> dict[str, dict[str, Row]]:
@@ -110,4 +150,4 @@ def _short(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(name) for name in sys.argv[1:]])

@@ -1,5 +1,6 @@
 """Trials in a real database: seeded, retried, pruned, failed, and counted once."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,13 @@ def run(study: optuna.Study, value: float = 0.5) -> None:
         return value
 
     tuning.run_one(study, objective)
+
+
+def interrupted(trial: Trial) -> float:
+    tuning.suggest(trial, space("focal", 1e-3))
+    trial.set_user_attr(tuning.RUN, "run 1")
+    trial.report(0.6, 1)
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -84,13 +92,6 @@ def test_what_was_interrupted_is_queued_once_with_its_values_and_its_run(
     storage: RDBStorage,
 ) -> None:
     study = tuning.open_study(storage, "s")
-
-    def interrupted(trial: Trial) -> float:
-        tuning.suggest(trial, space("focal", 1e-3))
-        trial.set_user_attr(tuning.RUN, "run 1")
-        trial.report(0.6, 1)
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         tuning.run_one(study, interrupted)
     for _ in range(2):
@@ -120,6 +121,64 @@ def test_what_a_dead_process_left_is_queued_again(tmp_path: Path) -> None:
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
     tuning.recover(study)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_interruptions_do_not_change_what_is_sampled(tmp_path: Path, sampler: str) -> None:
+    storage = tuning.open_storage(f"sqlite:///{tmp_path}/optuna.db")
+
+    def values(name: str, interruptions: set[int]) -> list[dict[str, object]]:
+        """The values tried; at a trial of these numbers its process dies in several places."""
+        for number in range(6):
+            for place in range(3) if number in interruptions else ():
+                _die(tuning.open_study(storage, name, sampler=sampler, seed=3), place)
+                tuning.recover(tuning.open_study(storage, name))
+            run(tuning.open_study(storage, name, sampler=sampler, seed=3))
+        return [trial.params for trial in tuning.settled(tuning.open_study(storage, name))]
+
+    assert values("disturbed", {0, 2, 5}) == values("undisturbed", set())
+
+
+def _die(study: optuna.Study, place: int) -> None:
+    """What is left by a process that took a trial; drew half its values; or began to train."""
+    trial = study.ask()
+    trial.set_user_attr(tuning.PROCESS, f"{socket.gethostname()} 0 0.00")
+    knobs = list(space("focal", 1e-3).items())
+    tuning.suggest(trial, dict(knobs[: len(knobs) * place // 2]))
+    if place == 2:
+        trial.set_user_attr(tuning.RUN, "run")
+
+
+def test_a_process_that_died_before_it_could_sign_its_trial_is_not_waited_for(
+    storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tuning.open_study(storage, "s")
+    study.ask()
+    tuning.recover(study)
+    assert tuning.running(study), "it may be about to sign"
+    monkeypatch.setattr(tuning, "_GRACE", -1)
+    tuning.recover(study)
+    assert not tuning.running(study)
+    assert tuning.waiting(study)
+
+
+def test_nobody_has_signed_a_trial_that_is_queued_again(storage: RDBStorage) -> None:
+    study = tuning.open_study(storage, "s")
+    with pytest.raises(KeyboardInterrupt):
+        tuning.run_one(study, interrupted)
+    tuning.recover(study)
+    assert tuning.PROCESS not in study.trials[1].user_attrs
+    trial = study.ask()  # another process has taken it, and has not signed yet
+    tuning.recover(study)
+    assert study.trials[trial.number].state == TrialState.RUNNING
+
+
+def test_a_kill_between_failing_a_trial_and_queueing_it_loses_nothing(storage: RDBStorage) -> None:
+    study = tuning.open_study(storage, "s")
+    trial = study.ask()
+    study.tell(trial, state=TrialState.FAIL)
+    tuning.recover(study)
+    assert tuning.waiting(study)
 
 
 def test_a_living_process_keeps_its_trial(storage: RDBStorage) -> None:
