@@ -738,6 +738,9 @@ class ServeOptions(Options):
     max_pixels: int = Field(
         default=50_000_000, ge=1, le=100_000_000, description="pixels of one image, at most"
     )
+    max_total_pixels: int = Field(
+        default=1_000_000_000, ge=1, description="pixels of all images of one request, at most"
+    )
     max_images: int = Field(default=256, ge=1, description="images of one request, at most")
     timeout: float = Field(
         default=30.0, gt=0, le=3600, description="seconds in which a request must have come"

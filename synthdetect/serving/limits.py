@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import os
+import re
+import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,22 +20,36 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 _VARIABLE = "SYNTHDETECT_SERVE_"
+_LIMITS = ("max_mib", "max_pixels", "max_total_pixels", "max_images")
+# What Kubernetes puts into the environment for a service that is named as we are.
+_SERVICE_LINK = re.compile(r"(.*_)?((PORT|HOST)|(PORT|SERVICE)_.*)")
 _PATHS = ("/ping", "/health", "/version", "/invocations")
-_IN_FLIGHT = 8  # requests of the greatest size that are held at once
+_IN_FLIGHT = 8  # bodies of the greatest size: as many bytes are held at once, whosever they are
+
+decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
+"""Held while an image is decoded: more of them at once would take memory, and be no faster.
+
+It is here since MLflow runs the served model's own module anew each time that it loads a model.
+"""
 
 
 def limits_from_environment() -> ServeOptions:
     """The limits that the environment gives, for a server that takes no options of ours.
 
-    They are named as the options are: `SYNTHDETECT_SERVE_MAX_MIB` and so on.
+    They are named as the options are: `SYNTHDETECT_SERVE_MAX_MIB` and so on. Other options of
+    `synthdetect serve` are not read, nor is what Kubernetes says of services.
 
     Raises:
         UserError: one that there is not, or a value that does not fit.
     """
+    names = [
+        name.removeprefix(_VARIABLE)
+        for name in os.environ
+        if name.startswith(_VARIABLE) and not _SERVICE_LINK.fullmatch(name, len(_VARIABLE))
+    ]
+    unread = ServeOptions.fields().keys() - set(_LIMITS)
     given = {
-        name.removeprefix(_VARIABLE).lower(): value
-        for name, value in os.environ.items()
-        if name.startswith(_VARIABLE)
+        name.lower(): os.environ[_VARIABLE + name] for name in names if name.lower() not in unread
     }
     try:
         return ServeOptions.resolve(given)
@@ -41,11 +57,24 @@ def limits_from_environment() -> ServeOptions:
         raise UserError(f"{_VARIABLE}*, in the environment: {error}") from error
 
 
+class _Refusal(Exception):
+    """A request is not taken: the status and the reason for the client."""
+
+    def __init__(self, status: int, reason: str, retry_after: int = 0) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.retry_after = status, reason, retry_after
+
+
+class _Gone(Exception):
+    """The client hung up before its request was complete."""
+
+
 class Guarded:
     """An ASGI application behind limits on what is sent to it, that tells nothing of its inside.
 
-    A body that is too large is refused before it is read, one that comes too slowly is given up,
-    and an error's answer is its reason alone.
+    A body that declares itself too large is refused before it is read, one that comes too slowly is
+    given up, and an error's answer is its reason alone. All bodies together take bounded memory:
+    each byte counts from its coming to the answer's end, and who sends nothing takes nothing.
 
     Args:
         app: to guard.
@@ -68,24 +97,18 @@ class Guarded:
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
         size = int(declared) if declared.isdigit() else 0
-        if b"transfer-encoding" in headers:
-            size = self._max_body  # it comes in chunks, and may be as large as that
-        if size > self._max_body:
-            await self._refuse_size(send)
-            return
-        with self._hold(size) as has_room:
-            if not has_room:
-                await _refuse(send, 503, "busy; try again", retry_after=1)
-                return
+        with self._holding() as hold:
             try:
-                body = await asyncio.wait_for(self._body(receive), self._timeout)
+                self._check_size(size)
+                body = await asyncio.wait_for(self._body(receive, hold), self._timeout)
             except TimeoutError:
                 await _refuse(send, 408, f"the request took more than {self._timeout:g} s to come")
-                return
-            if body is None:
-                await self._refuse_size(send)
-                return
-            await self._answer(scope, body, receive, send)
+            except _Refusal as refusal:
+                await _refuse(send, refusal.status, refusal.reason, refusal.retry_after)
+            except _Gone:
+                pass
+            else:
+                await self._answer(scope, body, receive, send)
 
     async def _answer(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
         given = False
@@ -120,31 +143,40 @@ class Guarded:
         if start["status"] >= 400:
             await _refuse(send, start["status"], _reason(start["status"], bytes(said)))
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too large."""
+    async def _body(self, receive: Receive, hold: Callable[[int], None]) -> bytes:
+        """The whole body, each part of which is held before it is kept."""
         body = bytearray()
         while True:
             message = await receive()
-            body.extend(message.get("body", b""))
-            if len(body) > self._max_body:
-                return None
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            part = message.get("body", b"")
+            self._check_size(len(body) + len(part))
+            hold(len(part))
+            body.extend(part)
             if not message.get("more_body"):
                 return bytes(body)
 
-    async def _refuse_size(self, send: Send) -> None:
-        await _refuse(send, 413, f"the request has more than {self._max_body:,} bytes")
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body:
+            raise _Refusal(413, f"the request has more than {self._max_body:,} bytes")
 
     @contextmanager
-    def _hold(self, size: int) -> Iterator[bool]:
-        """Whether there is room for that many bytes more, which is then taken."""
-        if self._held and self._held + size > _IN_FLIGHT * self._max_body:
-            yield False
-            return
-        self._held += size
+    def _holding(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes room for so many bytes more; all of it is given back at the end."""
+        taken = 0
+
+        def hold(size: int) -> None:
+            nonlocal taken
+            if self._held + size > _IN_FLIGHT * self._max_body:
+                raise _Refusal(503, "busy; try again", retry_after=1)
+            self._held += size
+            taken += size
+
         try:
-            yield True
+            yield hold
         finally:
-            self._held -= size
+            self._held -= taken
 
 
 def _reason(status: int, answer: bytes) -> str:

@@ -7,6 +7,8 @@ band for that) and the `threshold` between the labels.
 
 import base64
 import binascii
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from synthdetect.detector import Detector
 from synthdetect.engines.exported import load_detector
 from synthdetect.evaluation.calibration import UNSURE, unsure
 from synthdetect.serving import SERVED_ARTIFACT
-from synthdetect.serving.limits import limits_from_environment
+from synthdetect.serving.limits import decoding, limits_from_environment
 
 _BATCH = 32
 
@@ -77,7 +79,8 @@ class ServedDetector(PythonModel):
             params: `threshold` overrides the detector's own, unless negative.
 
         Raises:
-            Refused: a row is no readable image; the message names the row, counted from 0.
+            Refused: a row is no readable image; the message names the row, counted from 0. Or
+                there are too many images, or too many pixels in all of them.
         """
         threshold = float((params or {}).get("threshold", -1.0))
         if threshold < 0:
@@ -87,7 +90,8 @@ class ServedDetector(PythonModel):
         texts = _texts(model_input)
         if len(texts) > self.limits.max_images:
             raise Refused(f"more than {self.limits.max_images} images; send them in parts.")
-        chunks = [texts[begin : begin + _BATCH] for begin in range(0, len(texts), _BATCH)]
+        contents = self._contents(texts)
+        chunks = [contents[begin : begin + _BATCH] for begin in range(0, len(texts), _BATCH)]
         scores = [self._score(chunk, number * _BATCH) for number, chunk in enumerate(chunks)]
         probability = np.concatenate(scores) if scores else np.empty(0)
         labels = np.where(probability >= threshold, CLASSES[SYNTHETIC], CLASSES[REAL])
@@ -100,14 +104,33 @@ class ServedDetector(PythonModel):
             }
         )
 
-    def _score(self, texts: list[Any], first_row: int) -> np.ndarray:
+    def _contents(self, texts: list[Any]) -> list[bytes]:
+        """The files' contents, if all of them are within the limits; no image is decoded yet."""
+        most = self.limits.max_total_pixels
+        contents, total = [], 0
+        for row, text in enumerate(texts):
+            with _naming(row):
+                content, pixels = _decode(text, self.limits)
+            total += pixels
+            if total > most:
+                raise Refused(f"more than {most:,} pixels in all images; send them in parts.")
+            contents.append(content)
+        return contents
+
+    def _score(self, contents: list[bytes], first_row: int) -> np.ndarray:
         squares = []
-        for row, text in enumerate(texts, first_row):
-            try:
-                squares.append(self.detector.preprocess(_decode(text, self.limits)))
-            except BadImage as error:
-                raise Refused(f"row {row}: {error}.") from None
+        for row, content in enumerate(contents, first_row):
+            with _naming(row), decoding:
+                squares.append(self.detector.preprocess(content))
         return self.detector.score(np.stack(squares))
+
+
+@contextmanager
+def _naming(row: int) -> Iterator[None]:
+    try:
+        yield
+    except BadImage as error:
+        raise Refused(f"row {row}: {error}.") from None
 
 
 def _texts(model_input: pd.DataFrame) -> list[Any]:
@@ -118,8 +141,8 @@ def _texts(model_input: pd.DataFrame) -> list[Any]:
     raise Refused("give one column, 'image', of base64 text.")
 
 
-def _decode(text: Any, limits: ServeOptions) -> bytes:
-    """The file's content, if it is within the limits."""
+def _decode(text: Any, limits: ServeOptions) -> tuple[bytes, int]:
+    """The file's content and its image's pixels, if it is within the limits."""
     if not isinstance(text, str):
         raise BadImage("no base64 text")
     if len(text) > limits.max_mib * 2**20 * 4 // 3 + 4:
@@ -129,8 +152,8 @@ def _decode(text: Any, limits: ServeOptions) -> bytes:
                                    validate=True)  # fmt: skip
     except (binascii.Error, ValueError):
         raise BadImage("not base64 text") from None
-    open_image(content, max_pixels=limits.max_pixels)  # which decodes nothing
-    return content
+    image = open_image(content, max_pixels=limits.max_pixels)  # which decodes nothing
+    return content, image.width * image.height
 
 
 mlflow.models.set_model(ServedDetector())

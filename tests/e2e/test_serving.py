@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 from tests.e2e.conftest import Platform, end
+from tests.faults.load import bomb
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,7 @@ def url(platform: Platform, predictions: pd.DataFrame) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = platform.start(
+        "env", "SYNTHDETECT_SERVE_PORT=tcp://10.0.0.1:5000",  # as Kubernetes may have it
         "mlflow", "models", "serve", "-m", "models:/served@champion", "--env-manager", "local",
         "-p", str(port), "-h", "127.0.0.1",
     )  # fmt: skip
@@ -125,6 +127,15 @@ def test_what_is_no_image_gets_400_a_short_reason_and_its_row(
     assert len(json.dumps(answer)) < 300
     assert "Traceback" not in json.dumps(answer)
     assert ask(url, SHAPES["inputs"]([good]))[0] == 200  # and it goes on
+
+
+def test_too_many_pixels_in_small_files_get_400_before_any_is_decoded(url: str) -> None:
+    picture = base64.b64encode(bomb(7000)).decode()
+    began = time.monotonic()
+    status, answer = ask(url, SHAPES["inputs"]([picture] * 256))
+    assert status == 400
+    assert answer["message"].startswith("more than 1,000,000,000 pixels in all images")
+    assert time.monotonic() - began < 20
 
 
 def test_it_listens_on_loopback_alone(url: str) -> None:

@@ -32,12 +32,15 @@ import psutil
 import torch
 from PIL import Image
 
+from synthdetect.config import ServeOptions
 from synthdetect.data.manifest import load
 from synthdetect.detector import Card, Detector
 from synthdetect.models.networks import build
 
 JSON = {"Content-Type": "application/json"}
 _GROWTH = 64  # MiB in the second half of the load
+_MOST = ServeOptions().max_mib * 2**20  # bytes of a body, which the server would take
+_HELD = 24  # connections at once that declare so many and send none
 _SLOW = 3  # seconds that a request may take to come, in this test
 
 
@@ -115,10 +118,10 @@ def request_of(*contents: bytes) -> bytes:
     return json.dumps({"inputs": {"image": images}}).encode()
 
 
-def bomb() -> bytes:
-    """A picture of 144 million pixels in a few kilobytes."""
+def bomb(side: int = 12_000) -> bytes:
+    """A picture of 144 million pixels, or another square, in a few kilobytes."""
     file = io.BytesIO()
-    Image.new("1", (12_000, 12_000)).save(file, "PNG")
+    Image.new("1", (side, side)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -139,10 +142,14 @@ def _abuse(port: int) -> dict[str, Callable[[], tuple[int, bytes]]]:
         "another column": send(b'{"inputs": {"picture": ["aaaa"], "more": ["b"]}}'),
         "another type": send(b"\x00\xff" * 500, {"Content-Type": "application/x-pickle"}),
         "decompression bomb": send(unpacks),
+        "many large images below the limit": send(request_of(*[bomb(7000)] * 256)),
         "too many images": send(json.dumps({"inputs": {"image": ["aaaa"] * 5000}}).encode()),
         "oversize body": lambda: _declared(port, 2**31),
         "oversize in chunks": lambda: _chunked(port),
         "slow client": lambda: _declared(port, 5000),
+        "declares the most and sends nothing": lambda: _nothing_of_it(port),
+        "says nothing": lambda: _unfinished(port, b""),
+        "half a header": lambda: _unfinished(port, b"POST /invocations HTTP/1.1\r\nHost: a\r\nCo"),
         "elsewhere": lambda: ask(port, "GET", "/docs"),
     }
 
@@ -174,6 +181,29 @@ def _chunked(port: int) -> tuple[int, bytes]:
             return response.status, response.read()
         except (ConnectionResetError, http.client.HTTPException):
             return 413, b""  # hung up on in the middle of what nobody wants
+
+
+def _nothing_of_it(port: int) -> tuple[int, bytes]:
+    """Announce many large bodies at once and send none of them; others must be heard meanwhile."""
+    ways = (f"Content-Length: {_MOST}", "Transfer-Encoding: chunked")
+    with contextlib.ExitStack() as stack:
+        for number in range(_HELD):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), 60))
+            head = f"POST /invocations HTTP/1.1\r\nHost: a\r\n{ways[number % 2]}\r\n\r\n"
+            connection.sendall(head.encode())
+        heard = ask(port, "POST", "/invocations", b"{}", JSON)
+        if heard[0] != 400:
+            return heard
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status, response.read()
+
+
+def _unfinished(port: int, head: bytes) -> tuple[int, bytes]:
+    """Begin a request's head, and wait to be hung up on."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(head)
+        return (200, b"") if connection.recv(1) else (408, b"")
 
 
 def told(answer: bytes) -> list[str]:
