@@ -2,12 +2,14 @@
 
 A cache belongs to one set of image contents and one way of preprocessing; change either and it is
 another cache. Files are written and read by position, never mapped into memory: a full disk then is
-an error that switches the cache off, not a signal that kills the process.
+an error that switches the cache off, not a signal that kills the process. Each square has its
+checksum beside it, so that half of one, which a full disk or a power cut may leave, is none.
 """
 
 import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ import PIL
 from synthdetect.data.geometry import Preprocess
 from synthdetect.files import cache_folder
 
-_VERSION = 1
-_PIXELS, _DONE = "pixels", "done"
+_VERSION = 2
+_PIXELS, _CHECKSUMS = "pixels", "checksums"
+_WIDTH = 4  # bytes of a checksum
 
 
 class DecodedCache:
@@ -66,21 +69,24 @@ class DecodedCache:
         """The pixels kept in a slot, shape (size, size, 3), or None."""
         if self._files is None or slot < 0:
             return None
-        pixels, done = self._files
-        if os.pread(done, 1, slot) != b"\1":
+        pixels, checksums = self._files
+        wanted = os.pread(checksums, _WIDTH, slot * _WIDTH)
+        if not any(wanted):
             return None
         data = os.pread(pixels, self._bytes, slot * self._bytes)
+        if len(data) < self._bytes or _checksum(data) != wanted:
+            return None
         return np.frombuffer(data, np.uint8).reshape(self._shape)
 
     def put(self, slot: int, square: npt.NDArray[np.uint8]) -> None:
         """Keep pixels; does nothing where there is no room."""
         if self._files is None or slot < 0:
             return
-        pixels, done = self._files
+        pixels, checksums = self._files
+        data = np.ascontiguousarray(square).tobytes()
         try:
-            # The mark comes last: whoever is killed between the two has stored nothing.
-            os.pwrite(pixels, np.ascontiguousarray(square).data, slot * self._bytes)
-            os.pwrite(done, b"\1", slot)
+            os.pwrite(pixels, data, slot * self._bytes)
+            os.pwrite(checksums, _checksum(data), slot * _WIDTH)
         except OSError:  # a full disk
             self._files = None
 
@@ -107,10 +113,15 @@ class DecodedCache:
         try:
             self._files = (
                 os.open(self._folder / _PIXELS, flags, 0o600),
-                os.open(self._folder / _DONE, flags, 0o600),
+                os.open(self._folder / _CHECKSUMS, flags, 0o600),
             )
         except OSError:
             self._files = None
+
+
+def _checksum(data: bytes) -> bytes:
+    """A checksum that is not 0, which is what stands where nothing was written."""
+    return (zlib.crc32(data) or 1).to_bytes(_WIDTH, "little")
 
 
 def _make_room(keep: Path, allowed: int) -> None:

@@ -75,6 +75,21 @@ def test_a_limit_of_nothing_switches_it_off(folder: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("kept", [0, 1, BYTES // 2, BYTES - 1])
+def test_half_of_what_was_written_is_nothing(folder: Path, kept: int) -> None:
+    """As a full disk leaves it, or a power cut; the slot behind it may be whole."""
+    cache = DecodedCache(HASHES, SQUARE, 10**6)
+    cache.put(0, pixels(1))
+    (file,) = folder.glob("*/pixels")
+    os.truncate(file, kept)
+    assert cache.get(0) is None
+    cache.put(1, pixels(2))
+    assert cache.get(0) is None
+    np.testing.assert_array_equal(cache.get(1), pixels(2))
+    cache.put(0, pixels(1))
+    np.testing.assert_array_equal(cache.get(0), pixels(1))
+
+
 def test_nowhere_to_write_is_no_error(folder: Path) -> None:
     folder.write_text("a file is in the way")
     cache = DecodedCache(HASHES, SQUARE, 10**6)
