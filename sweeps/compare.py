@@ -11,7 +11,7 @@ intervals have Bonferroni's level, since Holm's have no simple form: a differenc
 although its simultaneous interval just includes none, never the other way round.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -29,10 +29,13 @@ PARTS = {"seen": "in-distribution", "unseen": "on unseen generators"}
 """The parts of the test, in words."""
 
 _METRICS = {"auc": "AUC", "accuracy": "accuracy", "f1": "F1", "ece": "ECE", "nll": "NLL"}
+_RAW_METRICS = {"ece": "ECE before calibration", "nll": "NLL before calibration"}
+_CHANGES = {**_METRICS, **{f"raw_{metric}": label for metric, label in _RAW_METRICS.items()}}
 _SCALARS: dict[str, Callable[[Training], float]] = {
     "gap": lambda training: training.train_auc - training.val_auc,
     "seconds": lambda training: training.seconds_per_image,
-    "memory": lambda training: training.peak_mib,
+    # What fits into memory that the process had already shows no peak of its own.
+    "memory": lambda training: training.peak_mib if training.peak_mib > 0 else np.nan,
 }
 
 
@@ -206,7 +209,7 @@ OUTCOMES: dict[str, Outcome] = {
             False,
             _change(f"{metric}_{part}", part),
         )
-        for metric, label in _METRICS.items()
+        for metric, label in _CHANGES.items()
         for part, where in PARTS.items()
     },
     "gap": Outcome("train minus validation AUC", "gap", False, _change("gap", None)),
@@ -367,12 +370,19 @@ def _drawn(
     training: Training, part: str, groups: npt.NDArray[np.int64], replicates: int, seed: int
 ) -> dict[str, Floats]:
     table = _sorted(training, part)
-    weightings = chain([np.ones((1, len(table)))], bootstrap_weights(groups, replicates, seed))
-    chunks = [
-        weighted_metrics(table["label"], table["logit"], training.threshold, weights)
-        for weights in weightings
-    ]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in _METRICS}
+    weightings = list(
+        chain([np.ones((1, len(table)))], bootstrap_weights(groups, replicates, seed))
+    )
+
+    def drawn(logits: str, names: Iterable[str]) -> dict[str, Floats]:
+        chunks = [
+            weighted_metrics(table["label"], table[logits], training.threshold, weights)
+            for weights in weightings
+        ]
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in names}
+
+    raw = drawn("raw_logit", _RAW_METRICS)
+    return drawn("logit", _METRICS) | {f"raw_{name}": values for name, values in raw.items()}
 
 
 def _pair(

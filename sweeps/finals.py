@@ -16,7 +16,7 @@ class Training:
         fold: which part of the data it was validated on.
         seed: of its weights and of the order of its data.
         seen: predictions table of the test's real images and of those of the generators that were
-            in training.
+            in training, with logits calibrated (`logit`) and not (`raw_logit`).
         unseen: the same real images, and those of the generators held out from training.
         threshold: of the probability, from validation.
         train_auc: of the chosen epoch.

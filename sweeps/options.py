@@ -46,6 +46,9 @@ class StudyOptions(Options):
     worker: bool = Field(
         False, description="help a study that another process leads, until nothing is left to do"
     )
+    takeover: bool = Field(
+        False, description="lead a study whose leader's machine is gone, and will not come back"
+    )
     dry_run: bool = Field(False, description="only print the plan and an estimate of the time")
     output: str = Field("runs", description="folder for checkpoints of unfinished runs")
 

@@ -28,9 +28,11 @@ from synthdetect.console import console
 from synthdetect.errors import UserError
 from synthdetect.experiment import CONFIG
 from synthdetect.files import require_folder
+from synthdetect.processes import is_gone, this_process
 from synthdetect.redact import without_secrets
 from synthdetect.tracking.run import (
     MANIFEST,
+    PROCESS,
     Run,
     Stopped,
     close_unbegun,
@@ -56,6 +58,7 @@ _MAY_CHANGE = (
     "trials",
     "timeout",
     "worker",
+    "takeover",
     "dry_run",
     "output",
     "workers",
@@ -82,7 +85,7 @@ class Sweep(Setting):
         options = self.options
         return tuning.open_study(
             self.storage, f"{options.study}/{side}", sampler=options.sampler,
-            seed=options.seed + 1000 * self.names.index(side), prune=options.prune,
+            seed=options.seed, prune=options.prune,
         )  # fmt: skip
 
     def finals(self) -> optuna.Study:
@@ -109,22 +112,25 @@ def sweep(options: SweepOptions) -> None:
         _work(replace(prepared_sweep, parent=Run(parent_id)))
         return
     leader = study.user_attrs.get(tuning.PROCESS, "")
-    if leader and leader != tuning.this_process() and not tuning.is_gone(leader):
+    if leader and not (is_gone(leader) or options.takeover):
         raise UserError(
             f"--study: {options.study!r} is led by another process ({leader}). Help it by --worker "
-            "true, or stop it first."
+            "true, or stop it first. If its machine is gone for good: --takeover true."
         )
-    study.set_user_attr(tuning.PROCESS, tuning.this_process())
+    study.set_user_attr(tuning.PROCESS, this_process())
     labels = {**tags("sweep", options), STUDY: options.study}
-    with open_run(f"sweep {options.study}", kind="sweep", tags=labels, resume=parent_id) as run:
-        study.set_user_attr(tuning.RUN, run.id)
-        led = replace(prepared_sweep, parent=run)
-        console.print(f"run {run.id}  study {options.study} in {without_secrets(options.storage)}")
-        _log_setting(led, run)
-        _close_orphans(led, run)
-        _work(led)
-        conclude(led, run)
-    study.set_user_attr(tuning.PROCESS, "")
+    try:
+        with open_run(f"sweep {options.study}", kind="sweep", tags=labels, resume=parent_id) as run:
+            study.set_user_attr(tuning.RUN, run.id)
+            led = replace(prepared_sweep, parent=run)
+            storage = without_secrets(options.storage)
+            console.print(f"run {run.id}  study {options.study} in {storage}")
+            _log_setting(led, run)
+            _close_orphans(led, run)
+            _work(led)
+            conclude(led, run)
+    finally:
+        study.set_user_attr(tuning.PROCESS, "")
     console.print(f"run          {run.id}")
     write_report(run.id)
 
@@ -186,9 +192,10 @@ def _close_orphans(sweep: Sweep, run: Run) -> None:
         for study in studies
         for trial in study.get_trials(deepcopy=False)
     }
-    query = f"tags.`{STUDY}` = '{sweep.options.study}' and attributes.status = 'RUNNING'"
+    query = f"tags.`mlflow.parentRunId` = '{run.id}' and attributes.status = 'RUNNING'"
     for found in run.client.search_runs([run.experiment_id], query, max_results=1000):
-        if found.info.run_id not in {*named, run.id}:
+        process = found.data.tags.get(PROCESS, "")
+        if found.info.run_id not in named and is_gone(process):
             close_unbegun(found.info.run_id)
 
 
@@ -202,25 +209,41 @@ def _tune(sweep: Sweep) -> None:
     if sweep.finals().get_trials(deepcopy=False):
         console.print("tuning is over: the final trainings have begun with what it found")
         return
-    began = time.time()
-    for side in sweep.names:
-        tuning.recover(sweep.study(side))
-    for number in range(sweep.options.trials):
-        late = sweep.options.timeout and time.time() - began > sweep.options.timeout
-        if late and number:  # every side has had as many
-            console.print(f"--timeout: tuning ends after {number} rounds", style="bold yellow")
+    began, rounds = time.monotonic(), 0
+    while rounds < sweep.options.trials:
+        late = sweep.options.timeout and time.monotonic() - began > sweep.options.timeout
+        if late and rounds:  # every side has had as many
+            console.print(f"--timeout: tuning ends after {rounds} rounds", style="bold yellow")
             break
-        for side in sweep.names:
-            study = sweep.study(side)
-            if tuning.begun(study) <= number or tuning.waiting(study):
-                _trial(sweep, side, study)
-    while any(tuning.running(sweep.study(side)) for side in sweep.names):
-        time.sleep(_PATIENCE)  # another process is at its last trial
-        for side in sweep.names:
-            study = sweep.study(side)
-            tuning.recover(study)
-            if tuning.waiting(study):
-                _trial(sweep, side, study)
+        rounds += 1
+        _round(sweep, rounds)
+    while _round(sweep, rounds) or _others_tune(sweep):
+        pass
+
+
+def _round(sweep: Sweep, rounds: int) -> bool:
+    """A trial for each side that has one waiting, or has begun fewer; whether there was any."""
+    made = False
+    for side in sweep.names:
+        study = sweep.study(side)
+        _recover(sweep, study)
+        if tuning.waiting(study) or tuning.begun(study) < rounds:
+            _trial(sweep, side, study)
+            made = True
+    return made
+
+
+def _others_tune(sweep: Sweep) -> bool:
+    """Whether other processes are at their last trials, which may fail; looks again in a while."""
+    if not any(tuning.running(sweep.study(side)) for side in sweep.names):
+        return False
+    time.sleep(_PATIENCE)
+    return True
+
+
+def _recover(sweep: Sweep, study: optuna.Study) -> None:
+    if not sweep.options.worker:
+        tuning.recover(study)
 
 
 def _trial(sweep: Sweep, side: str, study: optuna.Study) -> None:
@@ -264,7 +287,7 @@ def _train_finally(sweep: Sweep) -> None:
             if tuple(place.values()) not in known:
                 finals.enqueue_trial(place, user_attrs={**place, _TUNED: tuned[place["side"]]})
     while True:
-        tuning.recover(finals)
+        _recover(sweep, finals)
         done = {_place(trial) for trial in tuning.settled(finals)}
         if tuning.waiting(finals):
             tuning.run_one(finals, lambda trial: _final(sweep, trial))
@@ -278,7 +301,7 @@ def _train_finally(sweep: Sweep) -> None:
 def _left_alone(sweep: Sweep) -> bool:
     """Whether this is a worker whose leader is gone."""
     leader = sweep.study(BASELINE).user_attrs.get(tuning.PROCESS, "")
-    return sweep.options.worker and (not leader or tuning.is_gone(leader))
+    return sweep.options.worker and (not leader or is_gone(leader))
 
 
 def _place(trial: FrozenTrial | Trial) -> tuple[Any, ...]:
@@ -343,11 +366,14 @@ class _Child:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        states = {Stopped: "pruned", KeyboardInterrupt: "interrupted", BaseException: "failed"}
-        state = next((s for k, s in states.items() if kind and issubclass(kind, k)), "complete")
+        interrupted = bool(kind) and (
+            not issubclass(kind, Exception) or tuning.is_the_machines(error)
+        )
+        states = {None: "complete", Stopped: "pruned"}
+        state = "interrupted" if interrupted else states.get(kind, "failed")
         self.run.set_tags({STATE: state})
         self._opened.__exit__(kind, error, trace)
-        if kind is None or issubclass(kind, Exception):  # an interrupted one goes on from it
+        if not interrupted:  # else it goes on from its checkpoint
             shutil.rmtree(_folder(self._sweep, self.run), ignore_errors=True)
         if kind is Stopped:
             raise optuna.TrialPruned(str(error)) from error

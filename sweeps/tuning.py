@@ -6,15 +6,13 @@ each run its trial. A study belongs to one side, and one more holds the final tr
 
 import copy
 import datetime
-import os
-import socket
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import optuna
-import psutil
+import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -23,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sweeps.strategies import Knob
 from synthdetect.databases import require_database
 from synthdetect.errors import UserError
+from synthdetect.processes import is_gone, this_process
 from synthdetect.redact import without_secrets
 from synthdetect.tracking.outbox import StoreAway
 
@@ -34,6 +33,11 @@ PROCESS = "process"
 
 _BY_ITSELF = "failed_by_itself"
 """User attribute of a trial that failed for what was tried, and is not tried again."""
+
+_FAULTS = "machine_faults"
+"""User attribute of a trial: how often the machine was at fault."""
+
+_MOST_FAULTS = 3  # what meets the machine's limits every time is at fault itself
 
 _HEARTBEAT, _GRACE = 30, 120  # seconds
 _STARTUP_TRIALS = 4
@@ -65,7 +69,7 @@ def require_storage(url: str) -> None:
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Open Optuna's database; a worker that falls silent has its trials retried.
+    """Open Optuna's database; a process that falls silent has its trial failed, to be retried.
 
     Raises:
         UserError: it cannot be opened.
@@ -78,7 +82,6 @@ def open_storage(url: str) -> RDBStorage:
             engine_kwargs=connect,
             heartbeat_interval=_HEARTBEAT,
             grace_period=_GRACE,
-            heartbeat_stale_trial_callback=_retry,
         )
     except Exception as error:  # SQLAlchemy's and the drivers' are an open set
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -129,15 +132,20 @@ def recover(study: optuna.Study) -> None:
     """Queue again what was interrupted: by Ctrl-C, or with a process of this machine that is gone.
 
     What another machine's process left is queued once its heartbeat has been missing long enough.
+    Only the one process that leads a study may do this, or a trial would be queued twice.
     """
     optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if _is_left(trial):
-            study.tell(trial.number, state=TrialState.FAIL)
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     retried = _retried(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        if trial.number not in retried and not trial.user_attrs.get(_BY_ITSELF):
+        if trial.number not in retried and _was_interrupted(trial):
             _retry(study, trial)
+
+
+def _was_interrupted(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and not trial.user_attrs.get(_BY_ITSELF)
 
 
 def _is_left(trial: FrozenTrial) -> bool:
@@ -163,12 +171,11 @@ def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def settled(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that have ended for good, by number: not those that were retried."""
-    retried = _retried(study)
+    """The trials that have ended for good, by number: not those that are or will be retried."""
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and trial.number not in retried
+        if trial.state.is_finished() and not _was_interrupted(trial)
     ]
 
 
@@ -193,7 +200,8 @@ def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
 
     Raises:
         Exception: what failed was the machine (its disk, its memory, a process of it, the tracking
-            store). That says nothing of the trial, which is made again when the study goes on.
+            store). That says nothing of the trial, which is made again when the study goes on, as
+            long as it does not happen every time.
     """
     faults: list[Exception] = []
 
@@ -204,9 +212,10 @@ def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
         except optuna.TrialPruned:
             raise
         except Exception as error:
-            if _is_the_machines(error):
+            if is_the_machines(error):
                 faults.append(error)
-            else:
+                trial.set_user_attr(_FAULTS, trial.user_attrs.get(_FAULTS, 0) + 1)
+            if not faults or trial.user_attrs[_FAULTS] >= _MOST_FAULTS:
                 trial.set_user_attr(_BY_ITSELF, True)
             raise
 
@@ -215,11 +224,11 @@ def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
         raise faults[0]
 
 
-def _is_the_machines(error: Exception) -> bool:
+def is_the_machines(error: BaseException) -> bool:
     """Whether an error is not of what was tried but of where; some libraries say it in words."""
     said = str(error)
     return (
-        isinstance(error, (OSError, MemoryError, StoreAway))
+        isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError, StoreAway))
         or (
             isinstance(error, RuntimeError)
             and ("DataLoader worker" in said or "can't allocate memory" in said)
@@ -236,21 +245,3 @@ def _retried(study: optuna.Study) -> set[int]:
         for trial in study.get_trials(deepcopy=False):
             found.update(RetryHeartbeatStaleTrialCallback.retry_history(trial))
     return found
-
-
-def this_process() -> str:
-    """What names this process among all of all machines."""
-    process = psutil.Process()
-    return f"{socket.gethostname()} {os.getpid()} {process.create_time():.2f}"
-
-
-def is_gone(text: str) -> bool:
-    """Whether a process was of this machine, and is not any more."""
-    host, *rest = text.split(" ")
-    if host != socket.gethostname() or len(rest) != 2:
-        return False
-    try:
-        process = psutil.Process(int(rest[0]))
-        return f"{process.create_time():.2f}" != rest[1] or process.status() == "zombie"
-    except psutil.NoSuchProcess:
-        return True

@@ -18,7 +18,8 @@ class Rules:
 
     Attributes:
         error: largest chance that any strategy that differs from the baseline in nothing is called
-            better or worse; and, for each respect by itself, that any is said to show it.
+            better or worse; and, for each respect by itself, that any is said to show it. It is of
+            what tuning chose: that another tuning would have chosen otherwise is not in it.
         gap: AUC by which the gap between training and validation must grow to be called overfit.
         ece: expected calibration error by which it must grow to be called miscalibrated.
         cost: ratio of training time per image, or of peak memory, from which on it is costly.
@@ -67,14 +68,6 @@ def _grown(outcome: str, margin: str | None = None) -> Callable[[Comparison, Rul
     return found
 
 
-def _costs(outcome: str) -> Callable[[Comparison, Rules], list[str]]:
-    def found(comparison: Comparison, rules: Rules) -> list[str]:
-        ratio = comparison.differences[outcome].value
-        return [f"{OUTCOMES[outcome].label} times {ratio:.2f}"] if ratio >= rules.cost else []
-
-    return found
-
-
 def _lost(comparison: Comparison, rules: Rules) -> list[str]:
     of = comparison.trainings + comparison.lost + comparison.baseline_lost
     return [f"{comparison.lost} of {of} final trainings lost"] if comparison.lost else []
@@ -96,14 +89,15 @@ RESPECTS: dict[str, Respect] = {
         _any(_lost, _grown("spread_seen"), _grown("spread_unseen"), _grown("failed_trials")),
     ),
     "costly": Respect(
-        "training time per image or peak memory is at least {cost:g} times the baseline's, as "
-        "measured: a cost needs no inference",
-        _any(_costs("seconds"), _costs("memory")),
+        "training time per image or peak memory is more than {cost:g} times the baseline's, and "
+        "more than once with a corrected p-value of at most {error:g}; both as measured, on "
+        "whatever machine made each training",
+        _any(_grown("seconds", "cost"), _grown("memory", "cost")),
     ),
     "miscalibrated": Respect(
-        "the expected calibration error in-distribution has grown by more than {ece:g}, with a "
-        "corrected p-value of at most {error:g}",
-        _grown("ece_seen", "ece"),
+        "the expected calibration error in-distribution, before calibration on validation or after "
+        "it, has grown by more than {ece:g}, with a corrected p-value of at most {error:g}",
+        _any(_grown("raw_ece_seen", "ece"), _grown("ece_seen", "ece")),
     ),
 }
 """Respects by name, in the order of reports."""

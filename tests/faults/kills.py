@@ -223,8 +223,8 @@ def signature(place: Place) -> dict[str, Any]:
     """All that a command left which two equal ones have in common."""
     found: dict[str, Any] = {}
     for run in place.runs():
-        if run.info.status == "KILLED" and NOT_BEGUN in run.data.tags:
-            continue
+        if run.info.status == "KILLED" and not run.data.params and not run.data.metrics:
+            continue  # it had recorded nothing yet
         key = " ".join(run.data.tags.get(tag, "-") for tag in _IDENTITY)
         params = {k: v for k, v in run.data.params.items() if "workers" not in k}
         key += " " + hashlib.sha256(repr(sorted(params.items())).encode()).hexdigest()[:8]

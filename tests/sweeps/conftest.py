@@ -23,7 +23,7 @@ def predictions(logits: Floats, kinds: Sequence[str], threshold: float = 0.5) ->
     ]
     columns = ["path", "label", "generator", "source_id"]
     table = pd.DataFrame(rows, columns=columns).assign(split="test", category="")
-    return tabulate(table, logits.reshape(-1), threshold)
+    return tabulate(table, logits.reshape(-1), threshold, logits.reshape(-1))
 
 
 def training(

@@ -15,6 +15,7 @@ from sweeps import tuning
 from sweeps.__main__ import COMMANDS
 from sweeps.strategies import STRATEGIES, Knob
 from synthdetect.cli import main
+from synthdetect.models.networks import build
 from tests.conftest import artifact
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--batch-size", "16",
@@ -74,6 +75,8 @@ def test_a_sweep_tunes_trains_and_judges(
     seeds = {run.data.params["optim.seed"] for run in runs("final")}
     assert len(seeds) == 1
     assert study("s/focal").trials[0].params == {"lr": 1e-4, "focal_gamma": 2.0}
+    drawn = {study(f"s/{side}").trials[1].params["lr"] for side in sides}
+    assert len(drawn) == 1, "no side is offered other learning rates than the baseline"
 
     # What one looks at.
     comparison = artifact(parent, "sweep/comparison.csv")
@@ -83,7 +86,8 @@ def test_a_sweep_tunes_trains_and_judges(
     assert verdicts["paper"].str.contains("overfitting").all()
     trainings = artifact(parent, "sweep/trainings.csv")
     assert len(trainings) == 6
-    assert (trainings["peak_mib"] > 0).all()
+    weights = 4 * sum(p.numel() for p in build("mobilenet_v3_large", 32).parameters()) / 2**20
+    assert (trainings["peak_mib"] > weights).all(), "the network alone takes as much"
     artifacts = {f.path for f in mlflow.artifacts.list_artifacts(run_id=parent.info.run_id)}
     assert {"figures", "sweep", "report.html"} <= artifacts
     figures = mlflow.artifacts.list_artifacts(run_id=parent.info.run_id, artifact_path="figures")
@@ -94,6 +98,8 @@ def test_a_sweep_tunes_trains_and_judges(
     assert run_sweep(small_manifest, *given) == 0
     assert "epoch" not in capsys.readouterr().out
     assert len(runs("trial")) + len(runs("final")) == 12
+    shown = mlflow.MlflowClient().load_table("0", "sweep/comparison.json")
+    assert len(shown) == len(sides[1:])
     assert run_sweep(small_manifest, *given, "--lr", "1e-3") == 2
     assert "was begun with lr 0.0001" in capsys.readouterr().err
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
@@ -86,6 +87,23 @@ def test_a_trial_that_fails_is_recorded_and_the_study_goes_on(storage: RDBStorag
     ]  # fmt: skip
     tuning.recover(study)
     assert not tuning.waiting(study), "what failed by itself is not tried again"
+
+
+def test_what_the_machine_is_to_blame_for_is_tried_again_but_not_for_ever(
+    storage: RDBStorage,
+) -> None:
+    study = tuning.open_study(storage, "s")
+
+    def out_of_memory(trial: Trial) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for number in range(1, 4):
+        with pytest.raises(torch.OutOfMemoryError):
+            tuning.run_one(study, out_of_memory)
+        assert len(tuning.settled(study)) == (number == 3)
+        tuning.recover(study)
+    assert not tuning.waiting(study)
+    assert tuning.begun(study) == 1
 
 
 def test_what_was_interrupted_is_queued_once_with_its_values_and_its_run(

@@ -90,6 +90,34 @@ def test_each_respect_is_found_where_it_was_planted_and_nowhere_else() -> None:
     assert {verdict(one).word for one in found.values()} == {NO_EVIDENCE}
 
 
+def test_what_calibration_on_validation_repairs_is_miscalibrated_all_the_same() -> None:
+    baseline, strategy = made_up({"mixup": 0.0}, sources=25)
+    squeezed = tuple(
+        replace(t, seen=t.seen.assign(raw_logit=t.seen["raw_logit"] * 4 + 3))
+        for t in strategy.trainings
+    )
+    said = verdict(judged([baseline, replace(strategy, trainings=squeezed)])["mixup"])
+    assert (said.word, said.respects) == (NO_EVIDENCE, ("miscalibrated",))
+    assert "miscalibrated: ECE before calibration in-distribution" in said.because
+
+
+def test_a_cost_that_one_training_alone_has_is_no_evidence() -> None:
+    baseline, strategy = made_up({"a": 0.0}, sources=15)
+    first, *others = strategy.trainings
+    slow = replace(strategy, trainings=(replace(first, seconds_per_image=0.1), *others))
+    found = judged([baseline, slow])["a"]
+    assert found.differences["seconds"].value > RULES.cost
+    assert verdict(found).respects == ()
+
+
+def test_a_peak_of_no_memory_is_unknown() -> None:
+    baseline, strategy = made_up({"a": 0.0}, sources=15)
+    unknown = changed(strategy, peak_mib=0.0)
+    found = judged([baseline, unknown])["a"]
+    assert math.isnan(found.differences["memory"].value)
+    assert verdict(found).respects == ()
+
+
 def test_a_spread_over_trainings_that_has_grown_is_unstable() -> None:
     """Results of the unstable strategy go from random to perfect, fold by fold."""
     (baseline, strategy) = made_up({"a": 0.0}, sources=25)
