@@ -30,7 +30,8 @@ def main() -> None:
     arguments.add_argument("--folds", type=int, default=5)
     given = arguments.parse_args()
     if given.smoke:
-        given.arch, given.image_size, given.epochs, given.folds = "mobilenet_v3_large", 32, 1, 2
+        given.arch, given.image_size = "mobilenet_v3_large", 32
+        given.epochs, given.folds, given.rounds = 1, 2, 1
 
     values = {"arch": given.arch, "image_size": given.image_size, "epochs": given.epochs,
               "weights": "none", "folds": given.folds, "keep_last": False}  # fmt: skip

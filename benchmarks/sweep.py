@@ -1,6 +1,6 @@
 """A sweep as it comes against one that trains every trial in full and decodes every epoch anew.
 
-    python -m benchmarks.sweep [--trials 10] [--epochs 8]
+    python -m benchmarks.sweep [--trials 20] [--epochs 8]
 
 Whole processes, tracking included, on the sample, each with a cold cache of its own. Trials are
 drawn at random, since both then try the same values and only pruning and the cache set them apart.
@@ -24,7 +24,7 @@ def main() -> None:
     arguments.add_argument("--strategies", default="label_smoothing")
     arguments.add_argument("--arch", default="mobilenet_v3_large")
     arguments.add_argument("--image-size", type=int, default=96)
-    arguments.add_argument("--trials", type=int, default=10)
+    arguments.add_argument("--trials", type=int, default=20)
     arguments.add_argument("--folds", type=int, default=2)
     arguments.add_argument("--epochs", type=int, default=8)
     given = arguments.parse_args()
