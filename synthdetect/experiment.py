@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def run_training(
     """Train, evaluate and log one detector in an open run; goes on where the run had stopped.
 
     Args:
-        run: to log to; its id names the folder of checkpoints.
+        run: to log to; its id names the folder of checkpoints, which goes when it is FINISHED.
         options: of the training.
         prepared: data with train and val splits, or, with a `final`, without val.
         device: what computes.
@@ -100,9 +101,9 @@ def run_training(
         raise  # the checkpoints stay where they are
     except BaseException:
         with undisturbed():
-            for name in (LAST, BEST):
-                if (folder / name).is_file():
-                    run.log_file(folder / name, CHECKPOINTS)
+            # In this order, since the last one takes the best beside it for its own.
+            files = [folder / name for name in (BEST, LAST) if (folder / name).is_file()]
+            run.try_to_log_files(files, CHECKPOINTS)
         raise
     run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
     card = detector.card
@@ -116,8 +117,14 @@ def run_training(
     _log_results(run, outcome, manifest, datasets)
     if options.keep_last:
         run.log_file(folder / LAST, CHECKPOINTS)
-    shutil.rmtree(folder)
+    run.when_finished.append(partial(_remove, folder))
     return outcome
+
+
+def _remove(folder: Path) -> None:
+    """Remove the checkpoints; at no moment is there a last one without the best."""
+    (folder / LAST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _log_setting(

@@ -4,8 +4,10 @@ import re
 
 # A password ends at the last @ of its word: what is cut too much is no secret.
 _USERINFO = re.compile(r"([a-z][a-z0-9+.\-]{0,30}://)(?:[^\s/?#@:]*:\S*|[^\s/?#]*)@", re.IGNORECASE)
+# A value ends at the next &, since a password may hold all else. ODBC's is a whole connection.
 _SECRET = re.compile(
-    r"([?&;][\w.\-]*(?:password|passwd|pwd|secret|token|credential|signature|key|sig)=)[^\s&;#]+",
+    r"([?&;][\w.\-]*(?:password|passwd|pwd|secret|token|credential|signature|key|sig|"
+    r"odbc_connect)=)[^\s&]+",
     re.IGNORECASE,
 )
 

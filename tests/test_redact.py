@@ -22,6 +22,10 @@ from synthdetect.tracking.run import open_run
         "postgresql://db/x?user=anna&password=hunter2",
         "https://h/x?access_token=hunter2#part",
         "wasbs://h/x;AccountKey=hunter2",
+        "postgresql://db/x?password=a;hunter2&user=b",
+        "postgresql://db/x?password=a#hunter2",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BA%7D%3BUID%3Danna%3A%3BPWD%3Dhunter2",
+        "mssql+pyodbc:///?odbc_connect=DRIVER=A;PWD=hun;hunter2",
     ],
 )
 def test_secrets_are_taken_out_of_what_looks_like_a_uri(uri: str) -> None:
@@ -38,6 +42,11 @@ def test_secrets_are_taken_out_of_what_looks_like_a_uri(uri: str) -> None:
 )  # fmt: skip
 def test_what_holds_no_secret_stays(text: str) -> None:
     assert without_secrets(text) == text
+
+
+def test_what_stands_beside_a_secret_in_a_query_stays() -> None:
+    cleaned = without_secrets("postgresql://db/x?password=a;b#c&sslmode=require --lr=1")
+    assert cleaned == "postgresql://db/x?password=***&sslmode=require --lr=1"
 
 
 def test_a_run_records_no_secret(workspace: object) -> None:

@@ -1,18 +1,21 @@
 """Going on with an earlier run: its recorded options, data and checkpoints."""
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from synthdetect.config import Options, option_name
 from synthdetect.data.prepare import Prepared
 from synthdetect.errors import UserError
 from synthdetect.experiment import CHECKPOINTS, CONFIG
-from synthdetect.tracking.run import KIND, Run, close_unbegun, existing
+from synthdetect.files import replace_atomically
+from synthdetect.processes import is_gone
+from synthdetect.tracking.run import PROCESS, Run, close_unbegun, existing, fetch, require_left
 from synthdetect.training.session import LAST
 
 Given = TypeVar("Given", bound=Options)
@@ -25,13 +28,15 @@ def recorded(given: Given) -> tuple[Given, str]:
     """The options and data digest of the run that the option `resume` names.
 
     Raises:
-        UserError: no such run, one that is finished, or options that contradict its own.
+        UserError: no such run, one that is finished or that another process works on, or options
+            that contradict its own.
     """
     values = given.to_json()
     run_id = values["resume"]
     record = read_config(run_id)
-    status = MlflowClient().get_run(run_id).info.status
-    if status == "FINISHED":
+    run = existing(run_id)
+    require_left(run)
+    if run.info.status == "FINISHED":
         raise UserError(f"--resume: run {run_id} is FINISHED; there is nothing to go on with.")
     options = record["options"]
     if set(options) != set(type(given).fields()):
@@ -56,19 +61,28 @@ def read_config(run_id: str) -> dict[str, Any]:
         UserError: no such run, or one without a record, or with a damaged one.
     """
     run = existing(run_id)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = MlflowClient().download_artifacts(run_id, CONFIG, folder)
-            content = Path(path).read_bytes()
-    except (MlflowException, OSError) as error:
-        if run.info.status == "RUNNING" and KIND in run.data.tags:
-            close_unbegun(run_id)
-            raise UserError(
-                f"--resume: run {run_id} was interrupted before it had begun, and is KILLED now. "
-                "Start it anew, without --resume."
-            ) from error
-        raise UserError(f"run {run_id} has no recorded configuration: no training run.") from error
-    return _record(content, run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        file = fetch(MlflowClient(), run_id, CONFIG, folder)
+        if file is None:
+            raise _without_record(run)
+        return _record(file.read_bytes(), run_id)
+
+
+def _without_record(run: MlflowRun) -> UserError:
+    """Why a run has no record; one that was killed too early for it is closed."""
+    run_id, status, process = run.info.run_id, run.info.status, run.data.tags.get(PROCESS, "")
+    if (status == "KILLED" and process) or (status == "RUNNING" and is_gone(process)):
+        close_unbegun(run_id)
+        return UserError(
+            f"--resume: run {run_id} was interrupted before it had begun, and is KILLED now. "
+            "Start it anew, without --resume."
+        )
+    if status == "RUNNING" and process:
+        return UserError(
+            f"--resume: run {run_id} has recorded nothing yet, and its process ({process}) may be "
+            "alive. Wait for it, or start anew, without --resume."
+        )
+    return UserError(f"run {run_id} has no recorded configuration: no training run.")
 
 
 def _record(content: bytes, run_id: str) -> dict[str, Any]:
@@ -110,5 +124,8 @@ def fetch_checkpoint(run: Run, output: str) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             run.client.download_artifacts(run.id, CHECKPOINTS, temporary)
             folder.mkdir(parents=True, exist_ok=True)
-            for file in (Path(temporary) / CHECKPOINTS).iterdir():
-                (folder / file.name).write_bytes(file.read_bytes())
+            files = (Path(temporary) / CHECKPOINTS).iterdir()
+            # The last one comes last: where it is, all is taken to be there.
+            for file in sorted(files, key=lambda file: file.name == LAST):
+                with replace_atomically(folder / file.name) as target:
+                    shutil.copyfile(file, target)

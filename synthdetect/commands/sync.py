@@ -9,7 +9,11 @@ from synthdetect.console import console
 from synthdetect.errors import UserError
 from synthdetect.redact import without_secrets
 from synthdetect.tracking.outbox import FOLDER, Outbox, StoreAway, is_away, waiting
-from synthdetect.tracking.run import AWAITS_STORE, KIND, existing
+from synthdetect.tracking.run import AWAITS_STORE, KIND, existing, is_worked_on
+
+
+class SyncFailed(RuntimeError):
+    """Some runs could not be seen to; what they have to say is still kept."""
 
 
 def sync(options: SyncOptions) -> None:
@@ -18,6 +22,7 @@ def sync(options: SyncOptions) -> None:
     Raises:
         UserError: something is kept for another store than the one in use.
         StoreAway: the store does not answer.
+        SyncFailed: some runs could not be seen to, after all others were.
     """
     runs, store = waiting(), without_secrets(mlflow.get_tracking_uri())
     if not runs:
@@ -28,24 +33,51 @@ def sync(options: SyncOptions) -> None:
                 f"{FOLDER / run_id}: this is kept for {kept_for}, not for {store}. Set "
                 "MLFLOW_TRACKING_URI to it."
             )
-    for run_id in runs:
-        try:
-            Outbox(run_id).deliver()
-        except Exception as error:
-            if not is_away(error):
+    failed: list[str] = []
+    for see_to in (_deliver, _go_on):
+        for run_id in runs:
+            if run_id in failed:
+                continue
+            try:
+                see_to(run_id)
+            except StoreAway:
                 raise
-            raise StoreAway(
-                f"{store} is still away ({error}). Everything is still kept; try again later."
-            ) from error
-    for run_id in runs:
-        found = existing(run_id)
-        tags = found.data.tags
-        if tags.get(AWAITS_STORE) != "true" or found.info.status == "FINISHED":
-            continue
-        kind = tags.get(KIND, "")
+            except Exception as error:
+                if is_away(error):
+                    raise StoreAway(
+                        f"{store} is still away ({error}). Everything is still kept; try again "
+                        "later."
+                    ) from error
+                failed.append(run_id)
+                console.print(f"run {run_id}: {without_secrets(str(error))}", style="bold red")
+    if failed:
+        raise SyncFailed(
+            f"{len(failed)} of {len(runs)} runs could not be seen to: {', '.join(failed)}. Try "
+            f"again, or give one up by deleting its folder in {FOLDER.absolute()}."
+        )
+
+
+def _deliver(run_id: str) -> None:
+    if is_worked_on(existing(run_id)):
+        console.print(f"run {run_id} is left alone: its process is alive, and will say all itself")
+    else:
+        Outbox(run_id).deliver(forget=False)
+
+
+def _go_on(run_id: str) -> None:
+    """End what waited for the store; it is seen to again, next time, until it has ended."""
+    found = existing(run_id)
+    if is_worked_on(found):
+        return
+    tags, kind = found.data.tags, found.data.tags.get(KIND, "")
+    if tags.get(AWAITS_STORE) == "true" and found.info.status != "FINISHED":
         if kind == "train":
             train(TrainOptions.resolve({**read_config(run_id)["options"], "resume": run_id}))
         elif "mlflow.parentRunId" not in tags:
             command = tags.get("synthdetect.command", f"synthdetect {kind}")
-            further = f" --resume={run_id}" if kind in ("cv", "regimes") else ""
+            resumable = kind in ("cv", "regimes")
+            further = f" --resume={run_id}" if resumable else ""
             console.print(f"run {run_id} goes on with: {command}{further}")
+            if resumable:
+                return
+    Outbox(run_id).forget()

@@ -90,7 +90,7 @@ class ServedDetector(PythonModel):
         texts = _texts(model_input)
         if len(texts) > self.limits.max_images:
             raise Refused(f"more than {self.limits.max_images} images; send them in parts.")
-        contents = self._contents(texts)
+        contents = _contents(texts, self.limits)
         chunks = [contents[begin : begin + _BATCH] for begin in range(0, len(texts), _BATCH)]
         scores = [self._score(chunk, number * _BATCH) for number, chunk in enumerate(chunks)]
         probability = np.concatenate(scores) if scores else np.empty(0)
@@ -103,19 +103,6 @@ class ServedDetector(PythonModel):
                 "threshold": np.full(len(probability), threshold),
             }
         )
-
-    def _contents(self, texts: list[Any]) -> list[bytes]:
-        """The files' contents, if all of them are within the limits; no image is decoded yet."""
-        most = self.limits.max_total_pixels
-        contents, total = [], 0
-        for row, text in enumerate(texts):
-            with _naming(row):
-                content, pixels = _decode(text, self.limits)
-            total += pixels
-            if total > most:
-                raise Refused(f"more than {most:,} pixels in all images; send them in parts.")
-            contents.append(content)
-        return contents
 
     def _score(self, contents: list[bytes], first_row: int) -> np.ndarray:
         squares = []
@@ -139,6 +126,20 @@ def _texts(model_input: pd.DataFrame) -> list[Any]:
     if model_input.shape[1] == 1:
         return list(model_input.iloc[:, 0])
     raise Refused("give one column, 'image', of base64 text.")
+
+
+def _contents(texts: list[Any], limits: ServeOptions) -> list[bytes]:
+    """The files' contents, if all of them are within the limits; no image is decoded yet."""
+    contents, total = [], 0
+    for row, text in enumerate(texts):
+        with _naming(row):
+            content, pixels = _decode(text, limits)
+        total += pixels
+        if total > limits.max_total_pixels:
+            most = f"{limits.max_total_pixels:,} pixels"
+            raise Refused(f"more than {most} in all images; send them in parts.")
+        contents.append(content)
+    return contents
 
 
 def _decode(text: Any, limits: ServeOptions) -> tuple[bytes, int]:

@@ -22,7 +22,8 @@ from synthdetect.engines.exported import load_detector
 from synthdetect.errors import UserError
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.tracking.model import models_of
-from synthdetect.tracking.run import FOLD, KIND, MANIFEST
+from synthdetect.tracking.outbox import is_absent, is_away
+from synthdetect.tracking.run import FOLD, KIND, MANIFEST, fetch
 
 _URI = "models:/"
 
@@ -82,12 +83,11 @@ def logged_by(run_id: str, name: str) -> Found:
 def training_rows(card: Card) -> pd.DataFrame | None:
     """The manifest of the run that made a detector, or None where it is not to be had."""
     run_id = str(card.provenance.get("run_id", ""))
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = MlflowClient().download_artifacts(run_id, MANIFEST, folder)
-            return pd.read_csv(file, keep_default_na=False, dtype={"source_id": str})
-    except (MlflowException, OSError):
-        return None
+    with tempfile.TemporaryDirectory() as folder:
+        file = fetch(MlflowClient(), run_id, MANIFEST, folder)
+        if file is None:
+            return None
+        return pd.read_csv(file, keep_default_na=False, dtype={"source_id": str})
 
 
 def _from_run(run_id: str) -> list[Found]:
@@ -95,6 +95,8 @@ def _from_run(run_id: str) -> list[Found]:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
+        if not is_absent(error):
+            raise
         raise UserError(
             f"--model: {run_id!r} is neither a file, nor a {_URI} URI, nor a run in "
             f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
@@ -124,6 +126,8 @@ def _from_uri(uri: str, name: str) -> Found:
                 raise ValueError(f"{weights} is not in it")
             file = repository.download_artifacts(str(weights), folder)
         except (MlflowException, OSError) as error:
+            if is_away(error):
+                raise
             raise UserError(
                 f"--model: {uri} cannot be had from {mlflow.get_registry_uri()}: "
                 f"{str(error).rstrip('.')}. Set MLFLOW_TRACKING_URI to the store that has it."
@@ -155,5 +159,7 @@ def _known(model_id: str | None) -> str | None:
     """The id if the tracking store has the model: it refuses metrics of one that it does not."""
     try:
         return str(MlflowClient().get_logged_model(model_id).model_id) if model_id else None
-    except MlflowException:
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
         return None

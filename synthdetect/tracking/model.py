@@ -23,6 +23,7 @@ import synthdetect
 from synthdetect.detector import Card, Detector
 from synthdetect.errors import UserError
 from synthdetect.serving import SERVED_ARTIFACT
+from synthdetect.tracking.outbox import is_absent
 from synthdetect.tracking.run import Run
 
 _SERVING = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyarrow", "safetensors", "scipy",
@@ -124,6 +125,8 @@ def promote(name: str, number: str) -> None:
     try:
         client.get_model_version(name, number)
     except MlflowException as error:
+        if not is_absent(error):
+            raise
         raise UserError(
             f"no version {number!r} of a registered model {name!r} in {mlflow.get_registry_uri()}."
         ) from error

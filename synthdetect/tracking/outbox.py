@@ -6,21 +6,30 @@ deliver a line twice changes nothing, since each metric keeps the time at which 
 a process may be killed at any moment.
 """
 
+import fcntl
 import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import mlflow
 import requests
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from synthdetect.console import console
 from synthdetect.files import replace_atomically
@@ -32,8 +41,10 @@ FOLDER = Path("undelivered")
 PATIENCE = "SYNTHDETECT_PATIENCE"
 """Environment variable: seconds to wait for a store that is away; 600 unless given."""
 
-_ABOUT, _LINES = "about.json", "lines.jsonl"
+_ABOUT, _LINES, _LOCK = "about.json", "lines.jsonl", "lock"
 _SERVER_ERRORS = {ErrorCode.Name(INTERNAL_ERROR), ErrorCode.Name(TEMPORARILY_UNAVAILABLE)}
+# The second is what MLflow says of a name that could be no run's.
+_ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 _PAUSE = 2.0  # seconds between looks whether a store is back, and the most that a look may take
 _BATCH_LIMIT = 100
 
@@ -89,7 +100,8 @@ class Outbox:
     """One run's way to the store, which may be away.
 
     Attributes:
-        folder: of what waits; there only while something does.
+        folder: of what waits; there only while something does, or while `synthdetect sync` has
+            still to see to the run.
     """
 
     def __init__(self, run_id: str, client: MlflowClient | None = None) -> None:
@@ -141,23 +153,33 @@ class Outbox:
                     told = True
                 time.sleep(_PAUSE)
 
-    def deliver(self) -> None:
+    def deliver(self, *, forget: bool = True) -> None:
         """Say all that was kept, in its order, and keep it no longer.
+
+        Args:
+            forget: whether nothing else is to be seen to of the run.
 
         Raises:
             MlflowException: the store is away, or refuses; everything is still kept.
         """
         if self.is_empty:
             return
-        if not _answers():
+        if not answers():
             raise MlflowException("the server does not answer", TEMPORARILY_UNAVAILABLE)
-        lines = (self.folder / _LINES).read_text().splitlines(keepends=True)
-        for text in lines:
-            if text.endswith("\n"):  # else a kill cut it short: its epoch is trained again
-                Line(**json.loads(text)).send(self._client, self._run_id)
-        (self.folder / _LINES).unlink()  # first: a folder without it waits for nothing
-        shutil.rmtree(self.folder)
+        with self._locked():
+            for line in self._lines():
+                line.send(self._client, self._run_id)
+            (self.folder / _LINES).unlink(missing_ok=True)  # or another process was faster
+            if forget:
+                self._remove()
         console.print(f"run {self._run_id}: the tracking store has got all that was kept")
+
+    def forget(self) -> None:
+        """Have `synthdetect sync` see to the run no more, unless something waits again."""
+        if self.folder.exists():
+            with self._locked():
+                if self.is_empty:
+                    self._remove()
 
     def try_to_deliver(self) -> bool:
         """Whether nothing waits any more. Asks seldom, so that what hangs holds nothing up."""
@@ -177,15 +199,50 @@ class Outbox:
 
     def keep(self, line: Line) -> None:
         """Keep something to say later."""
-        if self.is_empty:
+        with self._locked():
+            if self.is_empty:
+                store = without_secrets(mlflow.get_tracking_uri())
+                with replace_atomically(self.folder / _ABOUT) as file:
+                    file.write_text(json.dumps({"run_id": self._run_id, "store": store}))
+            with (self.folder / _LINES).open("ab+") as lines:
+                if lines.tell() and not _ends_a_line(lines):
+                    lines.write(b"\n")  # else what a kill cut short would spoil this one too
+                lines.write(json.dumps(vars(line)).encode() + b"\n")
+                lines.flush()
+                os.fsync(lines.fileno())
+
+    def _lines(self) -> Iterator[Line]:
+        """What waits, but for what a kill cut short: its epoch is trained again."""
+        if not self.is_empty:
+            for text in (self.folder / _LINES).read_bytes().splitlines():
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue
+                yield Line(**line)
+
+    def _remove(self) -> None:
+        """Remove the folder, its lock last: without it, another process may begin to write."""
+        for file in sorted(self.folder.iterdir(), key=lambda file: file.name == _LOCK):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):  # it has begun
+            self.folder.rmdir()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from what waits; makes the folder."""
+        path = self.folder / _LOCK
+        while True:
             self.folder.mkdir(parents=True, exist_ok=True)
-            store = without_secrets(mlflow.get_tracking_uri())
-            with replace_atomically(self.folder / _ABOUT) as file:
-                file.write_text(json.dumps({"run_id": self._run_id, "store": store}))
-        with (self.folder / _LINES).open("a") as lines:
-            lines.write(json.dumps(vars(line)) + "\n")
-            lines.flush()
-            os.fsync(lines.fileno())
+            try:
+                file = path.open("w")
+            except FileNotFoundError:  # another process has just removed the folder
+                continue
+            with file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    yield
+                    return
 
     def _tell(self, error: Exception, what: str) -> None:
         store = without_secrets(mlflow.get_tracking_uri())
@@ -218,10 +275,10 @@ def patient(client: MlflowClient, outbox: Outbox) -> MlflowClient:
 
 
 def waiting() -> dict[str, str]:
-    """The store's URI, without secrets, by the id of the run that has something to say to it."""
+    """The store's URI, without secrets, by the id of each run that `sync` is to see to."""
     found = {}
-    for lines in sorted(FOLDER.glob(f"*/{_LINES}")):
-        about = json.loads((lines.parent / _ABOUT).read_text())
+    for file in sorted(FOLDER.glob(f"*/{_ABOUT}")):
+        about = json.loads(file.read_text())
         found[str(about["run_id"])] = str(about["store"])
     return found
 
@@ -241,16 +298,31 @@ def is_away(error: Exception) -> bool:
     )
 
 
+def is_absent(error: MlflowException) -> bool:
+    """Whether an error says that the store does not have what was asked for."""
+    return error.error_code in _ABSENT
+
+
+def answers() -> bool:
+    """Whether a server is there at all, found out faster than a request that hangs would."""
+    if not _is_server():
+        return True
+    ask: Callable[..., requests.Response] = http_request  # MLflow's, with its TLS and tokens
+    credentials: Callable[[str], object] = get_default_host_creds
+    try:
+        response = ask(
+            credentials(mlflow.get_tracking_uri()), "/health", "GET",
+            max_retries=0, timeout=_PAUSE, raise_on_status=False,
+        )  # fmt: skip
+    except MlflowException:
+        return False
+    return response.status_code < 500
+
+
 def _is_server() -> bool:
     return mlflow.get_tracking_uri().startswith(("http://", "https://"))
 
 
-def _answers() -> bool:
-    """Whether a server is there at all, found out faster than a request that hangs would."""
-    if not _is_server():
-        return True
-    try:
-        response = requests.get(f"{mlflow.get_tracking_uri().rstrip('/')}/health", timeout=_PAUSE)
-    except requests.RequestException:
-        return False
-    return response.status_code < 500
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

@@ -4,21 +4,24 @@ The status is FINISHED, FAILED for an error, KILLED for an interrupt. Under `mlf
 that MLflow opened is used; with `resume` an earlier one goes on.
 """
 
+import json
 import logging
 import os
 import platform
+import posixpath
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import mlflow
 import pandas as pd
@@ -29,14 +32,25 @@ from mlflow.entities import LoggedModelInput, RunStatus
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.fluent import ActiveRun, _active_run_stack, _get_experiment_id
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from PIL import Image
 
 from synthdetect import __version__
 from synthdetect.console import console
 from synthdetect.data.manifest import Manifest
 from synthdetect.errors import UserError
+from synthdetect.processes import is_another_alive, is_gone, this_process
 from synthdetect.redact import without_secrets
-from synthdetect.tracking.outbox import Line, Outbox, StoreAway, is_away, patient
+from synthdetect.tracking.outbox import (
+    Line,
+    Outbox,
+    StoreAway,
+    answers,
+    is_absent,
+    is_away,
+    patient,
+)
 from synthdetect.tracking.store import make_store
 
 KIND = "synthdetect.kind"
@@ -56,6 +70,11 @@ NOT_BEGUN = "synthdetect.not_begun"
 
 AWAITS_STORE = "synthdetect.awaits_store"
 """Tag of a run that ended because its tracking store was away, so that it can go on."""
+
+PROCESS = "synthdetect.process"
+"""Tag that says which process has opened a run, or gone on with it, last."""
+
+_OPENING = "synthdetect.opening"
 
 _EXPERIMENT_KIND = "mlflow.experimentKind"
 _TEXT = (
@@ -96,12 +115,16 @@ class Run:
     """An open run. Everything is logged to it by id, whatever thread or active run there is.
 
     While the tracking store is away, metrics, parameters and tags are kept, and all else waits.
+
+    Attributes:
+        when_finished: to be called once the run has ended as FINISHED.
     """
 
     def __init__(self, run_id: str, *, resumed: bool = False) -> None:
         self.outbox = Outbox(run_id)
         self.client = patient(MlflowClient(), self.outbox)
         self.id = run_id
+        self.when_finished: list[Callable[[], None]] = []
         self._resumed = resumed
         self._params: set[str] | None = None
         self._known: dict[str, set[tuple[int, float]]] = {}
@@ -205,20 +228,28 @@ class Run:
 
     def read_table(self, run_id: str, path: str) -> pd.DataFrame | None:
         """A CSV among any run's artifacts, or None where it has none."""
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                file = self.client.download_artifacts(run_id, path, folder)
-                return pd.read_csv(file, keep_default_na=False, dtype=dict.fromkeys(_TEXT, str))
-        except (MlflowException, OSError):
-            return None
+        with tempfile.TemporaryDirectory() as folder:
+            file = fetch(self.client, run_id, path, folder)
+            if file is None:
+                return None
+            return pd.read_csv(file, keep_default_na=False, dtype=dict.fromkeys(_TEXT, str))
 
     def metric(self, run_id: str, name: str) -> float:
         """The last value of any run's metric."""
         return float(self.client.get_run(run_id).data.metrics[name])
 
     def log_rows(self, table: pd.DataFrame, path: str) -> None:
-        """Log a table as JSON, which the UI lays beside other runs' in its table view."""
-        self.client.log_table(self.id, table, path)
+        """Log a table as JSON, which the UI lays beside other runs' in its table view.
+
+        As `MlflowClient.log_table` does, but that one adds the rows to those that are there.
+        """
+        text = table.to_json(orient="split", index=False, date_format="iso")
+        self.client.log_text(self.id, text, path)
+        tags = self.client.get_run(self.id).data.tags
+        listed = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        entry = {"path": path, "type": "table"}
+        if entry not in listed:
+            self.set_tags({MLFLOW_LOGGED_ARTIFACTS: json.dumps([*listed, entry])})
 
     def log_json(self, value: Mapping[str, Any], path: str) -> None:
         """Log a JSON artifact."""
@@ -227,6 +258,21 @@ class Run:
     def log_file(self, file: Path, folder: str) -> None:
         """Log a file as an artifact in a folder."""
         self.client.log_artifact(self.id, str(file), folder)
+
+    def try_to_log_files(self, files: Sequence[Path], folder: str) -> None:
+        """Log files as `log_file` does, if that is possible at once; says what it is that hinders.
+
+        For where an error is on its way, which nothing else may take the place of.
+        """
+        try:
+            if not answers():
+                raise StoreAway("the tracking store does not answer")
+            for file in files:
+                MlflowClient().log_artifact(self.id, str(file), folder)
+        except Exception as error:
+            reason = without_secrets((str(error) or type(error).__name__).splitlines()[0])[:300]
+            names = ", ".join(map(str, files))
+            console.print(f"not among the run's artifacts ({reason}): {names}", style="bold yellow")
 
     def log_manifest(self, manifest: Manifest) -> dict[str, Dataset]:
         """Record the data: a dataset a split with its digest, and the counts as a table.
@@ -263,13 +309,21 @@ class Run:
         self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
 
     def end(self, status: str) -> None:
-        """Close the run, now or, if the store is away, by `synthdetect sync`."""
-        try:
-            mlflow.end_run(status)
-        except Exception as error:
-            if not is_away(error):
-                raise
-            self.outbox.keep(Line(status=status, ended=int(time.time() * 1000)))
+        """Close the run, now or, if the store is away, by `synthdetect sync`.
+
+        What was opened inside and left open is closed with it.
+        """
+        opened: list[ActiveRun] = _active_run_stack.get()  # type: ignore[no-untyped-call]
+        stack = [active.info.run_id for active in opened]
+        inside = stack[stack.index(self.id) + 1 :] if self.id in stack else []
+        for run_id in (*reversed(inside), self.id):
+            try:
+                _end(run_id, status)
+            except Exception as error:
+                if is_away(error):
+                    Outbox(run_id).keep(Line(status=status, ended=int(time.time() * 1000)))
+                elif run_id == self.id:
+                    raise
         if not self.outbox.try_to_deliver():
             console.print(f"kept in {self.outbox.folder}; deliver it with: synthdetect sync")
 
@@ -292,12 +346,15 @@ def open_run(
         parent: the run to nest under.
 
     Raises:
-        UserError: there is no run of that id, or it was deleted.
+        UserError: there is no run of that id, it was deleted, or another process works on it.
     """
-    tags = {KIND: kind, **code_tags(), **tags}
+    tags = {KIND: kind, PROCESS: this_process(), **code_tags(), **tags}
     project_run = os.environ.get("MLFLOW_RUN_ID", "")
     if resume:
-        existing(resume)
+        before = existing(resume)
+        if not parent:  # else the parent's process has seen to that
+            require_left(before)
+        tags[AWAITS_STORE] = "false"
         os.environ.pop("MLFLOW_RUN_ID", None)
         if project_run and project_run != resume:
             _point_to(project_run, resume)
@@ -306,20 +363,13 @@ def open_run(
     make_store()
     if resume:
         Outbox(resume).deliver()
-    start = partial(
-        mlflow.start_run,
-        run_id=resume or None,
-        run_name=None if resume else name or None,
-        nested=parent is not None,
-        parent_run_id=parent.id if parent else None,
-        tags={k: without_secrets(v) for k, v in tags.items()},
-        log_system_metrics=True,
-    )
-    active = parent.outbox.insist(start) if parent else start()
-    run = Run(active.info.run_id, resumed=bool(resume))
-    _show_as_model_training(run)
-    status = RunStatus.FINISHED
+    opening = _Opening(name, tags, resume, parent)
+    run, status, words = None, RunStatus.FINISHED, dict[str, str]()
     try:
+        run = Run(opening.start(), resumed=bool(resume))
+        _show_as_model_training(run)
+        if not resume and not parent:
+            _end_left_behind(run, kind)
         yield run
         run.outbox.insist(lambda: None)
     except KeyboardInterrupt:
@@ -327,19 +377,109 @@ def open_run(
         raise
     except Stopped as stopped:
         status = RunStatus.KILLED
-        run.set_tags({"synthdetect.stopped": str(stopped)})
+        words["synthdetect.stopped"] = str(stopped)
         raise
     except BaseException as error:
         status = RunStatus.FAILED
         if isinstance(error, StoreAway):
-            run.set_tags({AWAITS_STORE: "true"})
-        run.set_tags({"synthdetect.error": str(error)[:5000] or type(error).__name__})
+            words[AWAITS_STORE] = "true"
+        words["synthdetect.error"] = str(error)[:5000] or type(error).__name__
         raise
     finally:
         with undisturbed():
-            run.end(RunStatus.to_string(status))
-            if status == RunStatus.KILLED and project_run and run.outbox.is_empty:
-                keep_status(run.id)
+            if run is None and status == RunStatus.KILLED:
+                run = opening.interrupted()
+            if run:
+                _close(run, RunStatus.to_string(status), words, is_project=bool(project_run))
+
+
+class _Opening:
+    """The opening of a run, which may be tried again: one that is there already is taken."""
+
+    def __init__(self, name: str, tags: Mapping[str, str], resume: str, parent: Run | None) -> None:
+        self._parent, self._resume = parent, resume
+        self._mark = "" if resume else uuid4().hex
+        marked = {**tags, **({_OPENING: self._mark} if self._mark else {})}
+        self._options: dict[str, Any] = {
+            "run_name": None if resume else name or None,
+            "nested": parent is not None,
+            "parent_run_id": parent.id if parent else None,
+            "tags": {k: without_secrets(v) for k, v in marked.items()},
+            "log_system_metrics": True,
+        }
+        self._outer = mlflow.active_run()
+        self._experiment = parent.experiment_id if parent else None
+        self._is_tried = False
+
+    def start(self) -> str:
+        """Open the run; one under a parent waits for a store that is away.
+
+        Returns:
+            Its id.
+        """
+        active = self._parent.outbox.insist(self._start) if self._parent else self._start()
+        return str(active.info.run_id)
+
+    def interrupted(self) -> Run | None:
+        """The run whose opening was interrupted, if it is there."""
+        active = mlflow.active_run()
+        if active and active is not self._outer:
+            return Run(active.info.run_id)
+        with suppress(Exception):
+            found = self._marked() if answers() else ""
+            return Run(found) if found else None
+        return None
+
+    def _start(self) -> ActiveRun:
+        known = self._resume or (self._marked() if self._is_tried else "")
+        self._is_tried = True
+        return mlflow.start_run(known or None, self._experiment, **self._options)
+
+    def _marked(self) -> str:
+        """The id of the run that an earlier try has made, whose answer was lost."""
+        if not self._mark:
+            return ""
+        found = MlflowClient().search_runs(
+            [self._experiment or _get_experiment_id() or "0"],
+            f"tags.`{_OPENING}` = '{self._mark}'",
+            max_results=1,
+        )
+        return found[0].info.run_id if found else ""
+
+
+def _close(run: Run, status: str, words: Mapping[str, str], *, is_project: bool) -> None:
+    """Say why a run ends, end it, and do what waits for that."""
+    try:
+        if words:
+            run.set_tags(words)
+    finally:
+        run.end(status)
+    if status == "KILLED" and is_project and run.outbox.is_empty:
+        keep_status(run.id)
+    if status == "FINISHED":
+        for action in run.when_finished:
+            action()
+
+
+def _end(run_id: str, status: str) -> None:
+    active = mlflow.active_run()
+    if active and active.info.run_id == run_id:
+        mlflow.end_run(status)  # which also ends the watch over the machine
+    else:
+        MlflowClient().set_terminated(run_id, status)
+
+
+def _end_left_behind(run: Run, kind: str) -> None:
+    """End, as KILLED, what processes of this machine left RUNNING when they were killed."""
+    found = run.client.search_runs(
+        [run.experiment_id],
+        f"attributes.status = 'RUNNING' and tags.`{KIND}` = '{kind}'",
+        max_results=1000,
+    )
+    for left in found:
+        if is_gone(left.data.tags.get(PROCESS, "")):
+            with suppress(MlflowException):  # it is not this run's business
+                run.client.set_terminated(left.info.run_id, "KILLED")
 
 
 def _show_as_model_training(run: Run) -> None:
@@ -360,6 +500,8 @@ def existing(run_id: str) -> MlflowRun:
     try:
         found = MlflowClient().get_run(run_id)
     except MlflowException as error:
+        if not is_absent(error):
+            raise
         raise UserError(
             f"no run {run_id!r} in {mlflow.get_tracking_uri()}. "
             "Set MLFLOW_TRACKING_URI to the store that has it."
@@ -369,11 +511,48 @@ def existing(run_id: str) -> MlflowRun:
     return found
 
 
+def is_worked_on(run: MlflowRun) -> bool:
+    """Whether another living process of this machine has a run open."""
+    return run.info.status == "RUNNING" and is_another_alive(run.data.tags.get(PROCESS, ""))
+
+
+def require_left(run: MlflowRun) -> None:
+    """See that nobody on this machine is at work on a run.
+
+    Raises:
+        UserError: another process is.
+    """
+    if is_worked_on(run):
+        number = run.data.tags[PROCESS].split(" ")[1]
+        raise UserError(
+            f"run {run.info.run_id} is RUNNING: process {number} of this machine is at work on it. "
+            "Wait for it, or end it first."
+        )
+
+
+def fetch(client: MlflowClient, run_id: str, path: str, folder: str) -> Path | None:
+    """Get a file among any run's artifacts into a folder; None where there is no such run or file.
+
+    What cannot be had now, because the store is away or its server broken, is an error: it is not
+    to be taken for what is not there.
+    """
+    try:
+        listed = client.list_artifacts(run_id, posixpath.dirname(path) or None)
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
+        return None
+    if path not in (item.path for item in listed):
+        return None
+    return Path(client.download_artifacts(run_id, path, folder))
+
+
 def close_unbegun(run_id: str) -> None:
     """End a run that was killed before it had recorded anything; nothing can go on in it."""
     client = MlflowClient()
     client.set_tag(run_id, NOT_BEGUN, "true")
-    client.set_terminated(run_id, "KILLED")
+    if client.get_run(run_id).info.status == "RUNNING":
+        client.set_terminated(run_id, "KILLED")
 
 
 def is_there(run_id: str) -> bool:

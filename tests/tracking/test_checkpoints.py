@@ -1,0 +1,138 @@
+"""Checkpoints go to and come from a run so that the last one never stands without the best."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from synthdetect import experiment
+from synthdetect.commands.resuming import fetch_checkpoint, read_config
+from synthdetect.config import TrainOptions
+from synthdetect.errors import UserError
+from synthdetect.experiment import CHECKPOINTS, run_training
+from synthdetect.tracking.run import KIND, NOT_BEGUN, PROCESS, Run, open_run
+from synthdetect.training.session import BEST, LAST
+
+
+@pytest.fixture
+def folder(workspace: Path) -> Path:
+    """Of checkpoints."""
+    made = workspace / "made"
+    made.mkdir()
+    for name in (BEST, LAST):
+        (made / name).write_text(name)
+    return made
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, run: Run, error: BaseException) -> None:
+    """Have an error come in mid-training."""
+
+    def stop(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(experiment, "_log_setting", lambda *arguments: {})
+    monkeypatch.setattr(experiment, "Session", stop)
+    none: Any = type("Nothing", (), {"manifest": None})()
+    run_training(run, TrainOptions.resolve({"output": "."}), none, none)
+
+
+def test_an_interrupt_with_the_store_away_stays_an_interrupt(
+    away: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.rename(folder.with_name("0" * 32))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(monkeypatch, Run("0" * 32), KeyboardInterrupt())
+    said = capsys.readouterr().out
+    assert said.count("not among the run's artifacts") == 1
+    assert (Path("0" * 32) / LAST).is_file()
+
+
+def test_a_place_for_artifacts_that_takes_none_masks_no_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = MlflowClient().create_run("0").info.run_id
+    place = Path(MlflowClient().get_run(run_id).info.artifact_uri)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("no folder")
+    folder.rename(folder.with_name(run_id))
+    with pytest.raises(ZeroDivisionError):
+        interrupted(monkeypatch, Run(run_id), ZeroDivisionError())
+    assert "not among the run's artifacts" in capsys.readouterr().out
+
+
+def test_an_interrupted_training_leaves_its_checkpoints(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = MlflowClient().create_run("0").info.run_id
+    folder.rename(folder.with_name(run_id))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(monkeypatch, Run(run_id), KeyboardInterrupt())
+    found = {item.path for item in MlflowClient().list_artifacts(run_id, CHECKPOINTS)}
+    assert found == {f"{CHECKPOINTS}/{name}" for name in (BEST, LAST)}
+
+
+def test_the_last_checkpoint_is_removed_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(experiment.shutil, "rmtree", lambda *arguments, **options: None)
+        experiment._remove(folder)
+    assert [file.name for file in folder.iterdir()] == [BEST]
+    experiment._remove(folder)
+    assert not folder.exists()
+
+
+def test_checkpoints_come_from_artifacts_the_last_one_last(folder: Path) -> None:
+    with open_run("r", kind="train", tags={}) as run:
+        for name in (LAST, BEST):
+            run.log_file(folder / name, CHECKPOINTS)
+        place = Path("runs") / run.id
+        (place / BEST).mkdir(parents=True)  # which no file can take the place of
+        with pytest.raises(OSError, match="directory"):
+            fetch_checkpoint(run, "runs")
+        assert [file.name for file in place.iterdir()] == [BEST]
+        (place / BEST).rmdir()
+        fetch_checkpoint(run, "runs")
+    assert {file.name: file.read_text() for file in place.iterdir()} == {BEST: BEST, LAST: LAST}
+
+
+def test_only_a_run_whose_process_is_gone_is_closed_for_having_no_record(
+    workspace: Path, alive: str, dead: str
+) -> None:
+    client = MlflowClient()
+
+    def begun_by(process: str) -> str:
+        return str(client.create_run("0", tags={KIND: "train", PROCESS: process}).info.run_id)
+
+    for process in (alive, "elsewhere 1 2.0"):
+        run_id = begun_by(process)
+        with pytest.raises(UserError, match="may be alive"):
+            read_config(run_id)
+        assert client.get_run(run_id).info.status == "RUNNING"
+    run_id = begun_by(dead)
+    for _ in range(2):
+        with pytest.raises(UserError, match="before it had begun"):
+            read_config(run_id)
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.tags[NOT_BEGUN]) == ("KILLED", "true")
+
+
+def test_a_record_that_cannot_be_had_now_closes_no_run(away: str) -> None:
+    with pytest.raises(MlflowException):
+        read_config("0" * 32)
+
+
+def test_a_record_that_cannot_be_read_closes_no_run(workspace: Path, dead: str) -> None:
+    client = MlflowClient()
+    run = client.create_run("0", tags={KIND: "train", PROCESS: dead})
+    client.log_text(run.info.run_id, "{}", "config.json")
+    file = Path(mlflow.artifacts.list_artifacts(run_id=run.info.run_id)[0].path)
+    place = Path(run.info.artifact_uri) / file
+    place.unlink()
+    place.symlink_to(place)  # listed, and not to be read
+    with pytest.raises((OSError, MlflowException)):
+        read_config(run.info.run_id)
+    assert client.get_run(run.info.run_id).info.status == "RUNNING"

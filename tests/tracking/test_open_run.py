@@ -1,0 +1,218 @@
+"""A run is opened once, by one process, and closed with the status that is true."""
+
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from synthdetect.cli import main
+from synthdetect.errors import UserError
+from synthdetect.tracking import run as tracking
+from synthdetect.tracking import status
+from synthdetect.tracking.find import find_detectors
+from synthdetect.tracking.run import AWAITS_STORE, KIND, PROCESS, Run, existing, is_there, open_run
+
+
+def runs() -> list[MlflowRun]:
+    return list(MlflowClient().search_runs(["0"]))
+
+
+def made(status: str = "RUNNING", **tags: str) -> str:
+    client = MlflowClient()
+    run = client.create_run("0", tags={name.replace("__", "."): v for name, v in tags.items()})
+    if status != "RUNNING":
+        client.set_terminated(run.info.run_id, status)
+    return str(run.info.run_id)
+
+
+def status_of(run_id: str) -> str:
+    return str(MlflowClient().get_run(run_id).info.status)
+
+
+def test_an_interrupt_right_after_the_start_ends_the_run_as_killed(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(run: Run) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking, "_show_as_model_training", interrupt)
+    with pytest.raises(KeyboardInterrupt), open_run("r", kind="test", tags={}):
+        pass
+    assert mlflow.active_run() is None
+    assert [run.info.status for run in runs()] == ["KILLED"]
+
+
+def test_an_interrupt_between_the_start_and_its_answer_ends_the_run_as_killed(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tracking._Opening._start
+
+    def interrupted(opening: tracking._Opening) -> object:
+        start(opening)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking._Opening, "_start", interrupted)
+    with pytest.raises(KeyboardInterrupt), open_run("r", kind="test", tags={}):
+        pass
+    assert mlflow.active_run() is None
+    assert [run.info.status for run in runs()] == ["KILLED"]
+
+
+def test_an_interrupt_before_mlflow_knows_the_run_ends_it_as_killed_and_not_its_parent(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(opening: tracking._Opening) -> object:
+        MlflowClient().create_run("0", tags=opening._options["tags"])
+        raise KeyboardInterrupt
+
+    with open_run("parent", kind="test", tags={}) as parent:
+        monkeypatch.setattr(tracking._Opening, "_start", interrupted)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            open_run("child", kind="fold", tags={}, parent=parent),
+        ):
+            pass
+        assert status_of(parent.id) == "RUNNING"
+    assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]
+    assert status_of(parent.id) == "FINISHED"
+
+
+def test_a_run_ends_itself_and_what_was_left_open_inside_and_nothing_else(workspace: Path) -> None:
+    with open_run("parent", kind="test", tags={}) as parent:
+        with open_run("child", kind="fold", tags={}, parent=parent) as child:
+            left = mlflow.start_run(nested=True).info.run_id
+        assert [status_of(run) for run in (parent.id, child.id, left)] == [
+            "RUNNING", "FINISHED", "FINISHED"
+        ]  # fmt: skip
+        child.end("KILLED")
+        assert (status_of(parent.id), status_of(child.id)) == ("RUNNING", "KILLED")
+        active = mlflow.active_run()
+        assert active
+        assert active.info.run_id == parent.id
+    assert mlflow.active_run() is None
+
+
+def test_a_child_whose_opening_is_tried_again_is_made_once(workspace: Path) -> None:
+    with open_run("parent", kind="test", tags={}) as parent:
+        opening = tracking._Opening("child", {KIND: "fold"}, "", parent)
+        first = opening.start()
+        mlflow.end_run()  # the answer was lost
+        assert opening.start() == first
+        mlflow.end_run()
+        other = tracking._Opening("child", {KIND: "fold"}, "", parent)
+        assert other.start() != first
+        mlflow.end_run()
+    assert len(runs()) == 3
+
+
+def test_rows_that_are_logged_again_are_there_once(workspace: Path) -> None:
+    table = pd.DataFrame({"name": ["a", "b"], "value": [0.1, float("nan")]})
+    with open_run("r", kind="test", tags={}) as run:
+        run.log_rows(table, "x/rows.json")
+        run.log_rows(table, "x/rows.json")
+        run.log_rows(table, "x/others.json")
+        MlflowClient().log_table(run.id, table, "x/mlflows.json")
+        loaded = mlflow.load_table("x/rows.json", run_ids=[run.id])
+    pd.testing.assert_frame_equal(loaded, table)
+    texts = [mlflow.artifacts.load_text(f"runs:/{run.id}/x/{name}.json")
+             for name in ("rows", "mlflows")]  # fmt: skip
+    assert texts[0] == texts[1]
+    listed = MlflowClient().get_run(run.id).data.tags["mlflow.loggedArtifacts"]
+    assert [listed.count(f"x/{name}.json") for name in ("rows", "others", "mlflows")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("found", "then"), [("FAILED", "KILLED"), ("RUNNING", "RUNNING"), ("FINISHED", "FINISHED")]
+)
+def test_only_what_mlflow_run_writes_is_set_back(workspace: Path, found: str, then: str) -> None:
+    run_id = made(found)
+    status.main(run_id, "KILLED")
+    assert status_of(run_id) == then
+
+
+def test_a_store_that_is_away_does_not_end_the_watch_over_a_status(
+    away: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "_SECONDS", 1)
+    status.main("0" * 32, "KILLED")
+
+
+def test_files_that_cannot_be_logged_at_once_are_named_and_hide_no_error(
+    away: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Run("0" * 32).try_to_log_files([tmp_path / "last.safetensors"], "checkpoints")
+    assert "last.safetensors" in (said := capsys.readouterr().out)
+    assert "does not answer" in said
+
+
+def test_what_waits_for_the_end_is_done_then_and_only_if_it_is_a_good_one(workspace: Path) -> None:
+    seen: list[str] = []
+    with open_run("good", kind="test", tags={}) as good:
+        good.when_finished.append(lambda: seen.append(status_of(good.id)))
+    assert seen == ["FINISHED"]
+
+    def fail() -> None:
+        with open_run("bad", kind="test", tags={}) as bad:
+            bad.when_finished.append(lambda: seen.append("bad"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert seen == ["FINISHED"]
+
+
+def test_a_store_that_is_away_is_not_taken_for_one_without_the_run(
+    away: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for look in (existing, is_there, lambda run_id: find_detectors((run_id,))):
+        with pytest.raises(MlflowException):
+            look("0" * 32)  # type: ignore[operator]
+    assert main(["promote", "detector", "1"]) == 1
+    assert "no version" not in capsys.readouterr().err
+
+
+def test_what_is_not_there_is_not_there(workspace: Path) -> None:
+    assert not is_there("")
+    assert not is_there("0" * 32)
+    with pytest.raises(UserError, match="no run"):
+        existing("0" * 32)
+    with open_run("r", kind="test", tags={}) as run:
+        assert run.read_table(run.id, "x/none.csv") is None
+        assert run.read_table("0" * 32, "x/none.csv") is None
+
+
+def test_what_killed_processes_of_this_machine_left_running_is_ended(
+    workspace: Path, alive: str, dead: str
+) -> None:
+    left = made(**{KIND: "evaluate", PROCESS: dead})
+    elsewhere = f"elsewhere {dead.split(' ', 1)[1]}"
+    others = [
+        made(**{KIND: "train", PROCESS: dead}),
+        made(**{KIND: "evaluate"}),
+        *(made(**{KIND: "evaluate", PROCESS: process}) for process in (alive, elsewhere)),
+    ]
+    with open_run("r", kind="evaluate", tags={}) as run:
+        assert status_of(left) == "KILLED"
+        assert [status_of(other) for other in (*others, run.id)] == ["RUNNING"] * 5
+
+
+def test_a_run_that_another_process_works_on_is_not_gone_on_with(
+    workspace: Path, alive: str, dead: str
+) -> None:
+    taken, free = made(**{KIND: "train", PROCESS: alive}), made(**{PROCESS: dead})
+    with (
+        pytest.raises(UserError, match="at work on it"),
+        open_run("r", kind="train", tags={}, resume=taken),
+    ):
+        pass
+    assert status_of(taken) == "RUNNING"
+    MlflowClient().set_tag(free, AWAITS_STORE, "true")
+    with open_run("r", kind="train", tags={}, resume=free):
+        tags = MlflowClient().get_run(free).data.tags
+        assert tags[AWAITS_STORE] == "false"
+        assert tags[PROCESS] != dead
+    assert status_of(free) == "FINISHED"
