@@ -31,6 +31,11 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 _GZIP = b"\x1f\x8b"
 _PADDING = 2**20  # bytes after a tar's end; programs fill up to a record of 10 KiB
+_EXTENSIONS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+_LONGEST_EXTENSION = 2**20  # bytes of a long name and the like, which tarfile reads at once
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # LZMA may ask for gigabytes of memory
 # What zipfile, tarfile and gzip raise on damaged archives.
 _DAMAGE = (
@@ -220,6 +225,13 @@ class TarImages(_Members[IO[bytes]]):
 
 class _StrictInfo(tarfile.TarInfo):
     """A member's header. By itself, tarfile takes a damaged one for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _EXTENSIONS and info.size > _LONGEST_EXTENSION:
+            raise tarfile.ReadError(f"a header that claims {info.size:,} bytes")
+        return info
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:

@@ -210,6 +210,15 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: tarred((header("x.png", 1, pax_headers={"path": "../../y.png", "size": "99999"}),
                         b"x"), style=tarfile.PAX_FORMAT),
     ),
+    "a name that unpacks to gigabytes": (
+        "a.tgz",
+        lambda: gzip.compress(header("x", 2**32, type=tarfile.GNUTYPE_LONGNAME).tobuf()
+                              + bytes(2**20)),
+    ),
+    "a header that unpacks to gigabytes": (
+        "a.tgz",
+        lambda: gzip.compress(header("x", 2**32, type=tarfile.XHDTYPE).tobuf() + bytes(2**20)),
+    ),
     "a member of setuid root": ("a.tar", lambda: tarred((header("x.png", 1, mode=0o4777, uid=0),
                                                          b"x"))),
 }  # fmt: skip
