@@ -226,7 +226,8 @@ def signature(place: Place) -> dict[str, Any]:
         if run.info.status == "KILLED" and not run.data.params and not run.data.metrics:
             continue  # it had recorded nothing yet
         key = " ".join(run.data.tags.get(tag, "-") for tag in _IDENTITY)
-        params = {k: v for k, v in run.data.params.items() if "workers" not in k}
+        free = ("workers", "resume")  # of which no result depends
+        params = {k: v for k, v in run.data.params.items() if not k.endswith(free)}
         key += " " + hashlib.sha256(repr(sorted(params.items())).encode()).hexdigest()[:8]
         while key in found:
             key += " again"
