@@ -130,7 +130,8 @@ def sweep(options: SweepOptions) -> None:
             _work(led)
             conclude(led, run)
     finally:
-        study.set_user_attr(tuning.PROCESS, "")
+        if study.user_attrs.get(tuning.PROCESS) == this_process():  # nobody has taken over
+            study.set_user_attr(tuning.PROCESS, "")
     console.print(f"run          {run.id}")
     write_report(run.id)
 

@@ -214,7 +214,9 @@ def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
         except Exception as error:
             if is_the_machines(error):
                 faults.append(error)
-                trial.set_user_attr(_FAULTS, trial.user_attrs.get(_FAULTS, 0) + 1)
+                # A store that is away is so whatever is tried.
+                count = trial.user_attrs.get(_FAULTS, 0) + (not isinstance(error, StoreAway))
+                trial.set_user_attr(_FAULTS, count)
             if not faults or trial.user_attrs[_FAULTS] >= _MOST_FAULTS:
                 trial.set_user_attr(_BY_ITSELF, True)
             raise

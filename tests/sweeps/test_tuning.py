@@ -14,6 +14,7 @@ from optuna.trial import Trial, TrialState
 from sweeps import tuning
 from sweeps.strategies import STRATEGIES, space
 from synthdetect.errors import UserError
+from synthdetect.tracking.outbox import StoreAway
 
 
 @pytest.fixture
@@ -104,6 +105,22 @@ def test_what_the_machine_is_to_blame_for_is_tried_again_but_not_for_ever(
         tuning.recover(study)
     assert not tuning.waiting(study)
     assert tuning.begun(study) == 1
+
+
+def test_a_store_that_is_away_again_and_again_is_never_the_trials_fault(
+    storage: RDBStorage,
+) -> None:
+    study = tuning.open_study(storage, "s")
+
+    def away(trial: Trial) -> float:
+        raise StoreAway("the server does not answer")
+
+    for _ in range(5):
+        with pytest.raises(StoreAway):
+            tuning.run_one(study, away)
+        tuning.recover(study)
+    assert tuning.waiting(study)
+    assert tuning.settled(study) == []
 
 
 def test_what_was_interrupted_is_queued_once_with_its_values_and_its_run(
