@@ -59,7 +59,8 @@ def main() -> None:
         f"{given.folds} folds, {given.rounds} round(s), cold caches; verdicts {same}: "
         f"{verdicts['sweep']} (in full: {verdicts['full']})"
     )
-    report("sweep", "sweep", [row], resolve("auto", "auto", "auto"), given.output, notes)
+    device = resolve("auto", "auto", "auto", given.arch)
+    report("sweep", "sweep", [row], device, given.output, notes)
 
 
 def _run(options: list[str]) -> tuple[float, str]:
