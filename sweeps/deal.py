@@ -1,5 +1,6 @@
 """Which images tune, train, test, or are only adapted to: by photograph, never by file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 from synthdetect.data.folds import LABELLED
 from synthdetect.data.labels import SYNTHETIC
 from synthdetect.data.manifest import Manifest
+from synthdetect.data.select import SUPPLEMENT
 from synthdetect.data.splits import deal
 from synthdetect.errors import UserError
 from synthdetect.files import replace_atomically
@@ -26,41 +28,31 @@ class Deal:
         final: with train, val and test a fold of the final trainings, of other photographs.
         target: test images that are adapted to without their labels; no test image is among them.
         seen: the generators of the final training images.
+        parts: every image with its part as its split: tuning, final, test, target or `SUPPLEMENT`.
     """
 
     tuning: list[Manifest]
     final: list[Manifest]
     target: pd.DataFrame
     seen: frozenset[str]
-
-    def parts(self) -> pd.DataFrame:
-        """Every image with its part as its split: tuning, final, test or target."""
-        final = self.final[0].table
-        is_test = final["split"] == "test"
-        tables = {
-            "tuning": self.tuning[0].table,
-            "final": final[~is_test],
-            "test": final[is_test],
-            "target": self.target,
-        }
-        return pd.concat(
-            [table.assign(split=name) for name, table in tables.items()], ignore_index=True
-        )
+    parts: pd.DataFrame
 
 
 def deal_out(
     manifest: Manifest, *, tuning_share: float, tuning_folds: int, folds: int,
-    target_share: float, seed: int,
+    target_share: float, seed: int, narrow: Callable[[Manifest], Manifest] = lambda whole: whole,
 ) -> Deal:  # fmt: skip
     """Deal whole photographs.
 
     Args:
-        manifest: with train, val and test splits; further splits are left out.
+        manifest: with train, val and test splits, and perhaps `SUPPLEMENT`, which is beside the
+            training images of every fold; further splits are left out.
         tuning_share: of the labelled (train and val) photographs.
         tuning_folds: how the tuning part is dealt; 1 is a single split.
         folds: how the rest is dealt.
         target_share: of the test's photographs; 0 for no target.
         seed: of all of it.
+        narrow: what makes of the train split what is trained on, last of all.
 
     Raises:
         UserError: there is no test split, or there are too few photographs.
@@ -76,13 +68,27 @@ def deal_out(
     adapted = np.zeros(len(test), dtype=np.int64)
     if target_share:
         adapted = deal(test, (1 - target_share, target_share), seed=seed, by_category=True)
-    judged = test[adapted == 0]
-    final = labelled[part == 1]
+    tables = {
+        "tuning": labelled[part == 0],
+        "final": labelled[part == 1],
+        "test": test[adapted == 0],
+        "target": test[adapted == 1],
+        SUPPLEMENT: table[table["split"] == SUPPLEMENT],
+    }
+
+    def made(part: str, count: int, *others: str) -> list[Manifest]:
+        beside = [tables[name] for name in others]
+        dealt = _folds(tables[part], count, seed, manifest)
+        return [narrow(manifest.with_table(pd.concat([own, *beside]))) for own in dealt]
+
+    final = made("final", folds, "test", SUPPLEMENT)
+    trained = pd.concat([fold.split("train").table for fold in final])
     return Deal(
-        [manifest.with_table(t) for t in _folds(labelled[part == 0], tuning_folds, seed, manifest)],
-        [manifest.with_table(pd.concat([t, judged])) for t in _folds(final, folds, seed, manifest)],
-        test[adapted == 1],
-        frozenset(final.loc[final["label"] == SYNTHETIC, "generator"]),
+        made("tuning", tuning_folds, SUPPLEMENT),
+        final,
+        tables["target"],
+        frozenset(trained.loc[trained["label"] == SYNTHETIC, "generator"]),
+        pd.concat([t.assign(split=name) for name, t in tables.items()], ignore_index=True),
     )
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from sweeps.strategies import STRATEGIES
-from synthdetect.config import CHECKED, Names, Options, RecipeOptions
+from synthdetect.config import CHECKED, DealtOptions, Names, Options, RecipeOptions
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -62,7 +62,7 @@ class StudyOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class SweepOptions(RecipeOptions, StudyOptions):
+class SweepOptions(RecipeOptions, StudyOptions, DealtOptions):
     """Compare training strategies with a baseline, which the other options describe."""
 
     @property

@@ -58,7 +58,7 @@ def _again(
     options = recorded.resolve(TrainOptions, recorded.options)
     if setting.target and options.target:
         options = replace(options, target=str(setting.target[1]))
-    dealt = setting.prepared.manifest.with_table(setting.deal.parts())
+    dealt = setting.prepared.manifest.with_table(setting.deal.parts)
     data = beside(recorded, recorded.parent, replace(setting.prepared, manifest=dealt))
     digest = digest_of_parts([setting.data(manifest, options) for manifest in manifests])
     known = recorded.params["data.digest"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
 from synthdetect.config import TrainOptions
 from synthdetect.console import counting
 from synthdetect.data.manifest import Manifest
-from synthdetect.data.prepare import Prepared, prepare
+from synthdetect.data.prepare import Prepared, narrow, prepare_whole
+from synthdetect.data.splits import require_both_classes
 from synthdetect.data.target import Target, find_target
 from synthdetect.models.networks import check
 from synthdetect.training.devices import Device, resolve
@@ -69,7 +71,7 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
         one = options_of(side, base, first, "list.csv")
         check(one.arch, one.image_size, one.weights)
     with counting("reading the data") as count:
-        prepared = prepare(TrainOptions.resolve(base), seed=options.seed, progress=count)
+        prepared = prepare_whole(options, seed=options.seed, progress=count)
     adapts = any(STRATEGIES[name].needs_target for name in options.sides)
     deal = deal_out(
         prepared.manifest,
@@ -78,7 +80,10 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
         folds=options.folds,
         target_share=options.target_share if adapts else 0.0,
         seed=options.seed,
+        narrow=partial(narrow, options=options, seed=options.seed),
     )
+    for fold in (*deal.tuning, *deal.final):
+        require_both_classes(fold)
     target = None
     if adapts:
         file = Path(options.output).absolute() / options.study / "target.csv"

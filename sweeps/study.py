@@ -174,14 +174,8 @@ def _log_setting(sweep: Sweep, run: Run) -> None:
     record = options.to_json() | {"storage": without_secrets(options.storage)}
     run.log_json({"options": record, "digest": prepared.digest()}, CONFIG)
     run.log_manifest(prepared.manifest)
-    run.log_table(sweep.deal.parts(), MANIFEST)
-    part = sweep.deal
-    sizes = {
-        "tuning": sum(len(m) for m in part.tuning[:1]),
-        "final": int((part.final[0].table["split"] != "test").sum()),
-        "test": int((part.final[0].table["split"] == "test").sum()),
-        "target": len(part.target),
-    }
+    run.log_table(sweep.deal.parts, MANIFEST)
+    sizes = sweep.deal.parts["split"].value_counts()
     run.log_metrics({f"data/{name}": float(size) for name, size in sizes.items()})
 
 

@@ -115,10 +115,13 @@ def open_study(
         ),
         "random": optuna.samplers.RandomSampler(seed=seed),
     }[sampler]
-    study.pruner = optuna.pruners.NopPruner()
-    if prune:
-        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=3)
+    study.pruner = make_pruner() if prune else optuna.pruners.NopPruner()
     return study
+
+
+def make_pruner() -> optuna.pruners.BasePruner:
+    """What stops trials early."""
+    return optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=3)
 
 
 def suggest(trial: Trial, space: Mapping[str, Knob]) -> dict[str, Any]:

@@ -53,6 +53,9 @@ CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 class Options:
     """A frozen set of options that refuses names it does not know."""
 
+    not_of_recipe: ClassVar[tuple[str, ...]] = ()
+    """Options that a recipe does not set here."""
+
     @classmethod
     def fields(cls) -> dict[str, FieldInfo]:
         """Each option's default, description and limits."""
@@ -79,7 +82,8 @@ class Options:
         differences: Mapping[str, Any] = {}
         if "recipe" in known:
             name = explicit.get("recipe", known["recipe"].default)
-            differences = RECIPES.get(name, {})  # an unknown recipe is reported with the rest
+            recipe = RECIPES.get(name, {})  # an unknown recipe is reported with the rest
+            differences = {k: v for k, v in recipe.items() if k not in cls.not_of_recipe}
         try:
             made = TypeAdapter(cls).validate_python({**differences, **explicit})
         except ValidationError as error:
@@ -180,6 +184,13 @@ class DataOptions(SourceOptions):
     finetune: float = Field(
         0.0, ge=0, description="validation images moved to training: a number, or a share below 1"
     )
+
+    @field_validator("per_category")
+    @classmethod
+    def _one_of_each(cls, images: int) -> int:
+        if images == 1:
+            raise ValueError("give 0 (all), or at least 2: one real, one synthetic")
+        return images
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -442,6 +453,22 @@ class RecipeOptions(
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
+class DealtOptions(Options):
+    """Of trainings whose train and val splits are dealt out of those that the data have."""
+
+    not_of_recipe: ClassVar = ("finetune",)
+
+    @model_validator(mode="after")
+    def _all_is_dealt(self) -> Self:
+        if getattr(self, "finetune", 0):
+            raise ValueError(
+                "--finetune: here the validation images are dealt out to train and to validate "
+                "like the training images; there are none to move. Leave it out."
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class TrainOptions(RecipeOptions, RunOptions):
     """`synthdetect train`: one tracked training run."""
 
@@ -466,7 +493,7 @@ class FoldOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class CvOptions(TrainOptions, FoldOptions):
+class CvOptions(TrainOptions, FoldOptions, DealtOptions):
     """`synthdetect cv`: cross-validation, a tracked run a fold under one parent run."""
 
 

@@ -42,7 +42,7 @@ from synthdetect.training.devices import Device
 
 PROJECT = Path(cli.__file__).parents[1]
 SIZE = 32
-ALLOWED = {"weights": "imagenet", "supplement": "", "finetune": 0.0}
+ALLOWED = {"weights": "imagenet", "supplement": "", "validation_images": 0}
 
 
 class Stopped(Exception):
@@ -514,7 +514,8 @@ def test_a_submission_asks_what_to_answer_for_an_unreadable_image(
         ({**ALLOWED, "weights": "file"}, "its starting weights are 'file'"),
         ({}, "its starting weights are 'unknown'"),
         ({**ALLOWED, "supplement": "more.csv"}, "further data (more.csv)"),
-        ({**ALLOWED, "finetune": 0.2}, "validation images (finetune 0.2)"),
+        ({**ALLOWED, "validation_images": 7}, "validation images (7 of the data's own)"),
+        ({"weights": "imagenet"}, "validation images (an unknown number of the data's own)"),
         ({**ALLOWED, "target": "split:test"}, "adapted to further images (split:test)"),
     ],
 )

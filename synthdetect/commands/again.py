@@ -9,14 +9,20 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from synthdetect.commands.children import children
-from synthdetect.commands.cv import FOLDS, train_folds
+from synthdetect.commands.cv import (
+    FOLDS,
+    fold_data,
+    refit_data,
+    require_trainable,
+    train_folds,
+)
 from synthdetect.commands.resuming import read_config
 from synthdetect.commands.train import adapting, announce
 from synthdetect.config import CvOptions, Options, ReproduceOptions, TrainOptions
 from synthdetect.console import counting
 from synthdetect.data.changes import REMOVED, changes, match
-from synthdetect.data.folds import assign, fold_manifest, pooled
-from synthdetect.data.prepare import Prepared, prepare
+from synthdetect.data.folds import assign
+from synthdetect.data.prepare import Prepared, prepare, prepare_whole
 from synthdetect.errors import UserError
 from synthdetect.evaluation.decision import Decision
 from synthdetect.experiment import Final, run_training
@@ -178,15 +184,22 @@ def _not_this_kind(run: Run, kind: str, kinds: Mapping[str, Kind]) -> str:
     )
 
 
-def prepare_again(options: TrainOptions, seed: int) -> Prepared:
+def prepare_again(
+    options: TrainOptions, seed: int, how: Callable[..., Prepared] = prepare
+) -> Prepared:
     """Prepare the data as they are now; an image that can no longer be read is left out.
+
+    Args:
+        options: of the training, or trainings.
+        seed: of the splits.
+        how: `prepare` or `prepare_whole`.
 
     Raises:
         UserError: whatever else is wrong with them.
     """
     check(options.arch, options.image_size, options.weights)
     with counting("reading the data") as count:
-        prepared = prepare(replace(options, on_bad_image="exclude"), seed=seed, progress=count)
+        prepared = how(replace(options, on_bad_image="exclude"), seed=seed, progress=count)
     return adapting(options, prepared)
 
 
@@ -250,8 +263,8 @@ def _cv(recorded: Recorded, device: Device) -> Again:
 
 def _fold(recorded: Recorded, device: Device) -> Again:
     options, data, folds = _dealt(recorded, recorded.parent)
-    manifest = fold_manifest(data.prepared.manifest, folds, int(recorded.tags[FOLD]))
-    return _alone(options, data, replace(data.prepared, manifest=manifest), device)
+    prepared = fold_data(options, data.prepared, folds, int(recorded.tags[FOLD]))
+    return _alone(options, data, prepared, device)
 
 
 def _refit(recorded: Recorded, device: Device) -> Again:
@@ -260,17 +273,17 @@ def _refit(recorded: Recorded, device: Device) -> Again:
     card = logged_by(recorded.run.id, recorded.name).detector.card
     epochs = int(recorded.run.metric(recorded.parent.id, "refit/epochs"))
     final = Final(epochs, Decision(card.calibration, card.threshold, card.unsure))
-    manifest = pooled(data.prepared.manifest)
-    return _alone(options, data, replace(data.prepared, manifest=manifest), device, final)
+    return _alone(options, data, refit_data(options, data.prepared), device, final)
 
 
 def _dealt(recorded: Recorded, parent: Run) -> tuple[CvOptions, Data, pd.DataFrame]:
     """Options, data and folds of a cross-validation; other data are dealt anew."""
     options = recorded.resolve(CvOptions, recorded.options)
-    data = beside(recorded, parent, prepare_again(options, options.seed))
+    data = beside(recorded, parent, prepare_again(options, options.seed, prepare_whole))
     folds = parent.read_table(parent.id, FOLDS)
     if len(data.changes) or folds is None:
         folds = assign(data.prepared.manifest, options, seed=options.seed)
+        require_trainable(options, data.prepared, folds)
     return options, data, folds.assign(path=[data.moved.get(p, p) for p in folds["path"]])
 
 

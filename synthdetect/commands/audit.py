@@ -8,7 +8,7 @@ from synthdetect.console import console, counting
 from synthdetect.data.audit import UNSPLIT, audit
 from synthdetect.data.index import index
 from synthdetect.data.manifest import Manifest, load
-from synthdetect.data.select import supplement
+from synthdetect.data.select import add_supplement, supplement
 from synthdetect.errors import UserError
 from synthdetect.evaluation.audit_figures import draw_audit
 from synthdetect.tracking.run import environment, open_run
@@ -22,7 +22,8 @@ def audit_data(options: AuditOptions) -> None:
     """
     manifest = _indexed(options.data)
     if options.supplement:
-        manifest = supplement(manifest, _indexed(options.supplement, "supplement"))
+        extra = _indexed(options.supplement, "supplement")
+        manifest = add_supplement(supplement(manifest, extra))
     labels = tags("audit", options)
     with open_run(f"audit {options.data}", kind="audit", tags=labels) as run:
         console.print(f"run {run.id}  data {manifest.name} ({len(manifest):,} images)")

@@ -17,7 +17,7 @@ from synthdetect.console import console, table
 from synthdetect.data.folds import assign, fold_manifest, pooled
 from synthdetect.data.folds import read as read_folds
 from synthdetect.data.manifest import Manifest
-from synthdetect.data.prepare import Prepared
+from synthdetect.data.prepare import Prepared, narrow, prepare_whole
 from synthdetect.errors import UserError
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.figures import folds_figure
@@ -48,8 +48,9 @@ class Fold:
 
 def cross_validate(options: CvOptions) -> None:
     """Train a detector a fold, each in a child run, and pool what they say of unseen images."""
-    options, device, prepared = begin(options)
+    options, device, prepared = begin(options, prepare_whole)
     folds = _folds(options, prepared.manifest)
+    require_trainable(options, prepared, folds)
     name = f"cv {options.arch} {options.recipe}"
     with open_run(name, kind="cv", tags=tags("cv", options), resume=options.resume) as run:
         announce(run, options, prepared)
@@ -77,12 +78,9 @@ def train_folds(
     run.log_table(prepared.manifest.table, MANIFEST)
     run.log_manifest(prepared.manifest)
     numbers = sorted(folds["fold"].unique())
-
-    def fold_of(number: int) -> Prepared:
-        return replace(prepared, manifest=fold_manifest(prepared.manifest, folds, number))
-
+    data = partial(fold_data, options, prepared, folds)
     parts = [
-        Part(str(n), f"fold {n} of {len(numbers)}", "fold", options, device, partial(fold_of, n))
+        Part(str(n), f"fold {n} of {len(numbers)}", "fold", options, device, partial(data, n))
         for n in numbers
     ]
     runs = train_parts(run, parts, "cv", options)
@@ -90,6 +88,33 @@ def train_folds(
     final = _conclude_folds(run, options, done)
     if options.refit:
         _refit(run, options, prepared, device, final)
+
+
+def fold_data(options: CvOptions, prepared: Prepared, folds: pd.DataFrame, fold: int) -> Prepared:
+    """The data of one fold's training: what it trains on is narrowed, what validates it is not."""
+    manifest = fold_manifest(prepared.manifest, folds, fold)
+    return prepared.trained_on(manifest, options, seed=options.seed)
+
+
+def refit_data(options: CvOptions, prepared: Prepared) -> Prepared:
+    """The data of the final training."""
+    manifest = narrow(pooled(prepared.manifest), options, seed=options.seed)
+    return replace(prepared, manifest=manifest)
+
+
+def require_trainable(options: CvOptions, prepared: Prepared, folds: pd.DataFrame) -> None:
+    """Refuse folds of which one cannot be trained or validated, before any is.
+
+    Raises:
+        UserError: it says which, and why.
+    """
+    for number in sorted(folds["fold"].unique()):
+        try:
+            fold_data(options, prepared, folds, number)
+        except UserError as error:
+            raise UserError(
+                f"fold {number}: {error} Or give other --folds, --group-by or --seed."
+            ) from error
 
 
 def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
@@ -119,8 +144,8 @@ def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
 
 def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:
     console.print(f"final training  {final.epochs} epochs on all labelled images", style="bold")
-    everything = replace(prepared, manifest=pooled(prepared.manifest))
-    refit = Part("refit", "refit", "refit", options, device, lambda: everything, final)
+    data = partial(refit_data, options, prepared)
+    refit = Part("refit", "refit", "refit", options, device, data, final)
     child = train_parts(run, [refit], "cv", options)["refit"]
     run.set_tags({"synthdetect.refit_run": child})
 

@@ -108,8 +108,9 @@ def _require_constrained(name: str, card: Card) -> None:
         reasons.append(f"its starting weights are {known.get('weights', 'unknown')!r}")
     if known.get("supplement"):
         reasons.append(f"it was trained on further data ({known['supplement']})")
-    if known.get("finetune"):
-        reasons.append(f"it was trained on validation images (finetune {known['finetune']})")
+    moved = known.get("validation_images", "an unknown number of")
+    if moved != 0:
+        reasons.append(f"it was trained on validation images ({moved} of the data's own)")
     if known.get("target"):
         reasons.append(f"it was adapted to further images ({known['target']})")
     if reasons:

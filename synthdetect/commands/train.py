@@ -1,6 +1,7 @@
 """`synthdetect train`."""
 
 import shlex
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -8,7 +9,12 @@ from typing import TypeVar
 import mlflow
 
 from synthdetect.commands.findings import audit_quickly
-from synthdetect.commands.resuming import fetch_checkpoint, recorded, require_same_data
+from synthdetect.commands.resuming import (
+    computing_as_begun,
+    fetch_checkpoint,
+    recorded,
+    require_same_data,
+)
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.prepare import Prepared, prepare
@@ -32,16 +38,25 @@ def train(options: TrainOptions) -> None:
     name = f"{options.arch} {options.recipe}"
     with open_run(name, kind="train", tags=tags("train", options), resume=options.resume) as run:
         announce(run, options, prepared)
+        begun: Mapping[str, str] = {}
         if options.resume:
             fetch_checkpoint(run, options.output)
-        outcome = run_training(run, options, prepared, device)
+            begun = run.client.get_run(run.id).data.params
+        with computing_as_begun(run, begun, device) as device:
+            outcome = run_training(run, options, prepared, device)
         register_it = partial(register, outcome.model, options.register)
         version = run.outbox.insist(register_it) if options.register else ""
     conclude(run, outcome, options.register, version)
 
 
-def begin(options: Trainable) -> tuple[Trainable, Device, Prepared]:
+def begin(
+    options: Trainable, how: Callable[..., Prepared] = prepare
+) -> tuple[Trainable, Device, Prepared]:
     """Check everything that can be checked before a run is opened.
+
+    Args:
+        options: of the training, or trainings.
+        how: the data are prepared: `prepare` or `prepare_whole`.
 
     Returns:
         The options (of a resumed run, those it recorded), the device and the data.
@@ -52,11 +67,12 @@ def begin(options: Trainable) -> tuple[Trainable, Device, Prepared]:
     digest = ""
     if options.resume:
         options, digest = recorded(options)
-    check(options.arch, options.image_size, options.weights)
+    # A run that goes on needs its first weights no more.
+    check(options.arch, options.image_size, "none" if options.resume else options.weights)
     require_folder(Path(options.output), "--output")
     device = resolve(options.device, options.precision, options.workers, options.arch)
     with counting("reading the data") as count:
-        prepared = prepare(options, seed=options.seed, progress=count)
+        prepared = how(options, seed=options.seed, progress=count)
     prepared = adapting(options, prepared)
     if digest:
         require_same_data(prepared, digest, options.resume)
@@ -80,7 +96,11 @@ def adapting(options: TrainOptions, prepared: Prepared) -> Prepared:
 
 def tags(command: str, options: Options) -> dict[str, str]:
     """What one filters runs by in the UI, and the command that does the same again."""
-    values, defaults = options.to_json(), type(options).resolve({}).to_json()
+    values, kind = options.to_json(), type(options)
+    # What was given against the recipe must be given again, though it is the default elsewhere.
+    recipe = {name: values[name] for name in ("recipe",) if name in values}
+    defaults = kind.resolve(recipe).to_json()
+    defaults |= {name: kind.fields()[name].default for name in recipe}
     arguments = [
         f"{option_name(name)}={values[name]}"
         for name in options.sections()
@@ -102,6 +122,12 @@ def announce(run: Run, options: TrainOptions, prepared: Prepared) -> None:
         console.print(
             f"{len(prepared.excluded)} unreadable image(s) left out: see data/excluded.csv in the "
             "run's artifacts.",
+            style="bold yellow",
+        )
+    if prepared.one_sided:
+        console.print(
+            "--per-category leaves nothing of what has one class only: "
+            f"{', '.join(name or 'no category' for name in prepared.one_sided)}.",
             style="bold yellow",
         )
     audit_quickly(

@@ -14,6 +14,9 @@ from synthdetect.data.manifest import Manifest
 from synthdetect.data.splits import group_codes
 from synthdetect.errors import UserError
 
+SUPPLEMENT = "supplement"
+"""The split of a supplement's images, until they are added to train."""
+
 
 class Selection(Protocol):
     """The part of a configuration that this file reads."""
@@ -32,7 +35,8 @@ def select(manifest: Manifest, selection: Selection, *, seed: int) -> Manifest:
     """Narrow the train split to what the selection asks for.
 
     Raises:
-        UserError: a generator or category that the train split does not have.
+        UserError: a generator or category that the train split does not have, or no category with
+            both classes for `per_category`.
     """
     table = manifest.table
     training = table["split"] == "train"
@@ -47,6 +51,11 @@ def select(manifest: Manifest, selection: Selection, *, seed: int) -> Manifest:
     rng = np.random.default_rng(seed)
     if selection.per_category:
         train = _balanced(train, selection.per_category, rng)
+        if train.empty:
+            raise UserError(
+                f"--per-category: no category of the train split of {manifest.name} has both "
+                "classes, so it would leave nothing. Fill the category column, or leave it out."
+            )
     if selection.max_images and len(train) > selection.max_images:
         train = _share_per_label(train, selection.max_images, rng)
     kept = ~training.to_numpy()
@@ -54,20 +63,36 @@ def select(manifest: Manifest, selection: Selection, *, seed: int) -> Manifest:
     return manifest.with_table(table[kept])
 
 
-def supplement(manifest: Manifest, extra: Manifest) -> Manifest:
-    """Add all images of another manifest to the train split, with absolute paths.
+def one_sided(manifest: Manifest) -> tuple[str, ...]:
+    """The categories of which there are only real or only synthetic images to train on."""
+    train = manifest.split("train").table
+    classes = train.groupby("category")["label"].nunique()
+    return tuple(sorted(classes[classes < 2].index))
 
-    Their source names are kept apart from the first manifest's by the supplement's name.
+
+def supplement(manifest: Manifest, extra: Manifest) -> Manifest:
+    """Add all images of another manifest, with absolute paths, as the split `SUPPLEMENT`.
+
+    Raises:
+        UserError: the first has a split of this name.
     """
+    if SUPPLEMENT in manifest.splits:
+        raise UserError(
+            f"supplement: {manifest.name} has a split called {SUPPLEMENT!r} itself. Rename it."
+        )
     added = extra.table.copy()
     added["path"] = [str(extra.file(path)) for path in added["path"]]
-    named = added["source_id"] != ""
-    added.loc[named, "source_id"] = extra.name + "#" + added.loc[named, "source_id"]
-    added["split"] = "train"
+    added["split"] = SUPPLEMENT
     table = pd.concat([manifest.table, added], ignore_index=True)
     for column in table.columns[table.isna().any()]:
         table[column] = table[column].astype(object).fillna("")
     return manifest.with_table(table)
+
+
+def add_supplement(manifest: Manifest) -> Manifest:
+    """Have the supplement's images train."""
+    table = manifest.table
+    return manifest.with_table(table.assign(split=table["split"].replace(SUPPLEMENT, "train")))
 
 
 def move_to_train(manifest: Manifest, amount: float, *, seed: int) -> Manifest:

@@ -157,6 +157,16 @@ def check(manifest: Manifest) -> None:
         _refuse(
             manifest, named, column, learned, f"has its {what} in train or val and elsewhere too"
         )
+    require_both_classes(manifest)
+
+
+def require_both_classes(manifest: Manifest) -> None:
+    """Refuse data from which nothing can be learnt, or chosen.
+
+    Raises:
+        UserError: a train or val split without real, or without synthetic, images.
+    """
+    table = manifest.table
     for name in ("train", "val"):
         present = set(table.loc[table["split"] == name, "label"].unique())
         if present != {REAL, SYNTHETIC}:
@@ -177,5 +187,5 @@ def _refuse(
     raise UserError(
         f"{manifest.name}: {len(values)} {column} value(s) cross the splits or classes; each image "
         f"{what}. First: {shown}. Put all images of a source into one split, or empty the split "
-        "column to have it made."
+        "column to have it made; give sources that are not the same other names."
     )

@@ -8,8 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from synthdetect.config import TrainOptions
 from synthdetect.data.manifest import COLUMNS, Manifest
-from synthdetect.data.select import move_to_train, select, supplement
+from synthdetect.data.select import (
+    SUPPLEMENT,
+    add_supplement,
+    move_to_train,
+    one_sided,
+    select,
+    supplement,
+)
+from synthdetect.data.splits import check
 from synthdetect.errors import UserError
 
 ROOT = Path("/data/first")
@@ -185,6 +194,15 @@ class TestSelecting:
         assert first != other
 
 
+def test_categories_of_one_class_are_known_and_never_all(mixed: Manifest) -> None:
+    assert one_sided(mixed) == ("car",)
+    with pytest.raises(UserError, match="--per-category: give 0 .all., or at least 2"):
+        TrainOptions.resolve({"per_category": 1})
+    lone = manifest_of([row(0, category="sea"), row(1, category="sky")])
+    with pytest.raises(UserError, match="--per-category: no category"):
+        select(lone, Choice(per_category=4), seed=0)
+
+
 class TestSupplementing:
     @pytest.fixture
     def extra(self) -> Manifest:
@@ -192,10 +210,12 @@ class TestSupplementing:
         return manifest_of(rows, Path("/data/second"), "second")
 
     def test_everything_is_added_to_train(self, mixed: Manifest, extra: Manifest) -> None:
-        result = supplement(mixed, extra)
+        apart = supplement(mixed, extra)
+        assert apart.table["split"].iloc[-2:].tolist() == [SUPPLEMENT] * 2
+        result = add_supplement(apart)
         pd.testing.assert_frame_equal(result.table.iloc[: len(mixed)], mixed.table)
         assert result.table.iloc[len(mixed) :][list(COLUMNS)].to_numpy().tolist() == [
-            ["/data/second/0.jpg", 0, "train", "", "sky", "second#p1"],
+            ["/data/second/0.jpg", 0, "train", "", "sky", "p1"],
             ["/data/second/1.jpg", 1, "train", "flux", "sky", ""],
         ]
         assert result.table.index.tolist() == list(range(len(mixed) + 2))
@@ -207,10 +227,18 @@ class TestSupplementing:
         assert files == [Path("/data/second/0.jpg"), Path("/data/second/1.jpg")]
         assert all(file.is_absolute() for file in files)
 
-    def test_equal_source_names_stay_apart(self, extra: Manifest) -> None:
-        first = manifest_of([row(0, "val", source="p1"), row(1, "train", source="p2")])
-        sources = supplement(first, extra).table["source_id"].tolist()
-        assert sources == ["p1", "p2", "second#p1", ""]
+    def test_a_source_that_validates_is_none_to_train_on(self, extra: Manifest) -> None:
+        rows = [row(i % 2, split) for split in ("train", "val") for i in range(2)]
+        first = manifest_of([*rows, row(0, "val", source="p1")])
+        first = first.with_table(first.table.assign(sha256=""))
+        extra = extra.with_table(extra.table.assign(sha256=""))
+        both = add_supplement(supplement(first, extra))
+        with pytest.raises(UserError, match="source in train or val and elsewhere"):
+            check(both)
+
+    def test_a_split_of_that_name_is_not_taken_for_it(self, extra: Manifest) -> None:
+        with pytest.raises(UserError, match="has a split called 'supplement' itself"):
+            supplement(manifest_of([row(0, SUPPLEMENT)]), extra)
 
     def test_neither_manifest_is_changed(self, mixed: Manifest, extra: Manifest) -> None:
         before = mixed.table.copy(), extra.table.copy()
