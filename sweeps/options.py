@@ -39,7 +39,10 @@ class StudyOptions(Options):
         "sqlite:///optuna.db", description="Optuna's database: sqlite:///FILE, postgresql://..."
     )
     sampler: Literal["tpe", "random"] = Field("tpe", description="how trials choose: tpe or random")
-    prune: bool = Field(True, description="stop trials early that are worse than the median")
+    prune: bool = Field(
+        True,
+        description="stop trials after 3, 9, 27, ... epochs that are not in the best third so far",
+    )
     timeout: float = Field(
         0.0, ge=0, description="seconds after which no further round of trials begins (0: none)"
     )

@@ -101,7 +101,7 @@ def open_study(
         sampler: `tpe` or `random`.
         seed: of the sampler, and of what it samples next: the same trials have the same successor,
             however often one of them was interrupted.
-        prune: whether a trial is stopped that is worse than the median of the others.
+        prune: whether `make_pruner` stops trials early.
     """
     study = optuna.create_study(
         storage=storage, study_name=name, load_if_exists=True, direction="maximize"
@@ -120,8 +120,13 @@ def open_study(
 
 
 def make_pruner() -> optuna.pruners.BasePruner:
-    """What stops trials early."""
-    return optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=3)
+    """What stops trials early: asynchronous successive halving (Li et al., 2020, arXiv 1810.05934).
+
+    After 3, 9, 27, ... steps a trial goes on if it is in the best third of all that have come so
+    far. A percentile pruner would compare it with those alone that came to their end, which are
+    the better ones, and more so with every trial.
+    """
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=3, reduction_factor=3)
 
 
 def suggest(trial: Trial, space: Mapping[str, Knob]) -> dict[str, Any]:

@@ -229,21 +229,25 @@ def test_a_living_process_keeps_its_trial(storage: RDBStorage) -> None:
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
 
 
-def test_hopeless_trials_are_pruned_after_two_steps(storage: RDBStorage) -> None:
+def test_only_the_best_third_goes_on(storage: RDBStorage) -> None:
     study = tuning.open_study(storage, "s", prune=True)
 
     def objective(level: float, trial: Trial) -> float:
-        for step in range(1, 6):
+        for step in range(1, 13):
             trial.report(level, step)
             if trial.should_prune():
                 raise optuna.TrialPruned
         return level
 
-    for level in (0.9, 0.8, 0.1, 0.95):
+    for level in (0.9, 0.8, 0.1, 0.95, 0.92, 0.93, 0.91):
         tuning.run_one(study, lambda trial, level=level: objective(level, trial))
-    states = [trial.state for trial in study.trials]
-    assert states == [TrialState.COMPLETE] * 2 + [TrialState.PRUNED, TrialState.COMPLETE]
-    assert max(study.trials[2].intermediate_values) == 3
+    ended = {
+        trial.number: max(trial.intermediate_values)
+        for trial in study.trials
+        if trial.state == TrialState.PRUNED
+    }
+    # Of two to five trials the best goes on, of six and seven the best two.
+    assert ended == {1: 3, 2: 3, 4: 3, 5: 9, 6: 3}
 
 
 def test_a_storage_that_cannot_be_opened_is_named_without_its_password() -> None:
