@@ -102,6 +102,11 @@ class Options:
                     result.setdefault(name, owner.__dict__.get("section", "run"))
         return result
 
+    def changed(self, *names: str) -> str:
+        """Those of some options that differ from their defaults, as one gives them."""
+        defaults = {name: info.default for name, info in self.fields().items()}
+        return ", ".join(option_name(n) for n in names if getattr(self, n) != defaults[n])
+
     def to_json(self) -> dict[str, Any]:
         """The options by name, as `resolve` takes them back; several names joined by commas."""
         return {
@@ -491,10 +496,29 @@ class FoldOptions(Options):
     )
     refit: bool = Field(False, description="train one final model on all labelled images")
 
+    @model_validator(mode="after")
+    def _either_dealt_or_reused(self) -> Self:
+        dealing = self.changed("folds", "group_by", "stratify")
+        if self.folds_from and dealing:
+            raise ValueError(
+                f"{dealing}: the folds are those of --folds-from {self.folds_from}; leave it out."
+            )
+        return self
+
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class CvOptions(TrainOptions, FoldOptions, DealtOptions):
     """`synthdetect cv`: cross-validation, a tracked run a fold under one parent run."""
+
+    @model_validator(mode="after")
+    def _something_to_register(self) -> Self:
+        # A run that goes on may have a final training though it is not asked for again.
+        if self.register and not (self.refit or self.resume):
+            raise ValueError(
+                f"--register {self.register}: only the final training is registered; give --refit "
+                "true, or leave it out."
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -574,6 +598,13 @@ class PredictOptions(DeviceOptions):
         "", description="what a submission answers for images that cannot be read"
     )
 
+    @model_validator(mode="after")
+    def _for_a_submission(self) -> Self:
+        given = self.changed("team", "edition", "unreadable_as")
+        if given and not self.submission:
+            raise ValueError(f"{given}: only for a --submission, which is not given; leave it out.")
+        return self
+
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class EvaluateOptions(DecisionOptions, DeviceOptions):
@@ -637,6 +668,11 @@ class ExportOptions(SourceOptions):
     section: ClassVar = "export"
 
     model: Names = Field((), description="one detector: a file, a models:/ URI or a run id")
+    data: str = Field(
+        "",
+        description="labelled images to calibrate on and compare with, as for train "
+        "(default: those of the detector's training, as its run recorded them)",
+    )
     engine: Literal["onnxruntime", "openvino"] = Field(
         "openvino", description="what is to compute it: onnxruntime or openvino"
     )
@@ -655,6 +691,13 @@ class ExportOptions(SourceOptions):
     register: str = Field("", description="name under which the exported model is registered")
     output: str = Field("exports", description="folder for the file and for what was measured")
     seed: int = Field(42, ge=0, lt=2**31, description="of splits that are made, and the images")
+
+    @model_validator(mode="after")
+    def _nothing_to_split(self) -> Self:
+        given = self.changed("val_share", "test_share")
+        if given and not self.data:
+            raise ValueError(f"{given}: splits --data, which is not given; leave it out.")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

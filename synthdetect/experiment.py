@@ -24,7 +24,7 @@ from synthdetect.models.networks import Start
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.model import log_detector
 from synthdetect.tracking.outbox import StoreAway
-from synthdetect.tracking.run import MANIFEST, Run, environment, undisturbed
+from synthdetect.tracking.run import MANIFEST, TARGET, Run, environment, undisturbed
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import Training
 from synthdetect.training.session import BEST, LAST, Session, preprocessing
@@ -114,7 +114,7 @@ def run_training(
     evaluations = evaluate(tables, card.threshold, seed=options.seed, band=card.unsure)
     model = log_detector(run, detector)
     outcome = Outcome(detector, evaluations, model, training)
-    _log_results(run, outcome, manifest, datasets)
+    _log_results(run, outcome, manifest, datasets, final)
     if options.keep_last:
         run.log_file(folder / LAST, CHECKPOINTS)
     run.when_finished.append(partial(_remove, folder))
@@ -135,6 +135,7 @@ def _log_setting(
     run.log_params({**options.to_flat(), **facts, **environment(), "data.digest": digest})
     if prepared.target:
         run.log_params({"data.target_digest": prepared.target.digest()})
+        run.log_table(prepared.target.table(), TARGET)
     run.log_json({"options": options.to_json(), "digest": prepared.digest()}, CONFIG)
     run.log_table(prepared.manifest.table, MANIFEST)
     run.log_metrics({"data/excluded": float(len(prepared.excluded))})
@@ -230,7 +231,11 @@ def _provenance(
 
 
 def _log_results(
-    run: Run, outcome: Outcome, manifest: Manifest, datasets: Mapping[str, Dataset]
+    run: Run,
+    outcome: Outcome,
+    manifest: Manifest,
+    datasets: Mapping[str, Dataset],
+    final: Final | None,
 ) -> None:
     progress, card = outcome.training.progress, outcome.detector.card
     model_id = outcome.model.model_id
@@ -255,6 +260,9 @@ def _log_results(
             model_id=model_id,
             images=(files, outcome.detector.preprocess),
         )
-    chosen = f"Best of {progress.epoch} epochs by validation AUC: {progress.best_epoch}."
+    if final:
+        chosen = f"The last of {progress.epoch} epochs, as many as the folds' best say."
+    else:
+        chosen = f"Best of {progress.epoch} epochs by validation AUC: {progress.best_epoch}."
     model = f"Model: `models:/{model_id}`"
     run.describe(f"{summary_markdown(outcome.evaluations)}\n\n{chosen} {model}")

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from synthdetect.errors import UserError
@@ -63,6 +63,19 @@ def cache_folder() -> Path:
         return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "synthdetect"
+
+
+def keep(target: Path, write: Callable[[Path], object]) -> None:
+    """Write derived data to a file of the cache folder, or, where that cannot be, go on without.
+
+    Args:
+        target: the file.
+        write: writes it, under the name that it is given.
+    """
+    with suppress(OSError):  # closed, or full: all that is lost is the time to make them again
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(target) as temporary:
+            write(temporary)
 
 
 def short_hash(text: str) -> str:

@@ -59,6 +59,7 @@ class Scoring:
         data: where they come from, so that others with the same names are not taken for them.
         tta: `none`, or `flip` for the mean of an image's logit and its mirror image's.
         batch_size: images at a time.
+        strict: stop at an unreadable image, and read it again when started again.
 
     Raises:
         UserError: the folder holds an unfinished scoring of something else, or cannot be made.
@@ -73,9 +74,10 @@ class Scoring:
         data: str,
         tta: str,
         batch_size: int,
+        strict: bool = False,
     ) -> None:
         self._folder, self._detectors, self._images = folder, detectors, images
-        self._tta, self._batch_size = tta, batch_size
+        self._tta, self._batch_size, self._strict = tta, batch_size, strict
         self._members: dict[Preprocess, list[int]] = {}
         for number, detector in enumerate(detectors):
             self._members.setdefault(detector.preprocess, []).append(number)
@@ -89,7 +91,7 @@ class Scoring:
             }
         )
         self._journals = [
-            _Journal(folder / f".partial-{k}.csv", len(images), batch_size)
+            _Journal(folder / f".partial-{k}.csv", len(images), batch_size, strict)
             for k in range(1, len(self._members) + 1)
         ]
 
@@ -112,7 +114,8 @@ class Scoring:
         """Score what is not done yet.
 
         Raises:
-            UserError: a detector's answer is not a finite number.
+            UserError: a detector's answer is not a finite number; or, if strict, an image is
+                unreadable.
         """
         for (preprocess, members), journal in zip(
             self._members.items(), self._journals, strict=True
@@ -121,6 +124,11 @@ class Scoring:
             order = Order(len(self._images), self._batch_size, first=journal.rows)
             batches = Batches(self._images.seen_by(preprocess), order, device.workers)
             for batch in batches.epoch(0):
+                for row, reason in batch.unreadable if self._strict else ():
+                    raise UserError(
+                        f"{self._images.name(row)}: was readable a moment ago and is not any "
+                        f"more: {reason}. Restore it and start again; what is scored stays scored."
+                    )
                 logits = [_logits(network, batch, device, self._tta) for network in networks]
                 for number, values in zip(members, logits, strict=True):
                     if not np.isfinite(values).all():
@@ -189,9 +197,9 @@ class Scoring:
 class _Journal:
     """Lines `row,logit,...,reason`: a logit a model, or the reason why the image has none."""
 
-    def __init__(self, path: Path, rows: int, batch_size: int) -> None:
+    def __init__(self, path: Path, rows: int, batch_size: int, strict: bool) -> None:
         self.path = path
-        self.rows = self._cut(rows, batch_size)
+        self.rows = self._cut(rows, batch_size, strict)
 
     def append(self, batch: Batch, logits: list[Floats]) -> None:
         """Add a batch, and have it on disk."""
@@ -214,13 +222,19 @@ class _Journal:
             for row, *logits, reason in csv.reader(file):
                 yield int(row), logits, reason
 
-    def _cut(self, rows: int, batch_size: int) -> int:
-        """Cut off what a kill left of a batch; returns how many rows there are then."""
+    def _cut(self, rows: int, batch_size: int, strict: bool) -> int:
+        """Cut off what a kill left of a batch; returns how many rows there are then.
+
+        If strict, also what follows the first unreadable image, which earlier versions kept.
+        """
         if not self.path.exists():
             return 0
         lines = self.path.read_bytes().split(b"\n")[:-1]  # without a line's end it is none
-        in_order = [line.startswith(b"%d," % row) for row, line in enumerate(lines)]
-        whole = in_order.index(False) if False in in_order else len(lines)
+        good = [
+            line.startswith(b"%d," % row) and (line.endswith(b",") or not strict)
+            for row, line in enumerate(lines)
+        ]
+        whole = good.index(False) if False in good else len(lines)
         if whole < rows:
             whole -= whole % batch_size
         os.truncate(self.path, sum(len(line) + 1 for line in lines[:whole]))

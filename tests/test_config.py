@@ -15,9 +15,12 @@ import synthdetect
 from synthdetect.cli import COMMANDS
 from synthdetect.config import (
     RECIPES,
+    CvOptions,
+    ExportOptions,
     ListOptions,
     ManifestOptions,
     Options,
+    PredictOptions,
     PromoteOptions,
     TrainOptions,
     option_name,
@@ -272,6 +275,33 @@ def test_options_that_do_not_go_together_are_named(given: dict[str, Any], messag
     assert refusal(given).startswith(message)
     options = TrainOptions.resolve({"adaptation": "coral", "target": "photos"})
     assert (options.adaptation, options.target) == ("coral", "photos")
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "message"),
+    [
+        (CvOptions, {"register": "d"}, "--register d: only the final training"),
+        (CvOptions, {"folds_from": "f", "folds": "3"}, "--folds: the folds are those"),
+        (
+            CvOptions,
+            {"folds_from": "f", "group_by": "generator", "stratify": "category"},
+            "--group-by, --stratify: the folds are those of --folds-from f",
+        ),
+        (PredictOptions, {"team": "me"}, "--team: only for a --submission"),
+        (PredictOptions, {"edition": "2026"}, "--edition: only for"),
+        (PredictOptions, {"unreadable_as": "real"}, "--unreadable-as: only for"),
+        (ExportOptions, {"val_share": "0.2"}, "--val-share: splits --data"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    options: type[Options], given: dict[str, Any], message: str
+) -> None:
+    assert refusal(given, options).startswith(message)
+    ways = {"register": {"refit": True}, "team": {"submission": "open"}, "val_share": {"data": "d"}}
+    for name, way in ways.items():
+        if name in given:
+            options.resolve({**given, **way})
+    options.resolve({name: options.fields()[name].default for name in given} | {"output": "o"})
 
 
 def test_what_to_list_is_one_of_the_tables_there_are() -> None:

@@ -15,9 +15,15 @@ from mlflow.tracking import MlflowClient
 from scipy.special import logit
 
 from synthdetect.cli import main
+from synthdetect.data.batches import ImageFiles
 from synthdetect.data.geometry import Preprocess
+from synthdetect.data.sources import unlabelled
 from synthdetect.evaluation.metrics import choose_threshold, metrics
-from synthdetect.tracking.find import find_detectors
+from synthdetect.inference import Scoring
+from synthdetect.tracking.find import find_detector, find_detectors
+from synthdetect.tracking.model import log_detector
+from synthdetect.tracking.run import FOLD, open_run
+from synthdetect.training.devices import Device
 from tests.conftest import artifact
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--epochs", "1", "--weights", "none",
@@ -116,8 +122,9 @@ def test_a_detector_scores_as_it_did_when_trained(workspace: Path, small_manifes
     assert facts["contents shared with train"].startswith("0 of ")
     assert not (workspace / "evaluation" / "state.json").exists()
 
-    # On what it was trained on, it says so.
-    assert main(["evaluate", *given[:4], "--splits", "train"]) == 0
+    # On what it was trained on, it says so. The band is its own even if it is decided anew.
+    assert main(["evaluate", *given[:4], "--splits", "train", "--decide", "val"]) == 0
+    assert "train/unsure/share" in newest().data.metrics
     facts = artifact(newest(), "evaluation/held_out.csv").set_index("fact")
     assert facts.loc["contents shared with train", "warning"]
 
@@ -149,14 +156,21 @@ def test_a_detector_can_be_decided_anew_though_only_test_is_reported(
         (["--predictions", "two.csv"], "'threshold' holds 2 values"),
         (["--predictions", "t.csv", "--robustness", "all"], "--robustness: a table of"),
         (["--predictions", "t.csv", "--equalised", "true"], "--equalised: a table of"),
+        (["--predictions", "own.csv", "--threshold", "fpr", "--max-fpr", "0.1"],
+         "--threshold, --max-fpr: nothing is decided here, the threshold is as the table says. "
+         "Give --decide val"),
+        (["--predictions", "own.csv", "--calibration", "none"], "--calibration: nothing is"),
+        (["--predictions", "one.csv", "--calibration", "platt"], "the threshold is 0.5, since"),
+        (["--predictions", "t.csv", "--decide", "given", "--threshold", "f1"], "--threshold: noth"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_evaluated_is_refused(
     workspace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     table = write_table(workspace / "t.csv")
     table.assign(split="test").to_csv("one.csv", index=False)
     table.assign(threshold=np.tile([0.1, 0.2], 40)).to_csv("two.csv", index=False)
+    table.assign(threshold=0.7).to_csv("own.csv", index=False)
     assert main(["evaluate", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert mlflow.search_runs(output_format="list") == []
@@ -167,6 +181,46 @@ def test_a_tables_own_threshold_is_kept(workspace: Path) -> None:
     assert main(["evaluate", "--predictions", "t.csv"]) == 0
     assert newest().data.metrics["decision/threshold"] == 0.7
     assert newest().data.params["decision.from"] == "as the table says"
+
+
+def test_of_a_table_that_is_decided_on_val_the_options_are_used(workspace: Path) -> None:
+    """As README has it."""
+    table = write_table(workspace / "t.csv")
+    table.assign(threshold=0.7).to_csv("t.csv", index=False)
+    options = ["--decide", "val", "--threshold", "fpr", "--max-fpr", "0.2", "--unsure", "0.1"]
+    assert main(["evaluate", "--predictions", "t.csv", "--calibration", "none", *options]) == 0
+    val, logged = table[table["split"] == "val"], newest().data.metrics
+    expected = choose_threshold(val["label"], val["logit"], "fpr", 0.2)
+    assert logged["decision/threshold"] == pytest.approx(expected)
+    assert "test/unsure/share" in logged
+
+
+@pytest.mark.parametrize("further", [{}, {"split": "test"}, {"threshold": 0.7}])
+def test_unsure_is_a_band_around_whichever_threshold_a_table_has(
+    workspace: Path, further: dict[str, object]
+) -> None:
+    write_table(workspace / "t.csv").assign(**further).to_csv("t.csv", index=False)
+    assert main(["evaluate", "--predictions", "t.csv", "--unsure", "0.3"]) == 0
+    logged = newest().data.metrics
+    probability = artifact(newest(), "predictions/test.csv")["probability"]
+    left = (np.abs(probability - logged["decision/threshold"]) < 0.3).mean()
+    assert logged["test/unsure/share"] == left > 0
+
+
+@pytest.mark.parametrize("percent", [29, 73, 99])
+def test_a_probability_at_a_tables_threshold_is_called_synthetic(
+    workspace: Path, percent: int
+) -> None:
+    """Though the sigmoid of its log-odds may be another number."""
+    steps = np.arange(101) / 100
+    table = pd.DataFrame({"path": steps, "label": 1, "probability": steps})
+    table.assign(threshold=percent / 100).to_csv("t.csv", index=False)
+    assert main(["evaluate", "--predictions", "t.csv"]) == 0
+    found = artifact(newest(), "predictions/test.csv")
+    assert found["probability"].tolist() == steps.tolist()
+    assert found["predicted"].tolist() == (steps >= percent / 100).tolist()
+    assert newest().data.metrics["test/recall"] == pytest.approx((101 - percent) / 101)
+    assert newest().data.metrics["decision/threshold"] == percent / 100
 
 
 QUICK = ["--explain", "0", "--spectra", "false"]
@@ -280,6 +334,81 @@ def test_a_detectors_file_is_evaluated_without_a_model_to_bind_to(trained: Run) 
     assert inputs.model_inputs == []
 
 
+def test_of_a_detector_only_the_band_is_chosen_unless_it_is_decided_on_val(
+    trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "val", *QUICK]
+    assert main(["evaluate", *given, "--unsure", "0.1"]) == 0
+    assert "val/unsure/share" in newest().data.metrics
+    before = newest().info.run_id
+    for option in (["--threshold", "fpr"], ["--max-fpr", "0.1"], ["--calibration", "none"]):
+        assert main(["evaluate", *given, *option]) == 2
+        message = f"{option[0]}: nothing is decided here, the threshold is as the model's card says"
+        assert message in capsys.readouterr().err
+        assert newest().info.run_id == before
+        assert not Path("evaluation/state.json").exists()
+    assert main(["evaluate", *given, "--calibration", "none", "--decide", "val"]) == 0
+    assert newest().data.metrics["decision/temperature"] == 1
+
+
+def test_after_a_failure_to_read_the_same_command_goes_on(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the file system once refused is read again, and what is scored is not."""
+    given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "val,test", *QUICK]
+    options = ["--batch-size", "8", "--workers", "0"]
+    read, was_read, refused = ImageFiles.read, list[int](), {20}
+
+    def reading(images: ImageFiles, row: int) -> bytes:
+        was_read.append(row)
+        if row in refused:
+            raise OSError(5, "Input/output error")
+        return read(images, row)
+
+    monkeypatch.setattr(ImageFiles, "read", reading)
+    for _ in range(2):
+        assert main(["evaluate", *given, *options]) == 2
+        assert "Input/output error. Restore it and start again" in capsys.readouterr().err
+    refused.clear()
+    was_read.clear()
+    assert main(["evaluate", *given, *options]) == 0
+    assert min(was_read) == 16  # the first row of the batch that could not be read
+    whole = artifact(newest(), "predictions/test.csv")
+    assert main(["evaluate", *given, *options]) == 0
+    pd.testing.assert_frame_equal(artifact(newest(), "predictions/test.csv"), whole)
+
+
+@pytest.mark.parametrize(("strict", "left"), [(False, 4), (True, 2)])
+def test_what_earlier_versions_kept_of_unreadable_images_is_kept_for_a_prediction_only(
+    trained: Run, tmp_path: Path, strict: bool, left: int
+) -> None:
+    ((_, detector, _),) = find_detectors((trained.info.run_id,))
+    images = unlabelled("small.csv")
+    Scoring(tmp_path, [detector], images, data="", tta="none", batch_size=2)
+    journal = tmp_path / ".partial-1.csv"
+    journal.write_text('0,1.5,\n1,-2,\n2,0.5,\n3,,"Input/output error, they say"\n')
+    again = Scoring(tmp_path, [detector], images, data="", tta="none", batch_size=2, strict=strict)
+    assert again.done == left == journal.read_text().count("\n")
+    again.run(Device("cpu", "fp32", 0), lambda done, total: None)
+    assert (3 in again.scores().unreadable) is not strict
+
+
+@pytest.mark.parametrize(("command", "folds"), [("evaluate", 1), ("evaluate", 2), ("export", 1)])
+def test_a_cross_validation_is_no_model_however_many_folds_have_finished(
+    trained: Run, capsys: pytest.CaptureFixture[str], command: str, folds: int
+) -> None:
+    ((_, detector, _),) = find_detectors((trained.info.run_id,))
+    with open_run("cv", kind="cv", tags={}) as parent:
+        for fold in range(folds):
+            with open_run("f", kind="fold", tags={FOLD: str(fold)}, parent=parent) as child:
+                log_detector(child, detector)
+    assert main([command, "--model", parent.id, "--data", "small.csv"]) == 2
+    message = capsys.readouterr().err
+    assert "--model: give one .safetensors or .onnx file, models:/ URI or id of a run" in message
+    assert ", ".join(f"{parent.id} fold {fold}" for fold in range(folds)) in message
+    assert find_detector((child.id,)).name == child.id
+
+
 def test_the_report_has_what_was_audited_held_out_and_perturbed(
     evaluated: tuple[Run, str],
 ) -> None:
@@ -291,6 +420,9 @@ def test_the_report_has_what_was_audited_held_out_and_perturbed(
     page = Path(
         mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="report.html")
     ).read_text()
+    control = artifact(run, "evaluation/control.csv").set_index("metric").loc["auc_against_real"]
+    assert control["value"] == run.data.metrics["control/auc_against_real"]
+    assert f"{control['value']:.3f} [{control['low']:.3f}, {control['high']:.3f}]" in page
     assert "What was held out, and what was not" in page
     assert "contents shared with train" in page
     for title in ("Robustness", "Data audit"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from synthdetect.files import cache_folder, file_sha256, replace_atomically, short_hash
+from synthdetect.files import cache_folder, file_sha256, keep, replace_atomically, short_hash
 
 
 def test_the_new_content_replaces_the_old(tmp_path: Path) -> None:
@@ -88,6 +88,24 @@ with replace_atomically(Path(sys.argv[1])) as temporary:
     with replace_atomically(target) as temporary:  # what the killed one left is not in the way
         temporary.write_text("new")
     assert target.read_text() == "new"
+
+
+def test_derived_data_are_kept_where_they_can_be(tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "index" / "a.txt"
+    keep(target, lambda file: file.write_text("found"))
+    assert target.read_text() == "found"
+    assert os.listdir(target.parent) == ["a.txt"]
+
+    def full(file: Path) -> None:
+        file.write_text("half of the n")
+        raise OSError(28, "No space left on device")
+
+    keep(target, full)
+    assert target.read_text() == "found"
+    assert os.listdir(target.parent) == ["a.txt"]
+    keep(target / "below a file.txt", lambda file: file.write_text("found"))
+    with pytest.raises(ValueError, match="not the disk's fault"):
+        keep(target, lambda file: int("not the disk's fault"))
 
 
 def test_the_cache_folder_is_the_given_one_or_the_users(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from synthdetect.commands.resuming import fetch_checkpoint
+from synthdetect.commands.resuming import computing_as_begun, fetch_checkpoint
 from synthdetect.commands.train import conclude, tags
 from synthdetect.config import Options, TrainOptions
 from synthdetect.console import console
@@ -69,7 +69,8 @@ def train_parts(parent: Run, parts: list[Part], command: str, options: Options) 
             continue
         console.print(part.title, style="bold")
         try:
-            done[part.name] = _train(parent, part, tags(command, options), child)
+            begun = _begun(parent, known, part)
+            done[part.name] = _train(parent, part, tags(command, options), child, begun)
         except StoreAway:
             raise  # the next one would wait as long
         except Exception as error:
@@ -84,12 +85,24 @@ def train_parts(parent: Run, parts: list[Part], command: str, options: Options) 
     return done
 
 
-def _train(parent: Run, part: Part, labels: Mapping[str, str], resume: str) -> str:
+def _begun(parent: Run, known: Mapping[str, str], part: Part) -> Mapping[str, str]:
+    """What the part's run recorded, or else another's of its network, as which it would compute."""
+    for run_id in filter(None, (known.get(part.name), *known.values())):
+        params: Mapping[str, str] = parent.client.get_run(run_id).data.params
+        if params.get("model.arch") == part.options.arch:
+            return params
+    return {}
+
+
+def _train(
+    parent: Run, part: Part, labels: Mapping[str, str], resume: str, begun: Mapping[str, str]
+) -> str:
     labels = {**labels, FOLD: part.name}
     with open_run(part.title, kind=part.kind, tags=labels, resume=resume, parent=parent) as child:
         if resume:
             fetch_checkpoint(child, part.options.output)
-        outcome = run_training(child, part.options, part.prepared(), part.device, part.final)
+        with computing_as_begun(child, begun, part.device) as device:
+            outcome = run_training(child, part.options, part.prepared(), device, part.final)
         if part.final:
             name = part.options.register
             register_it = partial(register, outcome.model, name)

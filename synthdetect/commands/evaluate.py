@@ -12,7 +12,7 @@ from synthdetect.commands.conditions import Judged, asked, check_conditions, jud
 from synthdetect.commands.findings import audit_quickly
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
-from synthdetect.config import EvaluateOptions
+from synthdetect.config import EvaluateOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.batches import ImageFiles
 from synthdetect.data.manifest import Manifest, load
@@ -20,7 +20,7 @@ from synthdetect.data.prepare import readable
 from synthdetect.detector import TORCH, Detector
 from synthdetect.errors import UserError
 from synthdetect.evaluation.decision import Decision, decide
-from synthdetect.evaluation.foreign import read_predictions
+from synthdetect.evaluation.foreign import on_its_side, read_predictions
 from synthdetect.evaluation.held_out import held_out
 from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
 from synthdetect.evaluation.slices import slice_values
@@ -30,7 +30,7 @@ from synthdetect.inference import Scoring
 from synthdetect.report.held_out import CARD
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.explanations import log_explanations, log_spectra
-from synthdetect.tracking.find import find_detectors, training_rows
+from synthdetect.tracking.find import find_detector, training_rows
 from synthdetect.tracking.run import Run, environment, open_run
 from synthdetect.training.devices import Device, deterministic, resolve
 
@@ -70,12 +70,11 @@ def evaluate_detector(options: EvaluateOptions) -> None:
     device = resolve(options.device, "fp32", options.workers)
     if options.predictions:
         subject = _foreign(options)
-        _decide(options, subject)  # what cannot be done is said before a run is opened
         _splits(options, subject.manifest.splits)
     else:
         subject = _ours(options)
-        _require_val(options, subject.manifest)
         check_conditions(options, subject.manifest)
+    _check_decision(options, subject)
     for name in options.slices:
         slice_values(subject.manifest.table, name)
     scoring = _scoring(options, subject) if subject.detector else None
@@ -83,7 +82,7 @@ def evaluate_detector(options: EvaluateOptions) -> None:
         console.print(f"run {run.id}")
         datasets = _log_setting(run, options, subject, device)
         if scoring:
-            scored = subject.manifest.table.assign(raw_logit=_score(scoring, device, subject))
+            scored = subject.manifest.table.assign(raw_logit=_score(scoring, device))
             subject = replace(subject, manifest=subject.manifest.with_table(scored))
         evaluations, decision = _evaluate(run, options, subject, datasets)
         _explain(run, options, subject, evaluations, decision.threshold, device)
@@ -132,7 +131,10 @@ def _foreign(options: EvaluateOptions) -> Subject:
     path = Path(options.predictions)
     rows, moved = read_predictions(path, options.columns)
     if moved:
-        console.print(f"{moved} probabilities of 0 or 1 were moved inside by 1e-7")
+        console.print(
+            f"{moved} probabilities are 0 or 1, whose log-odds are infinite: they were moved "
+            "inside, still beyond all others"
+        )
     given_thresholds = rows.get("threshold", pd.Series(dtype=str)).replace("", None).dropna()
     known = pd.to_numeric(given_thresholds, errors="coerce").unique()
     if len(known) > 1 or (len(known) == 1 and not 0 <= known[0] <= 1):
@@ -147,7 +149,7 @@ def _foreign(options: EvaluateOptions) -> Subject:
 
 def _ours(options: EvaluateOptions) -> Subject:
     """A detector, and the images of the splits asked for; without splits all are `test`."""
-    (found,) = find_detectors(options.model)
+    found = find_detector(options.model)
     with counting("reading the data") as count:
         manifest, excluded = readable(load(options.data), options.on_bad_image, count)
     split = manifest.table["split"].replace("", "test")
@@ -185,7 +187,7 @@ def _scoring(options: EvaluateOptions, subject: Subject) -> Scoring:
     images = ImageFiles(files, detector.preprocess)
     return Scoring(
         Path(options.output), [detector], images,
-        data=manifest.digest(), tta="none", batch_size=options.batch_size,
+        data=manifest.digest(), tta="none", batch_size=options.batch_size, strict=True,
     )  # fmt: skip
 
 
@@ -215,17 +217,11 @@ def _log_setting(
     return run.log_manifest(subject.manifest)
 
 
-def _score(scoring: Scoring, device: Device, subject: Subject) -> np.ndarray:
+def _score(scoring: Scoring, device: Device) -> np.ndarray:
     """The network's own logits, shape (images,)."""
     with deterministic(0), counting("scoring") as count:
         scoring.run(device, count)
-    scores, manifest = scoring.scores(), subject.manifest
-    for row, reason in scores.unreadable.items():
-        raise UserError(
-            f"{manifest.file(manifest.table['path'][row])}: was readable a moment ago and is not "
-            f"any more: {reason}. Restore it and start again; nothing is scored twice."
-        )
-    return np.asarray(scores.raw[0])
+    return np.asarray(scoring.scores().raw[0])
 
 
 def _evaluate(
@@ -236,7 +232,10 @@ def _evaluate(
     rows = subject.manifest.table
     splits = _splits(options, subject.manifest.splits)
     raw = rows["raw_logit"].to_numpy()
-    scored = tabulate(rows, decision.calibration(raw), decision.threshold, raw)
+    logits, own = decision.calibration(raw), _own_probabilities(options, subject)
+    if own is not None:
+        logits = on_its_side(logits, own, decision.threshold)
+    scored = tabulate(rows, logits, decision.threshold, raw, own)
     tables = {s: scored[scored["split"] == s].reset_index(drop=True) for s in splits}
     run.log_params({"decision.from": where})
     run.log_metrics(
@@ -283,22 +282,52 @@ def _explain(
 
 def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
     """The decision, and where it comes from, in words."""
-    _require_val(options, subject.manifest)
-    val = subject.manifest.split("val").table
-    usable = val["label"].nunique() == 2
-    if options.decide == "val" or (options.decide == "auto" and not subject.has_threshold
-                                   and usable):  # fmt: skip
-        return decide(options, val["label"], val["raw_logit"]), "chosen on the val rows given here"
-    if subject.detector:
-        return subject.given, "as the model's card says, from its own validation"
-    if subject.has_threshold:
-        return subject.given, "as the table says"
-    return subject.given, "0.5, since nothing else was given; probabilities are not calibrated"
+    decision = subject.given
+    if _on_val(options, subject):
+        val = subject.manifest.split("val").table
+        decision = decide(options, val["label"], val["raw_logit"])
+        where = "chosen on the val rows given here"
+    elif subject.detector:
+        where = "as the model's card says, from its own validation"
+    elif subject.has_threshold:
+        where = "as the table says"
+    else:
+        where = "0.5, since nothing else was given; probabilities are not calibrated"
+    return replace(decision, unsure=options.unsure or subject.given.unsure), where
 
 
-def _require_val(options: EvaluateOptions, manifest: Manifest) -> None:
-    if options.decide == "val" and manifest.split("val").table["label"].nunique() < 2:
-        raise UserError("--decide val: there are no val rows of both classes to decide on.")
+def _on_val(options: EvaluateOptions, subject: Subject) -> bool:
+    """Whether it is decided on val, rather than as was given."""
+    if options.decide != "auto" or subject.has_threshold:
+        return options.decide == "val"
+    return bool(subject.manifest.split("val").table["label"].nunique() == 2)
+
+
+def _check_decision(options: EvaluateOptions, subject: Subject) -> None:
+    """See that it can be decided as asked for, and that nothing asked for is passed over."""
+    if _on_val(options, subject):
+        if subject.manifest.split("val").table["label"].nunique() < 2:
+            raise UserError("--decide val: there are no val rows of both classes to decide on.")
+        return
+    asked_for = [
+        option_name(name)
+        for name in ("threshold", "max_fpr", "calibration")
+        if getattr(options, name) != options.fields()[name].default
+    ]
+    if asked_for:
+        _, where = _decide(options, subject)
+        raise UserError(
+            f"{', '.join(asked_for)}: nothing is decided here, the threshold is {where}. Give "
+            "--decide val, which decides on val rows, or leave it out."
+        )
+
+
+def _own_probabilities(options: EvaluateOptions, subject: Subject) -> np.ndarray | None:
+    """A table's probabilities as they stand, where no calibration makes others of them."""
+    rows = subject.manifest.table
+    if subject.detector or _on_val(options, subject) or "probability" not in rows:
+        return None
+    return np.asarray(rows["probability"])
 
 
 def _held_out(run: Run, subject: Subject, tables: Mapping[str, pd.DataFrame]) -> None:

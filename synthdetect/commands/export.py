@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import mlflow
+import pandas as pd
 
 from synthdetect.commands.train import tags
 from synthdetect.config import ExportOptions
@@ -20,8 +23,10 @@ from synthdetect.engines.exported import SUFFIX, load_exported, save_exported
 from synthdetect.engines.parity import FP32_TOLERANCE, Parity, compare, require_parity
 from synthdetect.engines.runtimes import ENGINES, Squares, require
 from synthdetect.errors import UserError
+from synthdetect.evaluation.held_out import ADAPTED_TO
 from synthdetect.files import replace_atomically, require_folder
-from synthdetect.tracking.find import Found, find_detectors
+from synthdetect.redact import without_secrets
+from synthdetect.tracking.find import Found, find_detector, training_rows
 from synthdetect.tracking.model import log_exported, register
 from synthdetect.tracking.run import environment, open_run
 from synthdetect.training.devices import Device, deterministic, resolve
@@ -29,6 +34,25 @@ from synthdetect.training.loop import predict
 
 _BATCH = 32
 _CONVERTERS = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Images:
+    """What an export is made with.
+
+    Attributes:
+        train: images to calibrate on.
+        val: images to compare on.
+        judged: the split that those are of.
+        excluded: `path` and `error` of the unreadable ones, which were left out.
+        doubts: in what they are not what they should be.
+    """
+
+    train: Manifest
+    val: Manifest
+    judged: str
+    excluded: pd.DataFrame
+    doubts: list[str]
 
 
 def export_detector(options: ExportOptions) -> None:
@@ -43,28 +67,33 @@ def export_detector(options: ExportOptions) -> None:
     require_folder(folder, "--output")
     device = resolve("cpu", "fp32", "auto")
     found = _model(options)
-    val, train, excluded = _images(options)
+    images = _images(options, found.detector.card)
     folder.mkdir(parents=True, exist_ok=True)
     arch = found.detector.card.arch
     file = folder / f"{arch}-{options.engine}-{options.precision}{SUFFIX}"
     name = f"export {arch} {options.engine} {options.precision}"
-    with open_run(name, kind="export", tags=tags("export", options)) as run:
+    labels = {**tags("export", options), "synthdetect.data": images.val.name}
+    with open_run(name, kind="export", tags=labels) as run:
         console.print(f"run {run.id}  {found.name} to {options.engine} in {options.precision}")
         versions = {f"version.{package}": version(package) for package in packages}
         run.log_params({**options.to_flat(), **environment(), **versions})
         if found.model_id:
             run.log_model_input(found.model_id)
-        if len(excluded):
-            run.log_table(excluded, "data/excluded.csv")
-            console.print(f"{len(excluded)} unreadable image(s) left out", style="bold yellow")
+        if len(images.excluded):
+            run.log_table(images.excluded, "data/excluded.csv")
+            left_out = f"{len(images.excluded)} unreadable image(s) left out"
+            console.print(left_out, style="bold yellow")
+        console.print(f"data {images.val.name}{'' if options.data else ', split as in training'}")
+        for doubt in images.doubts:
+            console.print(f"--data: {doubt}.", style="bold yellow")
         with replace_atomically(file) as temporary:
-            _write(temporary, options, found.detector, train, device)
+            _write(temporary, options, found.detector, images.train, device)
             exported = load_exported(temporary)
-            parity = _compare(found.detector, exported, val, device)
-            facts = _facts(options, found, exported.card, parity, val, train, versions)
+            parity = _compare(found.detector, exported, images.val, device)
+            facts = _facts(options, found, exported.card, parity, images, versions)
             run.log_json(facts, "parity.json")
             run.log_metrics({f"parity/{name}": float(v) for name, v in asdict(parity).items()})
-            _show(exported.card, parity)
+            _show(exported.card, parity, images.judged)
             require_parity(exported.card, parity, options.tolerance)
         beside = file.with_suffix(".parity.json")
         with replace_atomically(beside) as temporary:
@@ -90,31 +119,85 @@ def _check(options: ExportOptions) -> tuple[str, ...]:
 
 
 def _model(options: ExportOptions) -> Found:
-    found = find_detectors(options.model)
-    if len(found) != 1:
+    found = find_detector(options.model)
+    if found.detector.card.engine != TORCH:
+        raise UserError(f"--model: {found.name} is exported already; give what it was made of.")
+    return found
+
+
+def _images(options: ExportOptions, card: Card) -> Images:
+    """Images of the detector's training, which its run recorded, or those that are given."""
+    trained = training_rows(card)
+    if trained is None and not options.data:
         raise UserError(
-            "--model: give one .safetensors file, models:/ URI or id of a run with one model "
-            f"(got {len(found)})."
+            "--data: what the detector was trained on is not known, since its run "
+            f"({card.provenance.get('run_id', 'unnamed')}) has no record in {_store()}. Give "
+            "labelled images, or set MLFLOW_TRACKING_URI to the store that has it."
         )
-    if found[0].detector.card.engine != TORCH:
-        raise UserError(f"--model: {found[0].name} is exported already; give what it was made of.")
-    return found[0]
-
-
-def _images(options: ExportOptions) -> tuple[Manifest, Manifest, Any]:
-    """Images of val to compare on, images of train to calibrate on, and those left out."""
+    data = options.data or str(card.provenance.get("data", ""))
     with counting("reading the data") as count:
-        manifest, excluded = readable(load(options.data), options.on_bad_image, count)
-    manifest = split(
-        manifest, seed=options.seed, val_share=options.val_share, test_share=options.test_share
-    )
-    val = _some(manifest.split("val"), options.parity_images, options.seed)
+        manifest, excluded = readable(load(data), options.on_bad_image, count)
+    if trained is not None:
+        trained = trained[trained["split"] != ADAPTED_TO]
+    judged = "val"
+    if options.data or trained is None:
+        manifest = split(
+            manifest, seed=options.seed, val_share=options.val_share, test_share=options.test_share
+        )
+    else:
+        manifest = _as_trained(manifest, trained)
+        if judged not in set(trained["split"]):  # it was the final one, on all labelled images
+            judged = "test"
+    val = _some(manifest.split(judged), options.parity_images, options.seed)
+    train = _some(manifest.split("train"), options.calibration_images, options.seed)
     if val.table["label"].nunique() < 2:
         raise UserError(
-            f"--data: {manifest.name}: torch and the engine are compared on val images of both "
-            "classes, which are not there."
+            f"--data: {data}: torch and the engine are compared on {judged} images of both "
+            "classes, which are not there. Give data that have them."
         )
-    return val, _some(manifest.split("train"), options.calibration_images, options.seed), excluded
+    if options.precision != "int8":
+        train = train.with_table(train.table.head(0))  # nothing is calibrated
+    elif not len(train):
+        raise UserError(
+            f"--data: {data}: int8 takes its ranges from train images, which are not there. Give "
+            "data that have them, or another --precision."
+        )
+    same = manifest.digest() == card.provenance.get("data_digest")
+    return Images(train, val, judged, excluded, [] if same else _doubts(trained, train, val))
+
+
+def _as_trained(manifest: Manifest, trained: pd.DataFrame) -> Manifest:
+    """Those of the images that a training had, in the splits in which it had them."""
+    parts = manifest.table["sha256"].map(dict(trained[["sha256", "split"]].to_numpy()))
+    return manifest.with_table(manifest.table.assign(split=parts)[parts.notna()])
+
+
+def _doubts(trained: pd.DataFrame | None, train: Manifest, val: Manifest) -> list[str]:
+    """In what the images are not those of the detector's training."""
+    if trained is None:
+        return [
+            "whether the detector was trained on these images is not known, since its run has no "
+            f"record in {_store()}"
+        ]
+    is_train = trained["split"] == "train"
+    learned, apart = set(trained.loc[is_train, "sha256"]), set(trained.loc[~is_train, "sha256"])
+    calibrates, compares = train.table["sha256"], val.table["sha256"]
+    counted = {
+        f"of {len(train)} images to calibrate on are none that the detector was trained on": (
+            ~calibrates.isin(learned)
+        ),
+        f"of {len(train)} images to calibrate on validate or test the detector": (
+            calibrates.isin(apart)
+        ),
+        f"of {len(val)} images to compare on are ones that the detector was trained on": (
+            compares.isin(learned)
+        ),
+    }
+    return [f"{int(found.sum())} {what}" for what, found in counted.items() if found.any()]
+
+
+def _store() -> str:
+    return without_secrets(mlflow.get_tracking_uri())
 
 
 def _some(manifest: Manifest, most: int, seed: int) -> Manifest:
@@ -134,7 +217,7 @@ def _write(
     card = replace(detector.card, engine=options.engine, precision=options.precision)
     if options.precision == "int8":
         graph = quantised(graph, options.engine, _squares(_batches(detector, train, device)))
-        seen = {"calibrated_on": options.data, "calibrated_on_digest": train.digest()}
+        seen = {"calibrated_on": train.name, "calibrated_on_digest": train.digest()}
         card = replace(card, provenance={**card.provenance, **seen})
     save_exported(path, graph, card)
 
@@ -154,13 +237,13 @@ def _compare(detector: Detector, exported: Detector, val: Manifest, device: Devi
 
 
 def _facts(
-    options: ExportOptions, found: Found, card: Card, parity: Parity,
-    val: Manifest, train: Manifest, versions: dict[str, str],
+    options: ExportOptions, found: Found, card: Card, parity: Parity, images: Images,
+    versions: dict[str, str],
 ) -> dict[str, Any]:  # fmt: skip
     """What stands beside the file."""
-    used = {"compared_on": ("val", val)}
+    used = {"compared_on": (images.judged, images.val)}
     if options.precision == "int8":
-        used["calibrated_on"] = ("train", train)
+        used["calibrated_on"] = ("train", images.train)
     return {
         "model": found.name,
         "weights_sha256": found.detector.card.weights_sha256,
@@ -171,18 +254,19 @@ def _facts(
         "tolerance": {"auc_change": options.tolerance, "fp32_logit_change": FP32_TOLERANCE},
         **{
             name: {
-                "data": options.data, "split": part, "images": len(rows), "digest": rows.digest()
+                "data": rows.name, "split": part, "images": len(rows), "digest": rows.digest()
             }
             for name, (part, rows) in used.items()
         },
+        "doubts": images.doubts,
         **environment(),
         **versions,
     }  # fmt: skip
 
 
-def _show(card: Card, parity: Parity) -> None:
+def _show(card: Card, parity: Parity, judged: str) -> None:
     table(
-        f"{card.engine} {card.precision} against torch fp32, {parity.images:,} val images",
+        f"{card.engine} {card.precision} against torch fp32, {parity.images:,} {judged} images",
         ["", "torch", "engine", "change"],
         [
             ["AUC", f"{parity.auc_torch:.4f}", f"{parity.auc_engine:.4f}",

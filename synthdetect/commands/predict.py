@@ -108,7 +108,7 @@ def _require_constrained(name: str, card: Card) -> None:
         reasons.append(f"its starting weights are {known.get('weights', 'unknown')!r}")
     if known.get("supplement"):
         reasons.append(f"it was trained on further data ({known['supplement']})")
-    moved = known.get("validation_images", "an unknown number of")
+    moved = known.get("validation_images", "an unknown number")
     if moved != 0:
         reasons.append(f"it was trained on validation images ({moved} of the data's own)")
     if known.get("target"):

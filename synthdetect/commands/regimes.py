@@ -1,6 +1,6 @@
 """`synthdetect regimes`: the paper's two tables, and what each of its changes does by itself."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -15,9 +15,9 @@ from synthdetect.commands.resuming import recorded, require_same_data
 from synthdetect.commands.train import announce, tags
 from synthdetect.config import AUGMENTATIONS, RegimesOptions, TrainOptions
 from synthdetect.console import console, counting, table
-from synthdetect.data.labels import REAL, SYNTHETIC
+from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.data.manifest import Manifest
-from synthdetect.data.prepare import Prepared, prepare
+from synthdetect.data.prepare import prepare
 from synthdetect.data.splits import group_codes
 from synthdetect.errors import UserError
 from synthdetect.evaluation.effects import Cell, effects
@@ -28,7 +28,7 @@ from synthdetect.experiment import CONFIG
 from synthdetect.files import require_folder
 from synthdetect.models.networks import check
 from synthdetect.tracking.run import Run, open_run
-from synthdetect.training.devices import Device, resolve
+from synthdetect.training.devices import resolve
 
 PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
     ("val", "constrained"): (0.56, 0.52, 0.45),
@@ -41,6 +41,9 @@ PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
 _SHOWN = ("accuracy", "auc", "f1")
 _TITLES = {"val": "Table 1: validation set", "test": "Table 2: test set"}
 _OUTCOMES = {"test": "all of the test", "unseen": "generators that no training had"}
+_DATA = {"generators": "--narrow", "per_category": "--narrow-per-category",
+         "supplement": "--supplement", "finetune": "--finetune"}  # fmt: skip
+"""How a training's data may differ from the others', and the option that says so."""
 
 
 def study_regimes(options: RegimesOptions) -> None:
@@ -53,48 +56,83 @@ def study_regimes(options: RegimesOptions) -> None:
     digest = ""
     if options.resume:
         options, digest = recorded(options)
+    if options.factorial:
+        _require_archs(options.archs)
     require_folder(Path(options.output), "--output")
+    everything = _training(options, {"supplement": options.supplement})
     with counting("reading the data") as count:
-        prepared = prepare(_training(options, {}), seed=options.seed, progress=count)
+        prepared = own = prepare(_training(options, {}), seed=options.seed, progress=count)
+        if options.supplement:
+            prepared = prepare(everything, seed=options.seed, progress=count)
     if digest:
         require_same_data(prepared, digest, options.resume)
-    narrow = _narrow(options, prepared.manifest)
+    narrow = _narrow(options, own.manifest)
     cells = _cells(options, narrow)
-    for differences in cells.values():
-        training = _training(options, differences)
-        check(training.arch, training.image_size, training.weights)
-        _device(training)
+    _require_data(options, cells, own.manifest)
+    parts = _parts(options, cells)
     name = "regimes factorial" if options.factorial else "regimes"
     with open_run(
         name, kind="regimes", tags=tags("regimes", options), resume=options.resume
     ) as run:
-        announce(run, _training(options, {}), prepared)
-        console.print(f"narrow data: {', '.join(narrow)}")
+        announce(run, everything, prepared)
+        console.print(f"narrow data: {_described(options, narrow)}")
         run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest(),
                         "regimes.narrow_generators": ",".join(narrow)})  # fmt: skip
         record = {"options": options.to_json(), "digest": prepared.digest()}
         run.log_json(record, CONFIG)
         run.log_manifest(prepared.manifest)
-        runs = _train(run, options, cells)
+        done = train_parts(run, list(parts.values()), "regimes", options)
+        runs = {key: done[part.name] for key, part in parts.items()}
         if options.factorial:
-            _conclude_factorial(run, options, cells, runs)
+            _conclude_factorial(run, options, runs)
         else:
             _conclude_tables(run, options, runs)
     console.print(f"run          {run.id}")
     write_report(run.id)
 
 
+def _require_archs(archs: Sequence[str]) -> None:
+    if not archs:
+        raise UserError("--archs: name one at least; see: synthdetect list architectures.")
+    repeated = [arch for arch in dict.fromkeys(archs) if archs.count(arch) > 1]
+    if repeated:
+        raise UserError(f"--archs: {', '.join(repeated)} more than once; name each once.")
+
+
 def _narrow(options: RegimesOptions, manifest: Manifest) -> tuple[str, ...]:
-    """The generators of the narrow data."""
+    """The generators of the narrow data; none stands for all, where something else narrows them."""
     train = manifest.split("train").table
-    counts = train.loc[train["label"] == SYNTHETIC, "generator"].value_counts()
+    generators = train.loc[train["label"] == SYNTHETIC, "generator"]
+    counts = generators[generators != ""].value_counts()
+    found = ", ".join(sorted(counts.index)) or "none"
     unknown = sorted(set(options.narrow) - set(counts.index))
     if unknown:
         raise UserError(
             f"--narrow: {', '.join(unknown)} not in the train split of {manifest.name}. "
-            f"Found: {', '.join(sorted(counts.index))}."
+            f"Found: {found}."
         )
-    return options.narrow or (str(min(counts[counts == counts.max()].index)),)
+    narrow = options.narrow or tuple(sorted(counts[counts == counts.max()].index)[:1])
+    everything = not narrow or generators.isin(narrow).all()
+    if everything and not (options.supplement or _is_capped(options, train)):
+        raise UserError(
+            f"--narrow: the narrow data would be all of the train split of {manifest.name} "
+            f"(generators: {found}), as the diverse are. Name two or more in its generator column "
+            "and leave one out of --narrow, give --supplement, which the diverse data alone have, "
+            "or a smaller --narrow-per-category."
+        )
+    return narrow
+
+
+def _is_capped(options: RegimesOptions, train: pd.DataFrame) -> bool:
+    """Whether a category has more images than the narrow data may have of it."""
+    pairs = train.groupby(["category", "label"]).size().unstack(fill_value=0).min(axis=1)
+    return 0 < options.narrow_per_category < 2 * int(pairs.max())
+
+
+def _described(options: RegimesOptions, narrow: tuple[str, ...]) -> str:
+    most = options.narrow_per_category
+    capped = f", at most {most:,} images a category" if most else ""
+    return f"{', '.join(narrow) or f'all of {options.data}'}{capped}"
 
 
 def _cells(options: RegimesOptions, narrow: tuple[str, ...]) -> dict[str, dict[str, str | float]]:
@@ -121,31 +159,56 @@ def _training(options: RegimesOptions, differences: Mapping[str, str | float]) -
     return TrainOptions.resolve({**shared, "keep_last": False, **differences})
 
 
-def _device(training: TrainOptions) -> Device:
-    return resolve(training.device, training.precision, training.workers, training.arch)
+def _parts(
+    options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]]
+) -> dict[tuple[str, int], Part]:
+    """The trainings by cell and seed.
+
+    The first seed makes the splits, so that all are judged on the same images.
+
+    Raises:
+        UserError: one of them cannot be begun.
+    """
+    parts = {}
+    for cell, seed in product(cells, range(options.seed, options.seed + options.seeds)):
+        training = _training(options, {**cells[cell], "seed": seed})
+        check(training.arch, training.image_size, training.weights)
+        device = resolve(training.device, training.precision, training.workers, training.arch)
+        name = cell if options.seeds == 1 else f"{cell} seed {seed}"
+        data = partial(prepare, training, seed=options.seed)
+        parts[cell, seed] = Part(name, name, "regime", training, device, data)
+    archs = sorted({part.options.arch for part in parts.values()})
+    if options.weights not in ("auto", "imagenet", "none") and len(archs) > 1:
+        raise UserError(
+            f"--weights: a file fits one architecture, and here are {', '.join(archs)}. "
+            "Give auto, imagenet or none."
+        )
+    return parts
 
 
-def _train(
-    run: Run, options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]]
-) -> dict[tuple[str, int], str]:
-    """The child runs' ids by cell and seed."""
-    seeds = range(options.seed, options.seed + options.seeds)
-    names = {
-        (cell, seed): cell if options.seeds == 1 else f"{cell} seed {seed}"
-        for cell, seed in product(cells, seeds)
-    }
+def _require_data(
+    options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]], manifest: Manifest
+) -> None:
+    """See that everything can be trained on and judged, before anything is.
 
-    def prepared_for(training: TrainOptions) -> Callable[[], Prepared]:
-        # The first seed makes the splits, so that all trainings are judged on the same images.
-        return partial(prepare, training, seed=options.seed)
-
-    parts = []
-    for (cell, seed), name in names.items():
-        training = replace(_training(options, cells[cell]), seed=seed)
-        device = _device(training)
-        parts.append(Part(name, name, "regime", training, device, prepared_for(training)))
-    runs = train_parts(run, parts, "regimes", options)
-    return {key: runs[name] for key, name in names.items()}
+    Raises:
+        UserError: it cannot.
+    """
+    if options.factorial and manifest.split("test").table["label"].nunique() < 2:
+        raise UserError(
+            f"--factorial: {manifest.name} has no test split with both classes to judge on. Put "
+            "real and synthetic images into test, or empty the split column to have it made."
+        )
+    tried: list[dict[str, str | float]] = [{"supplement": options.supplement}]
+    for differences in cells.values():
+        data = {name: value for name, value in differences.items() if name in _DATA}
+        if data in tried:
+            continue
+        tried.append(data)
+        try:
+            prepare(_training(options, data), seed=options.seed)
+        except UserError as error:
+            raise UserError(f"{', '.join(_DATA[name] for name in data)}: {error}") from error
 
 
 def _conclude_tables(
@@ -163,7 +226,8 @@ def _conclude_tables(
         arch = run.client.get_run(ids[0]).data.params["model.arch"]
         for metric, paper in zip(_SHOWN, published, strict=True):
             rows.append((split, f"{regime} ({arch})", metric, paper, *found[metric]))
-            run.log_metrics({f"regimes/{regime}/{split}/{metric}": found[metric][0]})
+            if np.isfinite(found[metric][0]):  # a test of one class has no AUC
+                run.log_metrics({f"regimes/{regime}/{split}/{metric}": found[metric][0]})
     columns = ["table", "regime", "metric", "paper", "ours", "low", "high"]
     long = pd.DataFrame(rows, columns=columns)
     run.log_table(long, "regimes/tables.csv")
@@ -208,7 +272,6 @@ def _wide(long: pd.DataFrame) -> pd.DataFrame:
 def _conclude_factorial(
     run: Run,
     options: RegimesOptions,
-    cells: Mapping[str, Mapping[str, str | float]],
     runs: Mapping[tuple[str, int], str],
 ) -> None:
     """Every cell, and the effect of each change by itself on all of the test and on the unseen."""
@@ -222,7 +285,7 @@ def _conclude_factorial(
     for (cell, seed), run_id in runs.items():
         predictions = run.read_table(run_id, "predictions/test.csv")
         if predictions is None:
-            raise UserError("--factorial: the data have no labelled test split to judge on.")
+            raise UserError(f"run {run_id} has no predictions/test.csv any more; restore it.")
         levels = dict(zip(factors, cell.split(" "), strict=True)) | {"seed": str(seed)}
         predictions = predictions.sort_values("path", ignore_index=True)
         made.append(Cell(levels, predictions, run.metric(run_id, "decision/threshold")))
@@ -231,7 +294,7 @@ def _conclude_factorial(
     for outcome in _OUTCOMES:
         judged = [_on(cell, outcome, seen) for cell in made]
         if judged[0].predictions["label"].nunique() < 2:
-            continue  # every generator of the test was in training
+            continue  # the test has no generator of which one knows that none was trained on it
         measured = effects(judged, studied, "auc", seed=options.seed)
         found.append(measured.assign(on=outcome))
         for one in judged:
@@ -254,12 +317,13 @@ def _conclude_factorial(
 
 
 def _seen(run: Run, runs: Mapping[tuple[str, int], str]) -> set[str]:
-    """The generators that any training had."""
-    seen: set[str] = set()
+    """The generators that any training had, and no name, behind which there may be any."""
+    seen = {""}
     for run_id in runs.values():
         counts = run.read_table(run_id, "data/counts.csv")
         if counts is not None:
-            seen |= set(counts.loc[counts["split"] == "train", "generator"]) - {""}
+            trained = (counts["split"] == "train") & (counts["label"] == CLASSES[SYNTHETIC])
+            seen |= set(counts.loc[trained, "generator"])
     return seen
 
 

@@ -1,8 +1,11 @@
-"""Going on with an earlier run: its recorded options, data and checkpoints."""
+"""Going on with an earlier run: its recorded options, data, checkpoints and numbers."""
 
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,15 +13,29 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from synthdetect.config import Options, option_name
+from synthdetect.console import console
 from synthdetect.data.prepare import Prepared
 from synthdetect.errors import UserError
+from synthdetect.evaluation.settings import compare_settings
 from synthdetect.experiment import CHECKPOINTS, CONFIG
 from synthdetect.files import replace_atomically
 from synthdetect.processes import is_gone
-from synthdetect.tracking.run import PROCESS, Run, close_unbegun, existing, fetch, require_left
+from synthdetect.tracking.run import (
+    PROCESS,
+    Run,
+    close_unbegun,
+    environment,
+    existing,
+    fetch,
+    require_left,
+)
+from synthdetect.training.devices import Device, computing_with, resolve
 from synthdetect.training.session import LAST
 
 Given = TypeVar("Given", bound=Options)
+
+OTHERWISE = "synthdetect.resumed_otherwise"
+"""Tag of a run that went on under other settings than it began: which, and so what may differ."""
 
 _MAY_CHANGE = ("resume", "register", "output", "workers", "keep_last", "cache_gib")
 """Options that a resumed run may be given anew, since they change no number."""
@@ -51,6 +68,7 @@ def recorded(given: Given) -> tuple[Given, str]:
                 f"{option_name(name)}: run {run_id} was started with {options[name]!r}, not "
                 f"{value!r}. Leave the option out, or start a new run."
             )
+    type(given).resolve({**options, "resume": ""})  # together they must be fit to begin with
     return type(given).resolve(options), record["digest"]
 
 
@@ -113,6 +131,47 @@ def require_same_data(prepared: Prepared, digest: str, run_id: str) -> None:
             f"--resume: the data of run {run_id} have changed since it began. "
             "Restore them, or start a new run."
         )
+
+
+@contextmanager
+def computing_as_begun(run: Run, begun: Mapping[str, str], device: Device) -> Iterator[Device]:
+    """Compute as a run began, so that it ends as if it had not stopped.
+
+    Numbers go by precision and threads to the last bit, and not by who reads the images. What
+    cannot be as it was is said, and stands in a tag, since parameters never change.
+
+    Args:
+        run: that goes on.
+        begun: parameters as it recorded them, if it did.
+        device: what computes where nothing is recorded or the machine lacks it.
+    """
+    if "hardware.threads" not in begun:
+        yield device
+        return
+    with computing_with(int(begun["hardware.threads"])):
+        device = _as_begun(begun["hardware.kind"], begun["hardware.precision"], device)
+        facts = {f"hardware.{name}": str(value) for name, value in device.describe().items()}
+        found = compare_settings(begun, {**facts, **environment()})
+        found = found[~found["may_change"].str.startswith("nothing")]
+        if len(found):
+            listed = [f"{name} {then}, now {now}" for name, then, now, _ in found.to_numpy()]
+            run.set_tags({OTHERWISE: "; ".join(listed)})
+            console.print(
+                f"Not as the run began: {'; '.join(listed)}. Its numbers may not be bit for bit "
+                "what they would have been. For those, go on where it began, or start a new run.",
+                style="bold yellow",
+            )
+        yield device
+
+
+def _as_begun(kind: str, precision: str, device: Device) -> Device:
+    """The device and precision of then, or the given ones where the machine has not got them."""
+    try:
+        best = resolve(kind, "auto", str(device.workers))
+    except UserError:
+        return device
+    there = precision in ("fp32", best.precision, device.precision)
+    return replace(best, precision=precision) if there else device
 
 
 def fetch_checkpoint(run: Run, output: str) -> None:

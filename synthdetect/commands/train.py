@@ -18,6 +18,7 @@ from synthdetect.commands.resuming import (
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.console import console, counting, table
 from synthdetect.data.prepare import Prepared, prepare
+from synthdetect.data.select import add_supplement
 from synthdetect.data.target import find_target
 from synthdetect.evaluation.summary import summary_rows
 from synthdetect.experiment import Outcome, run_training
@@ -130,9 +131,10 @@ def announce(run: Run, options: TrainOptions, prepared: Prepared) -> None:
             f"{', '.join(name or 'no category' for name in prepared.one_sided)}.",
             style="bold yellow",
         )
+    manifest = prepared.manifest
     audit_quickly(
         run,
-        prepared.manifest,
+        add_supplement(manifest) if options.supplement else manifest,
         prepared.excluded,
         seed=options.seed,
         equalise_quality=preprocessing(options).equalise_quality,

@@ -118,7 +118,7 @@ def import_csv(path: Path) -> pd.DataFrame:
         {
             "path": paths,
             "label": labels,
-            "split": [SPLITS.get(split.lower(), split) for split in column("split")],
+            "split": [split_of(split) for split in column("split")],
             "generator": generators,
             "category": column("category"),
             "source_id": column("source_id"),
@@ -126,6 +126,11 @@ def import_csv(path: Path) -> pd.DataFrame:
         }
     )
     return table.sort_values("path", ignore_index=True)
+
+
+def split_of(name: str) -> str:
+    """The split that a name stands for, in whatever case; a name of no split in `SPLITS` stays."""
+    return SPLITS.get(name.strip().lower(), name)
 
 
 def read_table(path: Path) -> pd.DataFrame:

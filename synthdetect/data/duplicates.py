@@ -22,7 +22,7 @@ from synthdetect.data.images import BadImage, read_image
 from synthdetect.data.index import Progress
 from synthdetect.data.manifest import Manifest
 from synthdetect.errors import UserError
-from synthdetect.files import cache_folder, replace_atomically, short_hash
+from synthdetect.files import cache_folder, keep, short_hash
 
 COARSE_DISTANCE, FINE_DISTANCE = 6, 40
 """Differing bits, of 64 and of 256, up to which two images look alike."""
@@ -72,9 +72,8 @@ def perceptual_hashes(manifest: Manifest, progress: Progress | None = None) -> H
                 progress(row + 1, len(fresh))
     if len(fresh):
         known = pd.concat([known, pd.DataFrame(found, index=fresh.index, columns=_WORDS)])
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(store) as temporary:
-            known.rename_axis("sha256").reset_index().to_parquet(temporary, index=False)
+        memory = known.rename_axis("sha256").reset_index()
+        keep(store, lambda file: memory.to_parquet(file, index=False))
     hashes: Hashes = known.loc[manifest.table["sha256"], _WORDS].to_numpy(dtype=np.uint64)
     return hashes
 

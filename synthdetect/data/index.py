@@ -17,7 +17,7 @@ import pandas as pd
 from synthdetect.data.images import BadImage, probe_image, read_file
 from synthdetect.data.manifest import Manifest
 from synthdetect.errors import UserError
-from synthdetect.files import cache_folder, replace_atomically, short_hash
+from synthdetect.files import cache_folder, keep, short_hash
 
 PROBED = ("sha256", "width", "height", "format", "mode", "jpeg_quality", "exif")
 _NUMBERS = ("bytes", "mtime_ns", "width", "height", "jpeg_quality")
@@ -58,7 +58,8 @@ def index(manifest: Manifest, *, progress: Progress | None = None) -> Manifest:
     if fresh:
         new = pd.DataFrame(probed, columns=list(COLUMNS), index=fresh)
         known = pd.concat([known.drop(fresh, errors="ignore"), new]) if len(known) else new
-        _remember(store, known)
+        memory = known.rename_axis("path").reset_index()
+        keep(store, lambda file: memory.to_parquet(file, index=False))
     found = known.iloc[known.index.get_indexer(paths)].reset_index(drop=True)
     _check_claimed_hashes(manifest, found)
     kept = manifest.table.drop(columns=[c for c in COLUMNS if c in manifest.table])
@@ -110,12 +111,6 @@ def _recall(store: Path) -> pd.DataFrame | None:
         return pd.read_parquet(store)
     except (OSError, ValueError):  # absent, or cut short by a full disk: only costs a second look
         return None
-
-
-def _remember(store: Path, table: pd.DataFrame) -> None:
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(store) as temporary:
-        table.rename_axis("path").reset_index().to_parquet(temporary, index=False)
 
 
 def _check_claimed_hashes(manifest: Manifest, found: pd.DataFrame) -> None:

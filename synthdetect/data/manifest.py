@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from synthdetect.data import layouts
-from synthdetect.data.dialects import read_table
+from synthdetect.data.dialects import read_table, split_of
 from synthdetect.data.labels import CLASSES, label_of
 from synthdetect.errors import UserError
 from synthdetect.files import replace_atomically
@@ -177,7 +177,7 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
         table["label"] = table["label"].map(str)
     names: dict[Any, int] = {name: label_of(name, where=where) for name in table["label"].unique()}
     table["label"] = table["label"].map(names).astype("int8")
-    table["split"] = table["split"].replace({"valid": "val", "validation": "val"})
+    table["split"] = table["split"].map(split_of)
     odd = [name for name in table["split"].unique() if name and not SPLIT_NAME.fullmatch(name)]
     _require(~table["split"].isin(odd), table, where, f"has a split that is no name; {SPLIT_RULE}")
     further = [column for column in table.columns if column not in COLUMNS]

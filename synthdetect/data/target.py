@@ -40,6 +40,11 @@ class Target:
     splits: tuple[str, ...]
     excluded: pd.DataFrame
 
+    def table(self) -> pd.DataFrame:
+        """A row an image: `path`, as its source calls it, and `sha256`."""
+        paths = [self.images.name(row) for row in range(len(self.images))]
+        return pd.DataFrame({"path": paths, "sha256": list(self.hashes)})
+
     def digest(self) -> str:
         """SHA-256 of their contents in their order, by which each is drawn and changed."""
         return hashlib.sha256("\n".join(self.hashes).encode()).hexdigest()

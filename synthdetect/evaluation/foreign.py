@@ -4,19 +4,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy.special import logit
+from scipy.special import expit, logit
 
-from synthdetect.data.dialects import read_table
+from synthdetect.data.dialects import read_table, split_of
 from synthdetect.data.labels import label_of
 from synthdetect.data.manifest import COLUMNS, SPLIT_NAME, SPLIT_RULE
 from synthdetect.errors import UserError
 
 NEAREST = 1e-7
-"""How near to 0 and 1 a probability may come: at them its log-odds are infinite."""
+"""How far 0 and 1, whose log-odds are infinite, are moved inside: less where others are nearer."""
+
+Floats = npt.NDArray[np.float64]
 
 _SCORES = ("logit", "probability")
 _TEXT = tuple(name for name in COLUMNS if name != "label")
+_LEAST, _MOST = -800.0, 40.0  # log-odds whose sigmoids are 0 and 1
 
 
 def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, int]:
@@ -28,8 +32,9 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
         names: the file's names of those columns where they differ, each as `ours=theirs`.
 
     Returns:
-        The table with `COLUMNS`, `raw_logit` and what further columns there were; a missing split
-        is "test". And how many probabilities of 0 or 1 were moved by `NEAREST`.
+        The table with `COLUMNS`, what further columns there were, `raw_logit` and, if it is the
+        score, `probability`; a missing split is "test". And how many probabilities are 0 or 1:
+        their log-odds lie beyond all others.
 
     Raises:
         UserError: unreadable, a column that is not there, an unknown label, a path twice in one
@@ -56,15 +61,20 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
     if score == "probability":
         within = (values >= 0) & (values <= 1)
         _require(within, table, path, "probability lies outside 0 to 1 (a logit? then say so)")
-        moved = int(((values < NEAREST) | (values > 1 - NEAREST)).sum())
-        values = logit(np.clip(values, NEAREST, 1 - NEAREST))
+        table["probability"] = values
+        values = logit(values)
+        moved = int(np.isinf(values).sum())
+        others = values[np.isfinite(values)]
+        least = np.min(others - 1, initial=logit(NEAREST))
+        most = np.max(others + 1, initial=logit(1 - NEAREST))
+        values = np.clip(values, least, most)
     names_found = table["label"].map(str)
     labels = {name: label_of(name, where=str(path)) for name in names_found.unique()}
     table["label"] = names_found.map(labels).astype("int8")
     for name in _TEXT:
         column = table[name] if name in table else pd.Series("", index=table.index)
         table[name] = column.astype(object).fillna("").astype(str).str.strip()
-    table["split"] = table["split"].replace({"": "test", "valid": "val", "validation": "val"})
+    table["split"] = table["split"].map(split_of).replace("", "test")
     odd = [name for name in table["split"].unique() if not SPLIT_NAME.fullmatch(name)]
     _require(
         ~table["split"].isin(odd).to_numpy(), table, path, f"its split is no name; {SPLIT_RULE}"
@@ -73,7 +83,21 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
     _require(~repeated, table, path, "path is listed twice in its split")
     table["raw_logit"] = values
     further = [c for c in table if c not in (*COLUMNS, "raw_logit", *_SCORES, "predicted")]
-    return table[[*COLUMNS, *further, "raw_logit"]].reset_index(drop=True), moved
+    scores = ["raw_logit", *(["probability"] if score == "probability" else [])]
+    return table[[*COLUMNS, *further, *scores]].reset_index(drop=True), moved
+
+
+def on_its_side(logits: Floats, probabilities: Floats, threshold: float) -> Floats:
+    """Log-odds whose sigmoids are on the side of a threshold on which the probabilities are.
+
+    The sigmoid of a probability's log-odds is another one by a rounding, which counts where it is
+    the threshold itself. The order stays.
+    """
+    below, above = _LEAST, _MOST  # neighbours in the end, between whose sigmoids the threshold is
+    while (middle := (below + above) / 2) not in (below, above):
+        below, above = (below, middle) if expit(middle) >= threshold else (middle, above)
+    called = probabilities >= threshold
+    return np.where(called, np.maximum(logits, above), np.minimum(logits, below))
 
 
 def _read(path: Path) -> pd.DataFrame:

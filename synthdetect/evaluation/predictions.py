@@ -2,7 +2,7 @@
 
 Columns `path,label,split,generator,category,source_id` and the manifest's further ones, then
 `raw_logit` (the network's own, where it is known), `logit` (calibrated log-odds of "synthetic"),
-`probability` (its sigmoid) and `predicted` (0 or 1).
+`probability` (its sigmoid, or what a foreign table says) and `predicted` (0 or 1).
 """
 
 import math
@@ -20,6 +20,7 @@ from synthdetect.data.labels import REAL, SYNTHETIC
 from synthdetect.data.splits import group_codes
 from synthdetect.evaluation.calibration import unsure
 from synthdetect.evaluation.metrics import (
+    auc_interval,
     choose_threshold,
     interval,
     intervals,
@@ -44,13 +45,23 @@ def tabulate(
     logits: npt.NDArray[np.float64],
     threshold: float,
     raw: npt.NDArray[np.float64] | None = None,
+    probabilities: npt.NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
-    """Put calibrated logits, and the network's own, beside the manifest's rows."""
+    """Put calibrated logits, and the network's own, beside the manifest's rows.
+
+    Args:
+        rows: of the manifest.
+        logits: calibrated.
+        threshold: of the probability.
+        raw: the network's own.
+        probabilities: where they are known otherwise than as sigmoids of `logits`, from which they
+            differ by roundings, and are on the same side of the threshold.
+    """
     table = rows.drop(columns=[c for c in (*NOT_SHOWN, *SCORES) if c in rows]).copy()
     if raw is not None:
         table["raw_logit"] = raw
     table["logit"] = logits
-    table["probability"] = expit(logits)
+    table["probability"] = expit(logits) if probabilities is None else probabilities
     table["predicted"] = (table["probability"] >= threshold).astype("int8")
     return table
 
@@ -68,6 +79,9 @@ AT_THRESHOLD = (
     "fake_accuracy",
 )
 """Metrics that depend on the threshold."""
+
+CONTROL = "auc_against_real"
+"""The metric that only a real-only split has."""
 
 MEAN, WORST = "(mean)", "(worst)"
 """Rows of `per_generator` that stand for all generators together."""
@@ -125,15 +139,21 @@ def per_generator(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def against_real(table: pd.DataFrame, real: pd.DataFrame) -> float:
+def against_real(
+    table: pd.DataFrame, real: pd.DataFrame, *, seed: int
+) -> tuple[float, float, float]:
     """AUC of a real-only table's images against other real images: 0.5 is what one wants.
 
     Far above 0.5 means that the detector takes whatever sets these apart (a control's blur, say)
     for a sign of generation.
+
+    Returns:
+        It and the bounds of its 95 % interval, for which sources of both tables are drawn: what was
+        made of a photograph is drawn with it.
     """
-    scores = np.concatenate([real["logit"], table["logit"]])
+    both = pd.concat([real, table], ignore_index=True)
     labels = np.repeat([REAL, SYNTHETIC], [len(real), len(table)])
-    return metrics(labels, scores, 0.5)["auc"]
+    return auc_interval(labels, both["logit"], group_codes(both), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -143,15 +163,14 @@ class Evaluation:
     Attributes:
         split: its name.
         predictions: the predictions table.
-        overall: metric, value, low, high.
+        overall: metric, value, low, high; of a real-only split also `CONTROL` (`against_real`).
         generators: a row a generator, and their mean and worst.
         oracle: the metrics that depend on a threshold, at the one that is best on these very
             images (balanced accuracy): what no honest choice could have known. Empty without both
             classes.
         slices: a row a slice.
-        extra: further numbers by name: `auc_against_real` of a real-only split (`against_real`),
-            `oracle/threshold`, and of an unsure band the share left `unsure/share` and the
-            accuracy on the rest, `unsure/accuracy_of_the_rest`.
+        extra: further numbers by name: `oracle/threshold`, and of an unsure band the share left
+            `unsure/share` and the accuracy on the rest, `unsure/accuracy_of_the_rest`.
     """
 
     split: str
@@ -214,10 +233,12 @@ def evaluate(
     result = {}
     for name, table in tables.items():
         progress(name)
-        extra = {}
+        overall = summarise(table, threshold, seed=seed)
         if set(table["label"]) == {REAL} and "test" in tables and name != "test":
             test = tables["test"]
-            extra["auc_against_real"] = against_real(table, test[test["label"] == REAL])
+            control = against_real(table, test[test["label"] == REAL], seed=seed)
+            overall.loc[len(overall)] = [CONTROL, *control]
+        extra = {}
         oracle = pd.DataFrame()
         if table["label"].nunique() == 2:
             best = choose_threshold(table["label"], table["logit"], ORACLE_RULE)
@@ -233,7 +254,7 @@ def evaluate(
         result[name] = Evaluation(
             name,
             table,
-            summarise(table, threshold, seed=seed),
+            overall,
             per_generator(table, threshold, seed=seed),
             oracle,
             slice_table(table, cut_by, threshold, seed=seed),

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from synthdetect.evaluation.predictions import Evaluation
-
-CONTROL = "auc_against_real"
+from synthdetect.evaluation.predictions import CONTROL, Evaluation
 
 
 def summary_rows(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
@@ -15,8 +13,8 @@ def summary_rows(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
     for split, evaluation in evaluations.items():
         m = evaluation.overall.set_index("metric")
         auc = with_interval(*m.loc["auc"])
-        if CONTROL in evaluation.extra:
-            auc = f"{evaluation.extra[CONTROL]:.3f} against real"
+        if CONTROL in m.index:
+            auc = f"{with_interval(*m.loc[CONTROL])} against real"
         cells = [_text(m.loc[name, "value"]) for name in ("accuracy", "f1", "ece")]
         rows.append((split, len(evaluation.predictions), auc, *cells))
         for g in evaluation.generators.to_dict(orient="records") if split != "val" else ():

@@ -17,6 +17,7 @@ from synthdetect.report.text import is_number, label, number
 
 CARD = "model/card.json"
 _EVALUATE = "evaluation/held_out.csv"
+_TARGET = "data/target.csv"
 _MANIFEST = ("path", "label", "split", "generator", "source_id", "sha256")
 
 Facts = list[tuple[str, str]]
@@ -27,23 +28,30 @@ _DECISION = {
 }
 _CHOICES = {
     "train": "The best epoch, the temperature and the threshold were chosen on the validation "
-    "images alone. The test images and further splits were scored once, at the end, and only "
-    "report.",
+    "images alone.",
     "cv": "Each labelled image was scored by the one fold's model that had not trained on it. "
     "Temperature and threshold come from these out-of-fold predictions of training and validation "
-    "images; test images chose nothing.",
+    "images.",
     "refit": "This training used every labelled image, so it has no validation of its own: the "
     "number of epochs, the temperature and the threshold come from the folds' out-of-fold "
-    "predictions. The test images only report.",
+    "predictions.",
     "predict": "The images have no labels here. Temperature and threshold are the models' own, "
     "from the validation images of their training.",
 }
 _CHOICES |= dict.fromkeys(("fold", "regime"), _CHOICES["train"])
+_REPORTS = "{} were scored once, at the end, and only report."
+_ONLY_REPORT = {
+    "train": _REPORTS.format("The test images and further splits"),
+    "cv": "Test images chose nothing.",
+    "refit": "The test images only report.",
+}
+_ONLY_REPORT |= dict.fromkeys(("fold", "regime"), _ONLY_REPORT["train"])
 
 
 def held_out(record: Record, artifacts: Artifacts, kind: str) -> Section:
     """The section that says what no reader should have to guess."""
     manifest = _manifest(artifacts)
+    adapted, transductive = _adapted(record, artifacts, manifest)
     compared, doubts = _compared(artifacts)
     sources, leaks = ([], ()) if compared else _sources(record, manifest)
     rows = [
@@ -51,6 +59,7 @@ def held_out(record: Record, artifacts: Artifacts, kind: str) -> Section:
         *sources,
         *_generators(manifest, kind),
         *_options(record),
+        *adapted,
         *_decision(record),
         *_seeds(record),
         *compared,
@@ -58,10 +67,20 @@ def held_out(record: Record, artifacts: Artifacts, kind: str) -> Section:
     table = Table("As the run recorded it", pd.DataFrame(rows, columns=["what", "recorded"]))
     return Section(
         "What was held out, and what was not",
-        warnings=leaks + doubts,
-        paragraphs=(_CHOICES[kind],) if kind in _CHOICES else (),
+        warnings=leaks + transductive + doubts,
+        paragraphs=_paragraphs(kind, transductive),
         tables=(table,),
     )
+
+
+def _paragraphs(kind: str, transductive: tuple[str, ...]) -> tuple[str, ...]:
+    """What chose, and what only reports, which images that were adapted to do not."""
+    if kind not in _CHOICES:
+        return ()
+    rest = _ONLY_REPORT.get(kind, "")
+    if transductive and rest:
+        rest = " ".join([*transductive, _REPORTS.format("All other test images")])
+    return (f"{_CHOICES[kind]} {rest}".strip(),)
 
 
 def _compared(artifacts: Artifacts) -> tuple[Facts, tuple[str, ...]]:
@@ -177,6 +196,33 @@ def _options(record: Record) -> Facts:
         detail = params.get("model.start_detail", "")
         facts.append(("starting weights", f"{params['model.start']} ({detail})"))
     return facts
+
+
+def _adapted(
+    record: Record, artifacts: Artifacts, manifest: pd.DataFrame | None
+) -> tuple[Facts, tuple[str, ...]]:
+    """What a training was adapted to, and a warning if it is tested on that."""
+    target = record.params.get("adaptation.target", "")
+    if not target:
+        return [], ()
+    images = artifacts.table(_TARGET, ("sha256",))
+    size = "" if images is None else f" ({len(images):,} images)"
+    facts = [("adapted to, without labels", f"{target}{size}")]
+    splits = set(artifacts.json(CARD).get("provenance", {}).get("target_splits", []))
+    if target.startswith("split:"):
+        splits.add(target.removeprefix("split:"))
+    if images is not None and manifest is not None and {"sha256"} <= set(images) & set(manifest):
+        splits |= set(manifest.loc[manifest["sha256"].isin(images["sha256"]), "split"])
+    if not splits and record.tags.get("synthdetect.kind") == "cv" and images is None:
+        doubt = "It was adapted to unlabelled images; whether it is tested on some is not recorded."
+        return facts, (doubt,)
+    if not splits:
+        return facts, ()
+    named = ", ".join(in_order(map(str, splits)))
+    return facts, (
+        f"It was adapted to images of {named}, without their labels: results on these are "
+        "transductive, and say less of images from elsewhere.",
+    )
 
 
 def _decision(record: Record) -> Facts:

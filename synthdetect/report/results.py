@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from synthdetect.evaluation.metrics import METRICS
+from synthdetect.evaluation.predictions import CONTROL
 from synthdetect.report.page import Section, Table
 from synthdetect.report.parts import excerpt, figures
 from synthdetect.report.record import Artifacts, Record
@@ -30,8 +31,13 @@ _FIRST, _LAST = ("oof", "test"), ("val",)
 _TOGETHER = ("(mean)", "(worst)")
 """Rows of the generators' table that stand for all of them."""
 
+_DEFINITIONS = {
+    **METRICS,
+    CONTROL: "how far images that are all real are told from the test's real images; 0.5 is wanted",
+}
+
 _IN_TABLES = (
-    "generator/", "generators/", "oracle/", "auc_against_real", "robustness/", "equalised/",
+    "generator/", "generators/", "oracle/", CONTROL, "robustness/", "equalised/",
 )  # fmt: skip
 """What begins the names of a split's metrics that stand in its tables."""
 
@@ -63,9 +69,7 @@ def glance(record: Record, artifacts: Artifacts, splits: Splits) -> Section:
         split: {
             "images": _count(artifacts.rows(f"predictions/{split}.csv")),
             **{label(name): _value(overall, name) for name in _GLANCE},
-            "AUC against real": metric(record.metrics[f"{split}/auc_against_real"])
-            if f"{split}/auc_against_real" in record.metrics
-            else "",
+            label(CONTROL): _control(record, split, overall),
         }
         for split, overall in splits.items()
     }
@@ -77,14 +81,19 @@ def glance(record: Record, artifacts: Artifacts, splits: Splits) -> Section:
         notes.append("oof: each image scored by the fold's model that had not trained on it.")
     if "val" in splits and "best/val/auc" in record.metrics:
         notes.append("Epoch, temperature and threshold are chosen on val.")
-    if (table["AUC against real"] == "").all():
-        table = table.drop(columns="AUC against real")
+    if (table[label(CONTROL)] == "").all():
+        table = table.drop(columns=label(CONTROL))
     else:
-        notes.append(
-            "AUC against real: how far images that are all real are told from the test's real "
-            "images; 0.5 is wanted."
-        )
+        notes.append(f"{label(CONTROL)}: {_DEFINITIONS[CONTROL]}.")
     return Section("At a glance", tables=(Table("Main metrics", table, " ".join(notes)),))
+
+
+def _control(record: Record, split: str, overall: pd.DataFrame) -> str:
+    """A real-only split's AUC; older runs recorded it without an interval, as a metric alone."""
+    name = f"{split}/{CONTROL}"
+    if CONTROL in overall.index or name not in record.metrics:
+        return _value(overall, CONTROL)
+    return metric(record.metrics[name])
 
 
 def _count(rows: int | None) -> str:
@@ -124,7 +133,7 @@ def _all_metrics(artifacts: Artifacts, splits: Splits) -> Table:
     for split, table in splits.items():
         artifacts.take_table(f"evaluation/{split}.csv")
         rows[split] = [_value(table, name) for name in names]
-    rows["what it is"] = [METRICS.get(name, "") for name in names]
+    rows["what it is"] = [_DEFINITIONS.get(name, "") for name in names]
     return Table("All metrics, with 95 % intervals", rows)
 
 

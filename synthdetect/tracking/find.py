@@ -20,10 +20,11 @@ from mlflow.tracking import MlflowClient
 from synthdetect.detector import Card, Detector
 from synthdetect.engines.exported import load_detector
 from synthdetect.errors import UserError
+from synthdetect.evaluation.held_out import ADAPTED_TO
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.tracking.model import models_of
 from synthdetect.tracking.outbox import is_absent, is_away
-from synthdetect.tracking.run import FOLD, KIND, MANIFEST, fetch
+from synthdetect.tracking.run import FOLD, KIND, MANIFEST, TARGET, fetch
 
 _URI = "models:/"
 
@@ -67,6 +68,24 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
     return found
 
 
+def find_detector(models: tuple[str, ...]) -> Found:
+    """Load the one detector that is given.
+
+    Raises:
+        UserError: as `find_detectors`; or it is none or several, as a cross-validation's folds are
+            even while only one has finished.
+    """
+    found = find_detectors(models)
+    names = [one.name for one in found]
+    if len(models) != 1 or names != list(models):  # a fold has a name of its own
+        raise UserError(
+            "--model: give one .safetensors or .onnx file, models:/ URI or id of a run with one "
+            f"model (got {', '.join(names) or 'none'}). Each fold of a cross-validation is such a "
+            "run, and so is its final training."
+        )
+    return found[0]
+
+
 def logged_by(run_id: str, name: str) -> Found:
     """Load the detector that a run has logged, under a name.
 
@@ -81,10 +100,24 @@ def logged_by(run_id: str, name: str) -> Found:
 
 
 def training_rows(card: Card) -> pd.DataFrame | None:
-    """The manifest of the run that made a detector, or None where it is not to be had."""
+    """The manifest of the run that made a detector, or None where it is not to be had.
+
+    Images that it was adapted to are the split `ADAPTED_TO`, with their hashes alone; one without a
+    hash stands for those of a run that did not record them.
+    """
     run_id = str(card.provenance.get("run_id", ""))
+    rows = _table_of(run_id, MANIFEST)
+    if rows is None or not card.provenance.get("target"):
+        return rows
+    target = _table_of(run_id, TARGET)
+    hashes = [""] if target is None else target["sha256"]
+    adapted = pd.DataFrame({"sha256": hashes, "split": ADAPTED_TO})
+    return pd.concat([rows, adapted], ignore_index=True)
+
+
+def _table_of(run_id: str, path: str) -> pd.DataFrame | None:
     with tempfile.TemporaryDirectory() as folder:
-        file = fetch(MlflowClient(), run_id, MANIFEST, folder)
+        file = fetch(MlflowClient(), run_id, path, folder)
         if file is None:
             return None
         return pd.read_csv(file, keep_default_na=False, dtype={"source_id": str})

@@ -59,6 +59,9 @@ KIND = "synthdetect.kind"
 MANIFEST = "data/manifest.csv"
 """Artifact of a training run: its images, with their splits."""
 
+TARGET = "data/target.csv"
+"""Artifact of a training run: the unlabelled images that it adapts to, if there are any."""
+
 FOLD = "synthdetect.fold"
 """Tag of a cross-validation's child run: its fold, or `refit`."""
 

@@ -1,8 +1,9 @@
 """The whole state of a training in one safetensors file: nothing in it can execute.
 
-Tensors are stored as such; everything else (the optimizer's groups, the schedule, the progress) is
-JSON in the file's header, and a hash of both is checked when they are read. Random state needs no
-room: it derives from the seed and the epoch (see `synthdetect.data.batches`).
+Tensors are stored as such; everything else (the optimizer's groups, the schedule, the progress, the
+first weights' origin) is JSON in the file's header, and a hash of both is checked when they are
+read. Random state needs no room: it derives from the seed and the epoch (see
+`synthdetect.data.batches`).
 """
 
 import hashlib
@@ -19,22 +20,24 @@ from torch import Tensor, nn
 
 from synthdetect.errors import UserError
 from synthdetect.files import replace_atomically
+from synthdetect.models.networks import Start
 from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.training.loop import Progress, Training
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the layout of the file changes."""
 
 _TENSOR = "tensor:"
 _PARTS = ("network", "objective", "optimizer", "schedule", "scaler")
 
 
-def save(path: Path, training: Training) -> None:
+def save(path: Path, training: Training, start: Start) -> None:
     """Write a checkpoint; a kill at any moment leaves the old one or the new one, whole."""
     tensors: dict[str, Tensor] = {}
     tree = {
         "format": FORMAT,
         "progress": asdict(training.progress),
+        "start": asdict(start),
         **{part: _flatten(getattr(training, part).state_dict(), part, tensors) for part in _PARTS},
     }
     _write(path, tensors, json.dumps(tree))
@@ -59,8 +62,11 @@ def load_network(path: Path, network: nn.Module) -> None:
         raise UserError(f"{path}: does not fit this network: {reason}") from error
 
 
-def load(path: Path, training: Training) -> None:
+def load(path: Path, training: Training) -> Start:
     """Put a checkpoint's state into a training built from the same configuration.
+
+    Returns:
+        Where the training's first weights came from.
 
     Raises:
         UserError: not a whole checkpoint of this program's, changed, or one of another network.
@@ -74,10 +80,12 @@ def load(path: Path, training: Training) -> None:
                 raise TypeError(f"{part} is a {type(state).__name__}")
             getattr(training, part).load_state_dict(state)
         training.progress = Progress(**tree["progress"])
+        start = Start(**tree["start"])
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = shorten(str(error), 300)
         raise UserError(f"{path}: does not fit this configuration: {reason}") from error
     _match_memory_layout(training.optimizer)
+    return start
 
 
 def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:

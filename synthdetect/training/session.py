@@ -49,10 +49,12 @@ class Session:
         self._preprocess = preprocessing(options)
         self._cache = decoded_cache(prepared, options)
         self.network = build(options.arch, options.image_size)
-        self.start = initialise(self.network, options.arch, options.image_size, options.weights)
+        going_on = (folder / LAST).is_file()
+        if not going_on:
+            self.start = initialise(self.network, options.arch, options.image_size, options.weights)
         self.training = start_training(self.network, device, options)
-        if (folder / LAST).is_file():
-            checkpoint.load(folder / LAST, self.training)
+        if going_on:  # whatever weights are to be had by now, it began from others
+            self.start = checkpoint.load(folder / LAST, self.training)
 
     def fit(self, epochs: int, *, on_batch: OnBatch, on_epoch: Callable[[Training], None]) -> None:
         """Train to the end, and take the best epoch's weights.
@@ -71,7 +73,7 @@ class Session:
         def keep(training: Training) -> None:
             if training.progress.improved:
                 checkpoint.save_network(self._folder / BEST, training.network)
-            checkpoint.save(self._folder / LAST, training)
+            checkpoint.save(self._folder / LAST, training, self.start)
             on_epoch(training)
 
         fit(

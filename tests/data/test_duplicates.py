@@ -115,6 +115,16 @@ def test_a_file_that_has_gone_is_an_error_with_its_name(pictures: Manifest, tmp_
         perceptual_hashes(pictures)
 
 
+def test_without_a_place_for_the_memory_the_pictures_are_hashed_each_time(
+    pictures: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = perceptual_hashes(pictures)
+    closed = tmp_path / "closed"
+    closed.write_text("a file, in which nobody, not even root, makes a folder")
+    monkeypatch.setenv("SYNTHDETECT_CACHE", str(closed))
+    np.testing.assert_array_equal(perceptual_hashes(pictures), hashes)
+
+
 def test_a_damaged_memory_only_costs_a_second_look(pictures: Manifest, tmp_path: Path) -> None:
     hashes = perceptual_hashes(pictures)
     (store,) = (tmp_path / "cache" / "perceptual").iterdir()

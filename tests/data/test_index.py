@@ -259,6 +259,26 @@ class TestRemembering:
         swap_content(tmp_path / "data" / "b.bmp", 99)
         pd.testing.assert_frame_equal(index(manifest).table, first)  # it is whole again
 
+    @pytest.mark.parametrize("trouble", ["closed", "full"])
+    def test_without_a_place_for_the_memory_everything_is_read_each_time(
+        self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+    ) -> None:
+        def write(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        if trouble == "closed":
+            cache.write_text("a file, in which nobody, not even root, makes a folder")
+        else:
+            monkeypatch.setattr(pd.DataFrame, "to_parquet", write)
+        manifest = three(tmp_path)
+        first = index(manifest).table
+        assert first["error"].tolist() == [""] * 3
+        told: list[tuple[int, int]] = []
+        pd.testing.assert_frame_equal(
+            index(manifest, progress=lambda *done: told.append(done)).table, first
+        )
+        assert told[-1] == (3, 3)
+
     def test_the_memory_is_in_the_cache_folder_and_nothing_else_is_written(
         self, tmp_path: Path, cache: Path
     ) -> None:

@@ -125,6 +125,18 @@ class TestReading:
         table = read(csv(tmp_path, text)).table
         assert table["split"].tolist() == ["val", "val", "val", "wild"]
 
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_splits_in_any_case_are_the_ones_with_a_role(self, tmp_path: Path, suffix: str) -> None:
+        splits = ["Train", "TEST", "Valid", "Validation", "VAL", "Wild", "wild", ""]
+        table = pd.DataFrame({"path": list("abcdefgh"), "label": 0, "split": splits})
+        file = tmp_path / f"list.{suffix}"
+        table.to_csv(file, index=False) if suffix == "csv" else table.to_parquet(file)
+        found = read(file)
+        expected = ["train", "test", "val", "val", "val", "Wild", "wild", ""]
+        assert found.table["split"].tolist() == expected
+        assert found.splits == ["train", "val", "test", "Wild", "wild"]
+        assert found.table["split"].dtype == "str"
+
 
 class TestRefusal:
     @pytest.mark.parametrize(

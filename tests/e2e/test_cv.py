@@ -81,7 +81,7 @@ def test_killed_damaged_mended_and_finished(platform: Platform, small_table: pd.
     assert version.run_id == refit.info.run_id
 
     # Another one on the same folds, leaving no trace of its own assignment.
-    reuse = platform.direct("cv", epochs="1", folds="3", seed="7", folds_from=parent.info.run_id)
+    reuse = platform.direct("cv", epochs="1", seed="7", folds_from=parent.info.run_id)
     assert platform.run(*reuse) == 0, platform.output()
     assert table(platform.latest(synthdetect__kind="cv"), "folds.csv").equals(
         table(done, "folds.csv")

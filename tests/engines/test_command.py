@@ -13,8 +13,12 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from synthdetect.cli import main
-from synthdetect.detector import Detector
+from synthdetect.data.index import index
+from synthdetect.data.manifest import Manifest, load
+from synthdetect.detector import Card, Detector
 from synthdetect.engines.exported import load_exported
+from synthdetect.tracking.model import log_detector
+from synthdetect.tracking.run import MANIFEST, open_run
 from tests.conftest import ROOT
 
 
@@ -136,11 +140,123 @@ def test_eight_bits_are_calibrated_on_training_images_and_judged_on_validation(
     assert run.info.status == "FAILED"
 
 
+# --- images of its own training
+
+
+INT8 = ["--engine=onnxruntime", "--output=own", "--tolerance=1"]
+
+
+@pytest.fixture(scope="module")
+def indexed(folder: Path) -> Manifest:
+    """The data, which name their own splits."""
+    return index(load("small.csv"))
+
+
+def trained_on(manifest: Manifest, detector: Detector) -> str:
+    """Log the detector as a training on these images does, and its file; returns the run's id."""
+    with open_run("a training", kind="train", tags={}) as run:
+        run.log_table(manifest.table, MANIFEST)
+        digest = manifest.digest()
+        known = {"run_id": run.id, "data": manifest.name, "data_digest": digest}
+        card = Card(**{**vars(detector.card), "provenance": known})
+        made = Detector(detector.network, card)
+        log_detector(run, made)
+        made.save(Path("own.safetensors"))
+    return run.id
+
+
+def used() -> tuple[dict[str, object], Run]:
+    """What stands beside the newest export, and its run."""
+    run = latest()
+    return dict(mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/parity.json")), run
+
+
+def resplit(manifest: Manifest, **splits: str) -> Manifest:
+    """The same images, some splits under another name."""
+    table = manifest.table
+    return manifest.with_table(table.assign(split=table["split"].replace(splits)))
+
+
+def test_its_images_are_those_of_its_training_as_it_split_them(
+    indexed: Manifest, detector: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one fold of a cross-validation, which deals the data's own splits anew."""
+    fold = resplit(indexed, train="val", val="train")
+    run_id = trained_on(fold, detector)
+    for model in (run_id, "own.safetensors"):
+        assert main(["export", f"--model={model}", "--calibration-images=999", *INT8]) == 0
+        facts, run = used()
+        for part, split in (("calibrated_on", "train"), ("compared_on", "val")):
+            images = fold.split(split)
+            assert facts[part] == {"data": "small.csv", "split": split, "images": len(images),
+                                   "digest": images.digest()}  # fmt: skip
+        assert facts["doubts"] == []
+        assert run.data.tags["synthdetect.data"] == "small.csv"
+    assert "data small.csv, split as in training" in capsys.readouterr().out
+
+
+def test_a_final_training_has_no_val_and_is_compared_on_test(
+    indexed: Manifest, detector: Detector
+) -> None:
+    trained_on(resplit(indexed, val="train"), detector)
+    assert main(["export", "--model=own.safetensors", *INT8, "--precision=fp32"]) == 0
+    facts, _ = used()
+    assert facts["compared_on"]["split"] == "test"  # type: ignore[index]
+    assert facts["doubts"] == []
+
+
+def test_images_that_are_not_those_of_its_training_are_doubted_loudly(
+    indexed: Manifest, detector: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_on(resplit(indexed, train="val", val="train"), detector)
+    given = ["export", "--model=own.safetensors", "--data=small.csv", *INT8]
+    assert main(given) == 0
+    facts, _ = used()
+    train, val = len(indexed.split("train")), len(indexed.split("val"))
+    assert facts["doubts"] == [
+        f"{train} of {train} images to calibrate on are none that the detector was trained on",
+        f"{train} of {train} images to calibrate on validate or test the detector",
+        f"{val} of {val} images to compare on are ones that the detector was trained on",
+    ]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(f"--data: {doubt}." in shown for doubt in facts["doubts"])  # type: ignore[attr-defined]
+    trained_on(indexed, detector)
+    assert main(given) == 0
+    assert used()[0]["doubts"] == []
+
+
+def test_images_of_a_training_that_is_not_known_must_be_given_and_are_doubted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "--model=detector.safetensors"]) == 2
+    message = capsys.readouterr().err
+    assert "--data: what the detector was trained on is not known, since its run (abc)" in message
+    assert "MLFLOW_TRACKING_URI" in message
+    assert export(*INT8) == 0
+    (doubt,) = used()[0]["doubts"]  # type: ignore[misc]
+    assert "is not known" in str(doubt)
+
+
+@pytest.mark.parametrize(
+    ("gone", "reason"),
+    [("val", "val images of both classes"), ("train", "takes its ranges from train images")],
+)
+def test_images_of_its_training_that_are_gone_are_missed(
+    indexed: Manifest, detector: Detector, gone: str, reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    table = indexed.table
+    hashes = table["sha256"].where(table["split"] != gone, "another")
+    trained_on(indexed.with_table(table.assign(sha256=hashes)), detector)
+    assert main(["export", "--model=own.safetensors", *INT8]) == 2
+    assert reason in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (["--engine=onnxruntime", "--precision=bf16"], "onnxruntime has fp32, int8"),
-        (["--model=detector.safetensors,detector.safetensors"], "got 2"),
+        (["--model=detector.safetensors,detector.safetensors"], "got detector"),
         (["--parity-images=0"], "--parity-images"),
         (["--data=one_class.csv"], "both classes"),
     ],

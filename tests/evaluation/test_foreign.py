@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
 
 from synthdetect.errors import UserError
-from synthdetect.evaluation.foreign import NEAREST, read_predictions
+from synthdetect.evaluation.foreign import NEAREST, on_its_side, read_predictions
+
+THOUSANDTHS = np.arange(1001) / 1000
 
 
 def written(folder: Path, text: str, name: str = "table.csv") -> Path:
@@ -33,6 +38,59 @@ def test_probabilities_become_log_odds(tmp_path: Path) -> None:
     assert moved == 2
 
 
+def test_confident_probabilities_keep_their_order_and_only_0_and_1_are_moved(
+    tmp_path: Path,
+) -> None:
+    rising = [0, 1e-300, 1e-12, 1e-9, 0.5, 1 - 1e-9, 1 - 1e-12, 1 - 2**-53, 1]
+    lines = [f"{p!r},{n % 2},{p!r}\n" for n, p in enumerate(rising)]
+    table, moved = read_predictions(
+        written(tmp_path, "path,label,probability\n" + "".join(lines)), []
+    )
+    assert moved == 2
+    assert table["probability"].tolist() == rising
+    assert np.isfinite(table["raw_logit"]).all()
+    assert (np.diff(table["raw_logit"]) > 0).all()
+    assert table["raw_logit"].tolist()[1:-1] == logit(rising[1:-1]).tolist()
+
+
+def test_of_0_and_1_alone_the_log_odds_are_finite(tmp_path: Path) -> None:
+    path = written(tmp_path, "path,label,probability\na,0,0\nb,1,1\nc,1,0.0\n")
+    table, moved = read_predictions(path, [])
+    assert moved == 3
+    assert expit(table["raw_logit"]).tolist() == pytest.approx([NEAREST, 1 - NEAREST, NEAREST])
+
+
+def side_is_kept(probabilities: np.ndarray, threshold: float) -> None:
+    """Sigmoids are where the probabilities are, next to what they were and in the same order."""
+    with np.errstate(divide="ignore"):
+        logits = np.clip(logit(probabilities), -746, 37.5)
+    moved = on_its_side(logits, probabilities, threshold)
+    np.testing.assert_array_equal(expit(moved) >= threshold, probabilities >= threshold)
+    assert (np.diff(moved) >= 0).all()
+    inside = (probabilities > 0) & (probabilities < 1)
+    np.testing.assert_allclose(expit(moved)[inside], probabilities[inside], 1e-12, 1e-300)
+
+
+@pytest.mark.parametrize("tenth", range(10))
+def test_every_probability_of_three_decimals_is_at_least_itself_and_no_more(tenth: int) -> None:
+    for threshold in THOUSANDTHS[100 * tenth :][:101]:
+        side_is_kept(THOUSANDTHS, threshold)
+        moved = on_its_side(np.clip(logit(THOUSANDTHS), -20, 20), THOUSANDTHS, threshold)
+        assert len(np.unique(moved)) == 1001
+
+
+PROBABILITY = st.floats(0, 1) | st.sampled_from([0.0, 5e-324, 1e-300, 1 - 2**-53, 1.0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PROBABILITY, min_size=1, max_size=8), PROBABILITY)
+def test_any_probability_stays_on_its_side_of_any_threshold(
+    found: list[float], threshold: float
+) -> None:
+    near = [np.nextafter(threshold, 0), threshold, np.nextafter(threshold, 1)]
+    side_is_kept(np.sort([*found, *near]), threshold)
+
+
 def test_names_are_translated(tmp_path: Path) -> None:
     path = written(tmp_path, "filename,typ,LLR,label\na,real,-1,zzz\nb,sd15,1,zzz\n")
     with pytest.raises(UserError, match="unknown"):
@@ -48,6 +106,14 @@ def test_parquet_is_read_too_and_splits_are_kept(tmp_path: Path) -> None:
     rows = {"path": ["a", "a"], "label": [0, 1], "logit": [0.5, 1], "split": ["valid", "test"]}
     pd.DataFrame(rows).to_parquet(path)
     assert read_predictions(path, [])[0]["split"].tolist() == ["val", "test"]
+
+
+def test_splits_in_any_spelling_are_the_ones_with_a_role(tmp_path: Path) -> None:
+    splits = ["Train", "VALIDATION", "Valid", "Test", "", "Wild"]
+    lines = [f"{n},{n % 2},0.5,{split}\n" for n, split in enumerate(splits)]
+    path = written(tmp_path, "path,label,logit,split\n" + "".join(lines))
+    found = read_predictions(path, [])[0]["split"]
+    assert found.tolist() == ["train", "val", "val", "test", "test", "Wild"]
 
 
 def test_names_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:

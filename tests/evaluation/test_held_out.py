@@ -1,8 +1,9 @@
 """What training has seen of the evaluated images is counted, by content and by source."""
 
 import pandas as pd
+import pytest
 
-from synthdetect.evaluation.held_out import held_out
+from synthdetect.evaluation.held_out import ADAPTED_TO, held_out
 
 
 def rows(**columns: list[object]) -> pd.DataFrame:
@@ -48,6 +49,26 @@ def test_generators_are_told_apart_by_what_training_had() -> None:
     found = held_out({"test": TEST}, TRAINED).set_index("fact")["value"]
     assert found["generators in training"] == "sd"
     assert found["generators unseen"] == "flux"
+
+
+@pytest.mark.parametrize(
+    ("hashes", "value", "warns"),
+    [
+        (["x", "y", "z"], "2 of 3 images", True),
+        (["z"], "0 of 3 images", False),
+        ([""], "not known", True),  # of an older version, which recorded none
+    ],
+)
+def test_images_that_a_detector_was_adapted_to_are_counted(
+    hashes: list[object], value: str, warns: bool
+) -> None:
+    adapted = rows(split=[ADAPTED_TO] * len(hashes), sha256=hashes)
+    trained = pd.concat([TRAINED, adapted], ignore_index=True)
+    found = held_out({"test": TEST}, trained).set_index("fact")
+    assert found.loc["contents adapted to", "value"] == value
+    assert found.loc["contents adapted to", "warning"] == warns
+    assert found.loc["contents shared with train", "value"] == "1 of 3 images"
+    assert "contents adapted to" not in held_out({"test": TEST}, TRAINED)["fact"].tolist()
 
 
 def test_what_is_not_known_is_said() -> None:

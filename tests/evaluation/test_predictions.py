@@ -20,6 +20,7 @@ from synthdetect.evaluation.predictions import (
     summarise,
     tabulate,
 )
+from synthdetect.evaluation.summary import summary_rows
 
 NUMBERS = 19 + 2 * 2 + 2 + 1 + len(AT_THRESHOLD)
 """Logged of two generators: overall, of each, mean and worst, and at the oracle's threshold."""
@@ -73,6 +74,9 @@ def test_the_table_has_the_rows_the_scores_and_the_answers() -> None:
     assert table["predicted"].tolist() == [0, 0, int(expit(math.log(3)) >= 0.75)]
     assert tabulate(rows, np.zeros(3), 0.5)["predicted"].tolist() == [1, 1, 1]
     assert rows.columns.tolist() == ["path", "label", "bytes", "mtime_ns"]  # unchanged
+    own = tabulate(rows, np.zeros(3), 0.5, probabilities=np.array([0.4, 0.5, 0.6]))
+    assert own["probability"].tolist() == [0.4, 0.5, 0.6]
+    assert own["predicted"].tolist() == [0, 1, 1]
 
 
 # --- by generator
@@ -132,15 +136,34 @@ def test_intervals_are_over_sources(table: pd.DataFrame) -> None:
 def test_real_images_like_the_others_are_at_a_half() -> None:
     rng = np.random.default_rng(0)
     first, second = (predictions({"real": rng.normal(size=2000)}) for _ in range(2))
-    assert against_real(first, first) == 0.5
-    assert against_real(first, second) == pytest.approx(0.5, abs=0.03)
+    assert against_real(first, first, seed=0)[0] == 0.5
+    value, low, high = against_real(first, second, seed=0)
+    assert value == pytest.approx(0.5, abs=0.03)
+    assert low < value < high
 
 
 def test_real_images_taken_for_synthetic_are_near_one() -> None:
     rng = np.random.default_rng(0)
     plain, blurred = (predictions({"real": rng.normal(size=500) + s}) for s in (0, 4))
-    assert against_real(blurred, plain) > 0.99
-    assert against_real(plain, blurred) < 0.01
+    assert against_real(blurred, plain, seed=0)[0] > 0.99
+    assert against_real(plain, blurred, seed=0)[0] < 0.01
+
+
+def test_the_interval_of_a_control_is_over_the_sources_of_both_tables() -> None:
+    """What was made of a photograph is drawn with it, whichever table it is in."""
+    rng = np.random.default_rng(0)
+    real = predictions({"real": rng.normal(size=40)})
+    made = real.assign(
+        split="control", logit=real["logit"] + 0.1, sha256=[f"made{i}" for i in range(40)]
+    )
+    apart = made.assign(source_id=[f"other{i}" for i in range(40)])
+    value, low, high = against_real(made, real, seed=0)
+    assert value == roc_auc_score([0] * 40 + [1] * 40, [*real["logit"], *made["logit"]])
+    assert low < value < high
+    assert against_real(apart, real, seed=0)[0] == value
+    wide = np.diff(against_real(apart, real, seed=0)[1:])
+    assert high - low < 0.5 * wide  # a photograph and what was made of it differ little
+    assert all(map(math.isnan, against_real(made, real.head(0), seed=0)))
 
 
 def test_only_real_only_splits_are_compared_with_the_tests_real_images(
@@ -154,9 +177,13 @@ def test_only_real_only_splits_are_compared_with_the_tests_real_images(
     found = evaluate(tables, 0.5, seed=0, progress=told.append)
     assert list(found) == told == list(tables)
     real = table[table["label"] == 0]
-    control = found["control_blur"].extra["auc_against_real"]
-    assert control == against_real(blurred, real) > 0.99
-    assert all("auc_against_real" not in found[s].extra for s in ("val", "test", "only_synthetic"))
+    control = found["control_blur"].overall.set_index("metric").loc["auc_against_real"]
+    assert tuple(control) == against_real(blurred, real, seed=0)
+    assert control["value"] > 0.99
+    for split in ("val", "test", "only_synthetic"):
+        assert "auc_against_real" not in set(found[split].overall["metric"])
+    shown = summary_rows(found).set_index("images of").loc["control_blur", "AUC [95 %]"]
+    assert shown == "{:.3f} [{:.3f}, {:.3f}] against real".format(*control)
     assert found["test"].split == "test"
     assert found["test"].predictions is table
 
@@ -164,7 +191,9 @@ def test_only_real_only_splits_are_compared_with_the_tests_real_images(
 def test_without_a_test_split_a_control_is_compared_with_nothing() -> None:
     control = predictions({"real": np.zeros(5)}, "control")
     for name in ("control", "test"):
-        assert evaluate({name: control}, 0.5, seed=0)[name].extra == {}
+        found = evaluate({name: control}, 0.5, seed=0)[name]
+        assert found.extra == {}
+        assert "auc_against_real" not in set(found.overall["metric"])
 
 
 # --- what is logged

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from synthdetect.config import TrainOptions
 from synthdetect.detector import Detector
-from synthdetect.models.networks import build, check, initialise
+from synthdetect.models.networks import Start, build, check, initialise
 from synthdetect.models.tensors import digest_of
 from synthdetect.training import checkpoint
 from synthdetect.training.devices import Device
@@ -220,16 +220,22 @@ def progress_with(**changes: Any) -> Callable[[dict[str, Any]], object]:
 
 
 TREES: dict[str, Callable[[dict[str, Any]], object]] = {
-    **{f"a format of {value!r}": tree_with(format=value) for value in (0, 2, 4, None, "3", [])},
+    **{f"a format of {value!r}": tree_with(format=value) for value in (0, 3, 5, None, "4", [])},
+    **{f"a start of {value!r}": tree_with(start=value) for value in (None, "x", [1], {})},
+    "a start with a field too many": tree_with(start={"source": "", "detail": "", "mood": 1}),
     **{f"progress of {value!r}": tree_with(progress=value) for value in (None, "x", [1], 3)},
     "progress with a field too many": progress_with(mood=1),
     **{f"{part} of {value!r}": tree_with(**{part: value})
        for part in ("network", "optimizer", "schedule", "objective")
        for value in (None, 3, [], {}, {"pairs": [[1]]}, "tensor:nowhere")},
     **{f"no {part}": lambda tree, part=part: tree.pop(part)  # type: ignore[misc]
-       for part in ("network", "optimizer", "schedule", "objective", "scaler", "progress")},
+       for part in (
+           "network", "optimizer", "schedule", "objective", "scaler", "progress", "start")},
     "a network without tensors": tree_with(network={"pairs": []}),
 }  # fmt: skip
+
+
+START = Start("random", "asked for")
 
 
 class Tiny(nn.Module):
@@ -248,7 +254,7 @@ def test_a_checkpoint_that_says_nonsense_is_refused_though_its_hash_is_right(
 ) -> None:
     """A checkpoint whose parts are missing, or of the wrong type."""
     file = tmp_path / "last.safetensors"
-    checkpoint.save(file, training())
+    checkpoint.save(file, training(), START)
     tensors, text = checkpoint._read(file)
     tree = json.loads(text)
     TREES[case](tree)
@@ -266,7 +272,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(
     """A checkpoint in which one bit is another."""
     file, made = tmp_path / f"{name}.safetensors", training()
     if name == "last":
-        checkpoint.save(file, made)
+        checkpoint.save(file, made, START)
     else:
         checkpoint.save_network(file, made.network)
     whole = file.read_bytes()

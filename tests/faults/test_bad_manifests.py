@@ -349,7 +349,7 @@ def test_an_assignment_of_folds_is_refused(refused: Refused, pictures: Path, cas
     ).to_csv(refused.folder / "folds.csv", index=False)
     rows = rows.assign(source_id="") if case == "a fold of one class" else rows
     write(rows, refused.folder)
-    arguments = ["cv", *TINY, "--data=m.csv", "--folds=2", "--folds-from=folds.csv"]
+    arguments = ["cv", *TINY, "--data=m.csv", "--folds-from=folds.csv"]
     refused(*arguments, named=("--folds-from", place))
 
 

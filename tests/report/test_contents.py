@@ -72,7 +72,20 @@ def test_the_main_metrics_are_at_a_glance(make: Make) -> None:
     assert rows.loc["test", "AUC"] == "0.893 [0.843, 0.943]"
     assert rows.loc["test", "images"] == "6"
     assert rows.loc["control", "AUC"] == "undefined"
-    assert rows.loc["control", "AUC against real"] == "0.982"
+    assert rows.loc["control", "AUC against real"] == "0.982"  # as older runs recorded it
+    undefined = overall().astype(object).assign(value="", low="", high="")
+    row = dict(zip(undefined, ["auc_against_real", 0.98204, 0.95, 0.999], strict=True))
+    control = pd.concat([undefined, pd.DataFrame([row], dtype=object)])
+    recorded = make({**TRAINED, "evaluation/control.csv": control}, metrics={"control/x": 1.0})
+    report = build(recorded)
+    rows = table(section(report, "At a glance"), "Main metrics").rows.set_index("split")
+    assert rows["AUC against real"].to_dict() == {
+        "test": "", "control": "0.982 [0.950, 0.999]", "val": ""
+    }  # fmt: skip
+    every = section(report, "Results").tables[0].rows.set_index("metric").loc["AUC against real"]
+    assert every["control"] == "0.982 [0.950, 0.999]"
+    assert every["test"] == every["val"] == ""
+    assert "0.5 is wanted" in every["what it is"]
 
 
 def test_every_metric_is_there_with_its_definition(make: Make) -> None:
@@ -154,6 +167,43 @@ def test_the_same_content_in_two_splits_counts_as_a_shared_source(make: Make) ->
     report = build(make({**TRAINED, "data/manifest.csv": leaking}))
     assert section(report, "What was held out, and what was not").warnings
     assert facts(report)["how sources are known"].startswith("0% of the images")
+
+
+@pytest.mark.parametrize("source", ["option", "images", "card"])
+def test_a_test_that_was_adapted_to_does_not_only_report(make: Make, source: str) -> None:
+    files: dict[str, Any] = dict(TRAINED)
+    if source == "images":
+        files["data/target.csv"] = pd.DataFrame({"path": ["x", "y"], "sha256": ["h4", "h9"]})
+    if source == "card":
+        files["model/card.json"] = json.dumps({"provenance": {"target_splits": ["test"]}})
+    params = {"adaptation.target": "split:test" if source == "option" else "field"}
+    report = build(make(files, tags={"synthdetect.kind": "train"}, params=params))
+    held = section(report, "What was held out, and what was not")
+    (warning,) = held.warnings
+    assert "adapted to images of test, without their labels" in warning
+    assert "transductive" in held.paragraphs[0]
+    assert "The test images and further splits were scored once" not in held.paragraphs[0]
+    size = " (2 images)" if source == "images" else ""
+    assert facts(report)["adapted to, without labels"] == params["adaptation.target"] + size
+
+
+def test_what_was_adapted_to_outside_of_the_data_is_named_and_warns_of_nothing(make: Make) -> None:
+    files = {**TRAINED, "data/target.csv": pd.DataFrame({"path": ["x"], "sha256": ["h9"]})}
+    params = {"adaptation.target": "field"}
+    report = build(make(files, tags={"synthdetect.kind": "train"}, params=params))
+    held = section(report, "What was held out, and what was not")
+    assert held.warnings == ()
+    assert "and only report" in held.paragraphs[0]
+    assert facts(report)["adapted to, without labels"] == "field (1 images)"
+
+
+def test_of_a_cross_validation_it_is_not_known_whether_it_is_tested_on_what_it_was_adapted_to(
+    make: Make,
+) -> None:
+    params = {"adaptation.target": "field"}
+    report = build(make({}, tags={"synthdetect.kind": "cv"}, params=params))
+    (warning,) = section(report, "What was held out, and what was not").warnings
+    assert "is not recorded" in warning
 
 
 def test_what_is_not_recorded_is_not_claimed(make: Make) -> None:

@@ -20,13 +20,15 @@ from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.config import TrainOptions
 from synthdetect.errors import UserError
+from synthdetect.models.networks import Start
 from synthdetect.training import checkpoint
-from synthdetect.training.checkpoint import load, load_network, save, save_network
+from synthdetect.training.checkpoint import load, load_network, save_network
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import Progress, Training, start_training
 from synthdetect.training.optimizers import OPTIMIZERS
 
 CPU = Device("cpu", "fp32", 0)
+START = Start("file", "0123abcd")
 
 
 class Tiny(nn.Module):
@@ -65,6 +67,10 @@ def step(training: Training, seed: int) -> None:
     training.scaler.step(training.optimizer)
     training.scaler.update()
     training.schedule.step()
+
+
+def save(path: Path, training: Training) -> None:
+    checkpoint.save(path, training, START)
 
 
 def trained(scaler: bool = False, **options: Any) -> Training:
@@ -140,6 +146,11 @@ def test_a_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     for part in ("network", "optimizer", "scaler"):
         assert_equal(states(training)[part], states(other)[part], part)
     assert training.schedule.get_last_lr() == other.schedule.get_last_lr()
+
+
+def test_where_the_first_weights_came_from_comes_back_too(tmp_path: Path) -> None:
+    save(tmp_path / "last.safetensors", trained())
+    assert load(tmp_path / "last.safetensors", fresh(1)) == START
 
 
 def test_a_training_that_has_not_begun_comes_back_too(tmp_path: Path) -> None:
@@ -239,12 +250,12 @@ def rewritten(path: Path, **changes: Any) -> None:
     save_file(load_file(path), path, {"checkpoint": json.dumps(tree | changes)})
 
 
-@pytest.mark.parametrize("number", [0, 2, None, "3"])
+@pytest.mark.parametrize("number", [0, 3, None, "4"])
 def test_another_format_is_refused_by_number(tmp_path: Path, number: Any) -> None:
     path = tmp_path / "last.safetensors"
     save(path, trained())
     rewritten(path, format=number)
-    assert f"checkpoint format {number}; this version reads 3" in refusal(path, fresh(1))
+    assert f"checkpoint format {number}; this version reads 4" in refusal(path, fresh(1))
 
 
 def test_what_has_changed_since_it_was_written_is_refused(tmp_path: Path) -> None:
@@ -339,6 +350,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from synthdetect.config import TrainOptions
+from synthdetect.models.networks import Start
 from synthdetect.training.checkpoint import load, save
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import start_training
@@ -361,7 +373,7 @@ for attempt in range(10):
             for parameter in training.network.parameters():
                 parameter.data.fill_(number)
             training.progress = type(training.progress)(number, 0, 0.0, [])
-            save(path, training)
+            save(path, training, Start("random", "asked for"))
     while not path.exists():
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.1))
