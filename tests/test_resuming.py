@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from synthdetect.cli import main
 from synthdetect.commands.resuming import OTHERWISE, computing_as_begun
 from synthdetect.models import networks
+from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.tracking import evaluation
 from synthdetect.tracking.run import Run as Logged
 from synthdetect.tracking.run import environment, open_run
@@ -132,7 +133,7 @@ def test_a_training_goes_on_in_the_numbers_in_which_it_began(
 ) -> None:
     """It began on a machine without bf16, with one thread."""
     given = ["train", data, *TINY, "--weights=none"]
-    monkeypatch.setitem(devices.ARCHITECTURES, "mobilenet_v3_large", _paying())
+    monkeypatch.setitem(ARCHITECTURES, "mobilenet_v3_large", _paying())
     monkeypatch.setattr(devices, "_cpu_has_bf16", lambda: False)
     begin(monkeypatch, *given)
     (run,) = runs("train")
@@ -147,7 +148,7 @@ def test_a_training_goes_on_in_the_numbers_in_which_it_began(
 
 
 def _paying() -> Any:
-    entry = devices.ARCHITECTURES["mobilenet_v3_large"]
+    entry = ARCHITECTURES["mobilenet_v3_large"]
     return type(entry)(**{**vars(entry), "bf16_pays": True})
 
 
@@ -210,7 +211,7 @@ def test_what_cannot_be_as_it_was_is_said_and_tagged(
     said: str,
 ) -> None:
     monkeypatch.setattr(devices, "_cpu_has_bf16", lambda: has_bf16)
-    monkeypatch.setattr(devices.torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with open_run("r", kind="train", tags={}) as run:
         known = begun(**changes)
         with computing_as_begun(run, known, Device("cpu", "fp32", 2)) as device:

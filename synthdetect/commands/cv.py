@@ -24,7 +24,7 @@ from synthdetect.evaluation.figures import folds_figure
 from synthdetect.evaluation.predictions import evaluate, tabulate
 from synthdetect.experiment import CONFIG, Final
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.run import MANIFEST, Run, open_run
+from synthdetect.tracking.run import MANIFEST, TARGET, Run, open_run
 from synthdetect.training.devices import Device
 
 FOLDS = "folds.csv"
@@ -77,6 +77,8 @@ def train_folds(
     run.log_json(record, CONFIG)
     run.log_table(prepared.manifest.table, MANIFEST)
     run.log_manifest(prepared.manifest)
+    if prepared.target:
+        run.log_table(prepared.target.table(), TARGET)
     numbers = sorted(folds["fold"].unique())
     data = partial(fold_data, options, prepared, folds)
     parts = [

@@ -17,6 +17,7 @@ from synthdetect.data.folds import LABELLED
 from synthdetect.data.images import BadImage, probe_image
 from synthdetect.data.index import Progress
 from synthdetect.data.manifest import Manifest
+from synthdetect.data.select import SUPPLEMENT
 from synthdetect.data.sources import ListedFiles, unlabelled
 from synthdetect.errors import UserError
 
@@ -89,7 +90,7 @@ def find_target(
         found = _split(target, manifest)
     else:
         found = _read(target, manifest, on_bad_image, progress)
-    shared = [split for split in found.splits if split in LABELLED]
+    shared = [split for split in found.splits if split in (*LABELLED, SUPPLEMENT)]
     if shared:
         raise UserError(
             f"--target {target}: holds images of {' and '.join(shared)} of {manifest.name}. Give "

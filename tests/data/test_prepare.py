@@ -9,6 +9,7 @@ from synthdetect.commands.cv import fold_data, refit_data, require_trainable
 from synthdetect.config import CvOptions, TrainOptions
 from synthdetect.data.folds import assign
 from synthdetect.data.prepare import Prepared, prepare, prepare_whole
+from synthdetect.data.target import find_target
 from synthdetect.errors import UserError
 
 
@@ -66,6 +67,12 @@ def test_a_supplement_trains_in_every_fold_and_validates_in_none(data: Path, ext
         assert not added & generators(part.split("val").table)
         assert part.splits == ["train", "val"]
     assert added <= generators(refit_data(options, prepared).manifest.split("train").table)
+
+
+def test_a_supplement_is_nothing_to_adapt_to(data: Path, extra: Path) -> None:
+    _, prepared, _ = of_cv(data, supplement=str(extra))
+    with pytest.raises(UserError, match="holds images of supplement"):
+        find_target("split:supplement", prepared.manifest, on_bad_image="stop")
 
 
 def test_a_supplement_with_a_photograph_of_the_data_is_refused(data: Path, extra: Path) -> None:

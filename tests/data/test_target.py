@@ -139,7 +139,7 @@ def test_what_is_no_target_is_refused(folder: Path, manifest: Manifest, tmp_path
 def test_a_target_changes_the_digest_of_prepared_data(folder: Path, manifest: Manifest) -> None:
     from synthdetect.data.prepare import Prepared
 
-    plain = Prepared(manifest, pd.DataFrame({"path": ["x"], "error": ["bad"]}))
+    plain = Prepared(manifest, pd.DataFrame({"path": ["x"], "error": ["bad"]}), frozenset(), ())
     (folder / "bad.png").write_bytes(b"")
     adapting = plain.adapting_to(find(folder, manifest, "exclude"))
     assert plain.digest() == manifest.digest()

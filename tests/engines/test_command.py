@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -165,7 +166,7 @@ def trained_on(manifest: Manifest, detector: Detector) -> str:
     return run.id
 
 
-def used() -> tuple[dict[str, object], Run]:
+def used() -> tuple[dict[str, Any], Run]:
     """What stands beside the newest export, and its run."""
     run = latest()
     return dict(mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/parity.json")), run
@@ -201,7 +202,7 @@ def test_a_final_training_has_no_val_and_is_compared_on_test(
     trained_on(resplit(indexed, val="train"), detector)
     assert main(["export", "--model=own.safetensors", *INT8, "--precision=fp32"]) == 0
     facts, _ = used()
-    assert facts["compared_on"]["split"] == "test"  # type: ignore[index]
+    assert facts["compared_on"]["split"] == "test"
     assert facts["doubts"] == []
 
 
@@ -219,7 +220,7 @@ def test_images_that_are_not_those_of_its_training_are_doubted_loudly(
         f"{val} of {val} images to compare on are ones that the detector was trained on",
     ]
     shown = " ".join(capsys.readouterr().out.split())
-    assert all(f"--data: {doubt}." in shown for doubt in facts["doubts"])  # type: ignore[attr-defined]
+    assert all(f"--data: {doubt}." in shown for doubt in facts["doubts"])
     trained_on(indexed, detector)
     assert main(given) == 0
     assert used()[0]["doubts"] == []
@@ -233,8 +234,8 @@ def test_images_of_a_training_that_is_not_known_must_be_given_and_are_doubted(
     assert "--data: what the detector was trained on is not known, since its run (abc)" in message
     assert "MLFLOW_TRACKING_URI" in message
     assert export(*INT8) == 0
-    (doubt,) = used()[0]["doubts"]  # type: ignore[misc]
-    assert "is not known" in str(doubt)
+    (doubt,) = used()[0]["doubts"]
+    assert "is not known" in doubt
 
 
 @pytest.mark.parametrize(
