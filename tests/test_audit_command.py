@@ -78,9 +78,11 @@ def test_strict_ends_in_an_error_that_names_what_a_supplement_brings_in(
     table[table["split"] == "test"].to_csv(extra, index=False)
     options = [f"--supplement={extra}", "--near-duplicates=false", "--strict=true"]
     assert main(["audit", f"--data={small_manifest}", *options]) == 2
-    assert "warns of duplicate_across_splits" in capsys.readouterr().err
+    assert "warns of source_across_splits, duplicate_across_splits" in capsys.readouterr().err
     assert only_run().info.status == "FAILED"
-    assert only_run().data.tags["synthdetect.audit"] == "duplicate_across_splits"
+    assert (
+        only_run().data.tags["synthdetect.audit"] == "source_across_splits,duplicate_across_splits"
+    )
 
 
 def test_unsplit_data_without_faults_are_clean_even_strictly(

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,13 @@ class Place:
             return subprocess.Popen(
                 [sys.executable, "-m", self.module(arguments), *arguments], cwd=self.folder,
                 env=self.environment, stdout=output, stderr=output, start_new_session=True,
+                preexec_fn=_hear_interrupts,
             )  # fmt: skip
+
+
+def _hear_interrupts() -> None:
+    """What a shell starts in the background ignores SIGINT, and so does what that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _begin(name: str) -> Callable[[Place], list[str]]:
@@ -167,7 +173,7 @@ def torment(
         raise RuntimeError((whole.folder / "output.txt").read_text())
     usual = time.monotonic() - began
     wanted = signature(whole)
-    outcome, moments = Outcome(command), random.Random(seed)
+    outcome, moments, heard = Outcome(command), random.Random(seed), False
     while outcome.kills < kills:
         place = Place(folder / f"round-{outcome.rounds}", data, detector)
         arguments = begin(place)
@@ -178,6 +184,7 @@ def torment(
             status = (
                 process.wait() if enough else _kill(process, usual, moments, place, outcome, number)
             )
+            heard |= status in (-number, 128 + number)
             if outcome.kills > hit and status in (128 + number, 0):
                 running = [run for run in place.runs() if run.info.status == "RUNNING"]
                 outcome.faults += [f"{run.info.run_name} is RUNNING" for run in running]
@@ -190,7 +197,7 @@ def torment(
             arguments = go_on(place)
         outcome.rounds += 1
         outcome.faults += differences(wanted, signature(place))
-    return outcome
+    return outcome if heard else replace(outcome, faults=["no process ended by the signal"])
 
 
 def _kill(

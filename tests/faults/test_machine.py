@@ -1,7 +1,6 @@
 """What a machine does to a command, but for killing it: and what is left is gone on with."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -95,9 +94,10 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        if os.geteuid():
-            pytest.skip("only root may mount a disk")
-        self._mount("-t", "tmpfs", "-o", "size=1g", "tmpfs")
+        try:
+            self._mount("-t", "tmpfs", "-o", "size=1g", "tmpfs")
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("only root may mount a disk, and not in every container")
 
     def size(self, size: str) -> None:
         """Make it larger or smaller."""
@@ -155,7 +155,8 @@ def test_an_output_that_becomes_read_only(
     command: str, place: Place, disk: Disk, wanted: Wanted
 ) -> None:
     process = place.start(COMMANDS[command][0](place))
-    while not list(disk.folder.rglob("*.safetensors" if command != "predict" else "state.json")):
+    begun = ".partial-*.csv" if command == "predict" else "*.safetensors"
+    while not list(disk.folder.rglob(begun)):
         assert process.poll() is None, said(place)
         time.sleep(0.001)
     disk.make_read_only(process)

@@ -17,6 +17,7 @@ from synthdetect.config import AugmentOptions, TrainOptions
 from synthdetect.data.batches import Batches, ImageFiles, Order
 from synthdetect.data.geometry import Preprocess
 from synthdetect.evaluation.metrics import metrics
+from synthdetect.models.networks import Start
 from synthdetect.training.checkpoint import load, save
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import (
@@ -32,6 +33,7 @@ from synthdetect.training.loop import (
 from synthdetect.training.objective import Objective, Step
 
 CPU = Device("cpu", "fp32", 0)
+START = Start("random", "asked for")
 PLAIN = AugmentOptions.resolve({"hflip": 0, "jitter": 0, "blur": 0, "rotation": 0})
 CHANGED = AugmentOptions.resolve({"hflip": 0.5, "jitter": 0.2, "blur": 0.5, "rotation": 10})
 TRAIN, VAL, SEED = 60, 40, 42
@@ -333,7 +335,7 @@ def test_four_epochs_are_two_and_two_resumed_to_the_last_bit(
     device = SETTINGS[setting].get("device", CPU)
     whole = run(start(4, dropout=0.5, device=device), data, epochs=4, **SETTINGS[setting])
     first = run(start(4, dropout=0.5, device=device), data, epochs=2, **SETTINGS[setting])
-    save(tmp_path / "last.safetensors", first)
+    save(tmp_path / "last.safetensors", first, START)
     resumed = start(4, dropout=0.5, device=device, seed=99)
     torch.rand(100)  # whatever happened in between
     load(tmp_path / "last.safetensors", resumed)
@@ -384,7 +386,7 @@ def test_a_strategy_resumed_is_the_same_to_the_last_bit_and_changes_something(
 ) -> None:
     given = STRATEGIES[strategy]
     whole = trained_by(given, data, 4)
-    save(tmp_path / "last.safetensors", trained_by(given, data, 2))
+    save(tmp_path / "last.safetensors", trained_by(given, data, 2), START)
     resumed = start(4, dropout=0.5, seed=99, **given)
     torch.rand(100)  # whatever happened in between
     load(tmp_path / "last.safetensors", resumed)
@@ -442,7 +444,7 @@ def test_steps_say_how_much_of_the_training_is_done(data: Data) -> None:
 
 def test_early_stopping_counts_on_over_a_resume(data: Data, tmp_path: Path) -> None:
     first = run(start(20, lr=1e-12), data, epochs=2, patience=3)
-    save(tmp_path / "last.safetensors", first)
+    save(tmp_path / "last.safetensors", first, START)
     resumed = start(20)
     load(tmp_path / "last.safetensors", resumed)
     run(resumed, data, epochs=20, patience=3)
