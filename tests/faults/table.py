@@ -29,7 +29,9 @@ FILES = {
 }
 
 _TAKEN = ("read", "taken for a file's name", "scores by its weights alone")
-_FOLDER = re.compile(r"/[^\s'\"]*?/pytest-of-[^/\s]+/pytest-\d+/(?:[^/\s]+/)?(?:work/)?")
+_FOLDER = re.compile(
+    r"/[^\s'\"]*?/pytest-of-[^/\s]+/pytest-\d+/(?:popen-gw\d+/)?(?:[^/\s]+/)?(?:work/)?"
+)
 _ID = re.compile(r"\b(?:m-)?[0-9a-f]{32}\b")
 _LONGEST = 150
 
