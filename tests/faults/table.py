@@ -95,7 +95,10 @@ def _kills(results: list[dict[str, Any]]) -> str:
 
 def _load(result: dict[str, Any]) -> str:
     lines = ["| figure | |", "| --- | ---: |"]
-    lines += [f"| {name} | {value:,.4g} |" for name, value in result["figures"].items()]
+    lines += [
+        f"| {name} | {value:,.{0 if value > 100 else 2}f} |"
+        for name, value in result["figures"].items()
+    ]
     lines += ["", "| abuse: answer | times |", "| --- | ---: |"]
     lines += [f"| {name} | {count} |" for name, count in result["refused"].items()]
     faults = ", ".join(f"**{name}** ({count})" for name, count in result["faults"].items())
