@@ -1,8 +1,9 @@
 """A sweep as it comes against one that trains every trial in full and decodes every epoch anew.
 
-    python -m benchmarks.sweep [--trials 15] [--epochs 12]
+    python -m benchmarks.sweep [--trials 20] [--epochs 25]
 
-Whole processes, tracking included, on the sample, each with a cold cache of its own. Trials are
+Whole processes, tracking included, on the sample, with the recipe's epochs and early stopping, each
+with a cold cache of its own. Trials are
 drawn at random, since both then try the same values and only pruning and the cache set them apart.
 The verdicts of both stand in the notes: they must be the same for the saving to be one.
 
@@ -51,9 +52,9 @@ def main() -> None:
     arguments.add_argument("--strategies", default="label_smoothing")
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=64)
-    arguments.add_argument("--trials", type=int, default=15)
+    arguments.add_argument("--trials", type=int, default=20)
     arguments.add_argument("--folds", type=int, default=2)
-    arguments.add_argument("--epochs", type=int, default=12)
+    arguments.add_argument("--epochs", type=int, default=25)
     given = arguments.parse_args()
     if given.smoke:
         given.strategies, given.image_size = "label_smoothing", 32
