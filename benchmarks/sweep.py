@@ -3,9 +3,9 @@
     python -m benchmarks.sweep [--trials 20] [--epochs 25]
 
 Whole processes, tracking included, on the sample, with the recipe's epochs and early stopping, each
-with a cold cache of its own. Trials are
-drawn at random, since both then try the same values and only pruning and the cache set them apart.
-The verdicts of both stand in the notes: they must be the same for the saving to be one.
+with a cold cache of its own. Trials are drawn at random, since both then try the same values and
+only pruning and the cache set them apart. The verdicts of both stand in the notes: they must be the
+same for the saving to be one.
 
 The trials in full are then replayed in many orders, the recipe's own values always first, as if
 each of several pruners had watched them: how many epochs of tuning it would have spared, and how
