@@ -123,7 +123,8 @@ def _replayed(
             order = 1 + np.random.default_rng(turn).permutation(len(trials) - 1)
             outcomes.append(replay(make(), [trials[0], *(trials[i] for i in order)]))
     spared, lost = (list(column) for column in zip(*outcomes, strict=True))
-    against = f"all of them; chosen trial's AUC {-np.mean(lost):+.4f}, at worst {-max(lost):+.4f}"
+    mean, most = 0 - np.mean(lost), 0 - max(lost)
+    against = f"all of them; chosen trial's AUC {mean:+.4f}, at worst {most:+.4f}"
     key = "epochs_" + "_".join(name.replace("'", "").split())
     return row_of(key, f"epochs of tuning, {name}", against, 0, spared)
 
