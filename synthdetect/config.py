@@ -494,7 +494,7 @@ class FoldOptions(Options):
     folds_from: str = Field(
         "", description="reuse the folds of this cross-validation: its run id, or a folds.csv"
     )
-    refit: bool = Field(False, description="train one final model on all labelled images")
+    refit: bool = Field(False, description="train one final model on train and val together")
 
     @model_validator(mode="after")
     def _either_dealt_or_reused(self) -> Self:

@@ -53,6 +53,18 @@ def conda() -> dict[str, Any]:
     return loaded
 
 
+def test_git_ignores_what_commands_leave_behind() -> None:
+    """Else it looks as if somebody had been at work in the project."""
+    folders = {
+        info.default
+        for command in ALL.values()
+        for name, info in command.options.fields().items()
+        if name == "output" and isinstance(info.default, str) and info.default
+    }
+    assert folders >= {"runs", "predictions", "evaluation", "exports"}
+    assert {f"{folder}/" for folder in folders} <= set((ROOT / ".gitignore").read_text().split())
+
+
 def test_the_file_is_what_the_commands_say() -> None:
     assert (ROOT / "MLproject").read_text() == render({"sweeps": SWEEPS}), (
         "write it again: python -m sweeps.project > MLproject"

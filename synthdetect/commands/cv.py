@@ -13,7 +13,7 @@ from synthdetect.commands.children import Part, train_parts
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import announce, begin, tags
 from synthdetect.config import CvOptions
-from synthdetect.console import console, table
+from synthdetect.console import console, counting, table
 from synthdetect.data.folds import assign, fold_manifest, pooled
 from synthdetect.data.folds import read as read_folds
 from synthdetect.data.manifest import Manifest
@@ -110,13 +110,16 @@ def require_trainable(options: CvOptions, prepared: Prepared, folds: pd.DataFram
     Raises:
         UserError: it says which, and why.
     """
-    for number in sorted(folds["fold"].unique()):
-        try:
-            fold_data(options, prepared, folds, number)
-        except UserError as error:
-            raise UserError(
-                f"fold {number}: {error} Or give other --folds, --group-by or --seed."
-            ) from error
+    numbers = sorted(folds["fold"].unique())
+    with counting("checking the folds", "folds") as count:
+        for done, number in enumerate(numbers, 1):
+            try:
+                fold_data(options, prepared, folds, number)
+            except UserError as error:
+                raise UserError(
+                    f"fold {number}: {error} Or give other --folds, --group-by or --seed."
+                ) from error
+            count(done, len(numbers))
 
 
 def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
@@ -145,7 +148,7 @@ def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
 
 
 def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:
-    console.print(f"final training  {final.epochs} epochs on all labelled images", style="bold")
+    console.print(f"final training  {final.epochs} epochs on train and val together", style="bold")
     data = partial(refit_data, options, prepared)
     refit = Part("refit", "refit", "refit", options, device, data, final)
     child = train_parts(run, [refit], "cv", options)["refit"]

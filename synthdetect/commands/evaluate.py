@@ -12,7 +12,7 @@ from synthdetect.commands.conditions import Judged, asked, check_conditions, jud
 from synthdetect.commands.findings import audit_quickly
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
-from synthdetect.config import EvaluateOptions, option_name
+from synthdetect.config import EvaluateOptions
 from synthdetect.console import console, counting, table
 from synthdetect.data.batches import ImageFiles
 from synthdetect.data.manifest import Manifest, load
@@ -309,15 +309,11 @@ def _check_decision(options: EvaluateOptions, subject: Subject) -> None:
         if subject.manifest.split("val").table["label"].nunique() < 2:
             raise UserError("--decide val: there are no val rows of both classes to decide on.")
         return
-    asked_for = [
-        option_name(name)
-        for name in ("threshold", "max_fpr", "calibration")
-        if getattr(options, name) != options.fields()[name].default
-    ]
+    asked_for = options.changed("threshold", "max_fpr", "calibration")
     if asked_for:
         _, where = _decide(options, subject)
         raise UserError(
-            f"{', '.join(asked_for)}: nothing is decided here, the threshold is {where}. Give "
+            f"{asked_for}: nothing is decided here, the threshold is {where}. Give "
             "--decide val, which decides on val rows, or leave it out."
         )
 

@@ -206,7 +206,8 @@ def _require_data(
             continue
         tried.append(data)
         try:
-            prepare(_training(options, data), seed=options.seed)
+            with counting("checking the data of each training") as count:
+                prepare(_training(options, data), seed=options.seed, progress=count)
         except UserError as error:
             raise UserError(f"{', '.join(_DATA[name] for name in data)}: {error}") from error
 

@@ -25,7 +25,7 @@ KINDS = {
     "train": "Training run",
     "cv": "Cross-validation",
     "fold": "One fold of a cross-validation",
-    "refit": "Final training on all labelled images",
+    "refit": "Final training on train and val together",
     "evaluate": "Evaluation",
     "regimes": "Comparison of regimes",
     "regime": "One training of a comparison",

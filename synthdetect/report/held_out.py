@@ -32,7 +32,7 @@ _CHOICES = {
     "cv": "Each labelled image was scored by the one fold's model that had not trained on it. "
     "Temperature and threshold come from these out-of-fold predictions of training and validation "
     "images.",
-    "refit": "This training used every labelled image, so it has no validation of its own: the "
+    "refit": "This training had train and val together, so it has no validation of its own: the "
     "number of epochs, the temperature and the threshold come from the folds' out-of-fold "
     "predictions.",
     "predict": "The images have no labels here. Temperature and threshold are the models' own, "

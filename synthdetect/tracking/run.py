@@ -623,14 +623,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def code_tags() -> dict[str, str]:
-    """The git commit, and whether it is what ran."""
+def code_tags(folder: Path = Path(__file__).parent) -> dict[str, str]:
+    """The git commit of a folder, and whether the code is another: results beside it are none."""
     tags = {}
-    folder = Path(__file__).parent
     commit = _git(folder, "rev-parse", "HEAD")
     if commit:
         tags["git.commit"] = commit
-        tags["git.dirty"] = str(bool(_git(folder, "status", "--porcelain"))).lower()
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", ":(top)*.py")
+        tags["git.dirty"] = str(bool(changed)).lower()
     return tags
 
 

@@ -1,13 +1,17 @@
 """Tuning, final training, target and test never share a photograph; every side gets the same."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from sweeps.deal import deal_out, write_target
+from synthdetect.config import DataOptions
 from synthdetect.data.index import index
 from synthdetect.data.manifest import Manifest, load
+from synthdetect.data.prepare import narrow
+from synthdetect.data.select import SUPPLEMENT
 from synthdetect.errors import UserError
 
 SHARES = {"tuning_share": 0.4, "target_share": 0.25, "seed": 1}
@@ -50,6 +54,32 @@ def test_folds_validate_apart_and_test_alike(manifest: Manifest, folds: int) -> 
         everything = sources(deal.final[0].table[deal.final[0].table["split"] != "test"])
         assert set().union(*held_out) == everything
         assert sum(map(len, held_out)) == len(everything)
+
+
+def test_every_fold_trains_on_what_is_asked_for_and_on_the_supplement(manifest: Manifest) -> None:
+    """And validates, and is tested, on everything."""
+    table = manifest.table
+    control = table["split"] == "control"
+    whole = manifest.with_table(table.assign(split=table["split"].mask(control, SUPPLEMENT)))
+    options = DataOptions(generators=("realesrgan_x4plus",), supplement="given")
+    deal = deal_out(
+        whole,
+        tuning_folds=2,
+        folds=3,
+        **SHARES,
+        narrow=partial(narrow, options=options, seed=1),  # type: ignore[arg-type]
+    )
+    added = set(whole.split(SUPPLEMENT).table["path"])
+    for fold in (*deal.tuning, *deal.final):
+        assert SUPPLEMENT not in fold.splits
+        train, val = fold.split("train").table, fold.split("val").table
+        assert added < set(train["path"])
+        assert set(train["generator"]) == {"", "realesrgan_x4plus"}
+        assert set(val["generator"]) == {"", "realesrgan_x4plus", "realesr_animevideov3"}
+    assert deal.seen == {"realesrgan_x4plus"}
+    assert deal.parts["path"].is_unique
+    assert set(deal.parts["split"]) == {"tuning", "final", "test", "target", SUPPLEMENT}
+    assert len(deal.parts) == len(whole)
 
 
 def test_without_adaptation_the_whole_test_judges(manifest: Manifest) -> None:

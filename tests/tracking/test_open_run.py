@@ -1,5 +1,6 @@
 """A run is opened once, by one process, and closed with the status that is true."""
 
+import subprocess
 from pathlib import Path
 
 import mlflow
@@ -14,7 +15,16 @@ from synthdetect.errors import UserError
 from synthdetect.tracking import run as tracking
 from synthdetect.tracking import status
 from synthdetect.tracking.find import find_detectors
-from synthdetect.tracking.run import AWAITS_STORE, KIND, PROCESS, Run, existing, is_there, open_run
+from synthdetect.tracking.run import (
+    AWAITS_STORE,
+    KIND,
+    PROCESS,
+    Run,
+    code_tags,
+    existing,
+    is_there,
+    open_run,
+)
 
 
 def runs() -> list[MlflowRun]:
@@ -216,3 +226,27 @@ def test_a_run_that_another_process_works_on_is_not_gone_on_with(
         assert tags[AWAITS_STORE] == "false"
         assert tags[PROCESS] != dead
     assert status_of(free) == "FINISHED"
+
+
+def test_code_is_changed_by_code_and_not_by_results(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        names = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *names, *arguments], check=True)
+
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "module.py").write_text("one = 1\n")
+    assert code_tags(package) == {}
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "test.csv").write_text("path\n")
+    assert code_tags(package)["git.dirty"] == "false"
+    (package / "module.py").write_text("one = 2\n")
+    assert code_tags(package)["git.dirty"] == "true"
+    git("checkout", "-q", ".")
+    assert code_tags(package)["git.dirty"] == "false"
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "module.py").touch()
+    assert code_tags(package)["git.dirty"] == "true"
