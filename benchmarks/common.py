@@ -17,7 +17,7 @@ from typing import Any
 
 import mlflow
 
-from synthdetect.console import table
+from synthdetect.system.console import table
 from synthdetect.training.devices import Device
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.common import parser, ratio, report, seconds_of
 from synthdetect.config import CvOptions
-from synthdetect.data.folds import assign, fold_manifest
-from synthdetect.data.prepare import Prepared, prepare
+from synthdetect.datasets.folds import assign, fold_manifest
+from synthdetect.datasets.prepare import Prepared, prepare
 from synthdetect.training.devices import Device, deterministic, resolve
 from synthdetect.training.session import Session
 

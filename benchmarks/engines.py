@@ -21,17 +21,17 @@ import pandas as pd
 import torch
 
 from benchmarks.common import parser, ratio, report, take_turns
-from synthdetect.data.batches import ImageFiles
-from synthdetect.data.manifest import Manifest, load
-from synthdetect.detector import Card, Detector
-from synthdetect.engines.convert import quantised, to_graph
-from synthdetect.engines.exported import load_exported, save_exported
-from synthdetect.engines.runtimes import ENGINES
+from synthdetect.datasets.manifest import Manifest, load
+from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.engines.convert import quantised, to_graph
+from synthdetect.detectors.engines.exported import load_exported, save_exported
+from synthdetect.detectors.engines.runtimes import ENGINES
+from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.metrics import metrics
-from synthdetect.inference import Scoring
+from synthdetect.images.batches import ImageFiles
 from synthdetect.models.networks import build
 from synthdetect.serving.model import ServedDetector
-from synthdetect.tracking.find import find_detectors
+from synthdetect.tracking.detectors import find_detectors
 from synthdetect.training.devices import Device, resolve
 
 BATCH = 64

@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import parser, ratio, report, take_turns
-from synthdetect.data.batches import Batch
-from synthdetect.data.manifest import load
-from synthdetect.data.sources import unlabelled
-from synthdetect.detector import TORCH, Card, Detector
-from synthdetect.engines.convert import to_graph
-from synthdetect.engines.exported import load_exported, save_exported
-from synthdetect.engines.runtimes import ENGINES
-from synthdetect.inference import Scoring
+from synthdetect.datasets.manifest import load
+from synthdetect.datasets.unlabelled import unlabelled
+from synthdetect.detectors.detector import TORCH, Card, Detector
+from synthdetect.detectors.engines.convert import to_graph
+from synthdetect.detectors.engines.exported import load_exported, save_exported
+from synthdetect.detectors.engines.runtimes import ENGINES
+from synthdetect.detectors.scoring import Scoring
+from synthdetect.images.batches import Batch
 from synthdetect.models.networks import build
 from synthdetect.training.devices import resolve
 from synthdetect.training.loop import predict

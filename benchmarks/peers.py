@@ -30,11 +30,11 @@ from benchmarks.common import parser, ratio, report, take_turns
 from benchmarks.inference import exact
 from benchmarks.training import some_images
 from synthdetect.config import TrainOptions
-from synthdetect.data.batches import Batches, ImageFiles, Order
-from synthdetect.data.geometry import Preprocess
-from synthdetect.data.labels import CLASSES
-from synthdetect.data.manifest import Manifest
-from synthdetect.detector import Card, Detector
+from synthdetect.datasets.labels import CLASSES
+from synthdetect.datasets.manifest import Manifest
+from synthdetect.detectors.detector import Card, Detector
+from synthdetect.images.batches import Batches, ImageFiles, Order
+from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import build
 from synthdetect.training.devices import Device, resolve
 from synthdetect.training.loop import predict, prepared, start_training, train_epoch

@@ -26,13 +26,13 @@ from PIL import Image
 
 from benchmarks.common import parser, report
 from synthdetect.config import DataOptions
-from synthdetect.data.batches import Batches, ImageFiles, Order, Pixels
-from synthdetect.data.cache import DecodedCache
-from synthdetect.data.geometry import Preprocess
-from synthdetect.data.index import index
-from synthdetect.data.manifest import Manifest, load, read, write
-from synthdetect.data.select import select
-from synthdetect.data.splits import check, split
+from synthdetect.datasets.index import index
+from synthdetect.datasets.manifest import Manifest, load, read, write
+from synthdetect.datasets.selection import select
+from synthdetect.datasets.splits import check, split
+from synthdetect.images.batches import Batches, ImageFiles, Order, Pixels
+from synthdetect.images.cache import DecodedCache
+from synthdetect.images.geometry import Preprocess
 from synthdetect.training.devices import resolve
 
 GENERATORS, FOLDERS = 8, 20

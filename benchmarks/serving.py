@@ -28,10 +28,10 @@ import numpy as np
 import torch
 
 from benchmarks.common import parser, report, row_of
-from synthdetect.data.manifest import load
-from synthdetect.detector import Card, Detector
+from synthdetect.datasets.manifest import load
+from synthdetect.detectors.detector import Card, Detector
 from synthdetect.models.networks import build
-from synthdetect.tracking.model import log_detector
+from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.run import open_run
 from synthdetect.training.devices import resolve
 

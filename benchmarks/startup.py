@@ -18,7 +18,7 @@ _ALLOWED = 0.5  # seconds
 _FIRST_STEP = """
 import os, sys
 from synthdetect.cli import main
-from synthdetect.console import TrainingBar
+from synthdetect.system.console import TrainingBar
 TrainingBar.batch = lambda self, images, loss: os._exit(0)
 sys.exit(main(["train", "--arch=mobilenet_v3_large", "--image-size=32", "--weights=none"]) or 1)
 """

@@ -17,8 +17,8 @@ import mlflow
 
 from benchmarks.common import parser, ratio, report
 from synthdetect.config import TrainOptions
-from synthdetect.data.prepare import Prepared, prepare
-from synthdetect.experiment import run_training
+from synthdetect.datasets.prepare import Prepared, prepare
+from synthdetect.runs.training import run_training
 from synthdetect.tracking.run import open_run
 from synthdetect.training.devices import Device, deterministic, resolve
 from synthdetect.training.session import Session

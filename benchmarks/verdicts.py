@@ -1,4 +1,4 @@
-"""How often the rules of `sweeps.verdict` are wrong where nothing differs, and what they find.
+"""How often the rules of `verdicts` are wrong where nothing differs, and what they find.
 
     python -m benchmarks.verdicts [--rounds 1000]
 
@@ -16,9 +16,9 @@ import numpy as np
 from scipy.stats import binomtest, norm, t
 
 from benchmarks.common import parser, report
-from sweeps.estimates import Floats, Mean, holm
-from sweeps.verdict import BETTER, NO_EVIDENCE, RULES, word_for
-from synthdetect.console import table
+from sweeps.statistics.estimates import Floats, Mean, holm
+from sweeps.statistics.verdicts import BETTER, NO_EVIDENCE, RULES, word_for
+from synthdetect.system.console import table
 from synthdetect.training.devices import resolve
 
 STRATEGIES = 3

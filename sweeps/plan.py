@@ -9,8 +9,8 @@ import torch
 
 from sweeps.strategies import space
 from synthdetect.config import TrainOptions
-from synthdetect.console import console, table
 from synthdetect.models.networks import build
+from synthdetect.system.console import console, table
 from synthdetect.training.devices import Device, deterministic
 from synthdetect.training.loop import start_training, train_epoch
 from synthdetect.training.objective import Step

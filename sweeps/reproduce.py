@@ -8,11 +8,11 @@ from pathlib import Path
 from sweeps.options import SweepOptions
 from sweeps.setting import Setting, make_setting
 from sweeps.training import FINAL_FOLD, digest_of_parts, train_finally_in, tune_in
-from synthdetect.commands.again import KINDS, Again, Recorded, beside
 from synthdetect.commands.reproduce import reproduce
-from synthdetect.commands.resuming import read_config
 from synthdetect.config import ReproduceOptions, TrainOptions
-from synthdetect.data.manifest import Manifest
+from synthdetect.datasets.manifest import Manifest
+from synthdetect.reproduction.rerun import KINDS, Again, Recorded, beside
+from synthdetect.runs.resume import read_config
 from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device
 

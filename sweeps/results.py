@@ -14,11 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as drawn
 
 from sweeps import tuning
-from sweeps.compare import Comparison, compare, comparison_table, outcome_table
-from sweeps.figures import forest
-from sweeps.finals import Side, Training
-from sweeps.strategies import BASELINE
-from sweeps.verdict import (
+from sweeps.statistics.comparison import Comparison, compare, comparison_table, outcome_table
+from sweeps.statistics.figures import forest
+from sweeps.statistics.final_fits import Side, Training
+from sweeps.statistics.verdicts import (
     BETTER,
     NO_EVIDENCE,
     RULES,
@@ -28,10 +27,11 @@ from sweeps.verdict import (
     verdict,
     verdict_table,
 )
-from synthdetect.console import table
-from synthdetect.data.labels import REAL
+from sweeps.strategies import BASELINE
+from synthdetect.datasets.labels import REAL
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.evaluation.summary import markdown
+from synthdetect.system.console import table
 from synthdetect.tracking.run import Run
 
 if TYPE_CHECKING:

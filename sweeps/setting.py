@@ -6,16 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sweeps.deal import Deal, deal_out, write_target
 from sweeps.options import SweepOptions
+from sweeps.splits import Deal, deal_out, write_target
 from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
 from synthdetect.config import TrainOptions
-from synthdetect.console import counting
-from synthdetect.data.manifest import Manifest
-from synthdetect.data.prepare import Prepared, narrow, prepare_whole
-from synthdetect.data.splits import require_both_classes
-from synthdetect.data.target import Target, find_target
+from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
+from synthdetect.datasets.splits import require_both_classes
+from synthdetect.datasets.target import Target, find_target
 from synthdetect.models.networks import check
+from synthdetect.system.console import counting
 from synthdetect.training.devices import Device, resolve
 
 

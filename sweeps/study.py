@@ -24,12 +24,12 @@ from sweeps.strategies import BASELINE, space
 from sweeps.training import train_finally_in, tune_in
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
-from synthdetect.console import console
-from synthdetect.errors import UserError
-from synthdetect.experiment import CONFIG
-from synthdetect.files import require_folder
-from synthdetect.processes import is_gone, this_process
-from synthdetect.redact import without_secrets
+from synthdetect.runs.training import CONFIG
+from synthdetect.system.console import console
+from synthdetect.system.errors import UserError
+from synthdetect.system.files import require_folder
+from synthdetect.system.processes import is_gone, this_process
+from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.run import (
     MANIFEST,
     PROCESS,

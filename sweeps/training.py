@@ -18,13 +18,13 @@ import torch
 
 from sweeps.setting import Setting
 from synthdetect.config import TrainOptions
-from synthdetect.console import training_bar
-from synthdetect.data.prepare import Prepared
+from synthdetect.datasets.prepare import Prepared
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.metrics import Floats
 from synthdetect.evaluation.predictions import tabulate
-from synthdetect.experiment import CONFIG
 from synthdetect.models.tensors import digest_of, tensors_of
+from synthdetect.runs.training import CONFIG
+from synthdetect.system.console import training_bar
 from synthdetect.tracking.run import WEIGHTS, Run, environment
 from synthdetect.training.devices import Device, deterministic
 from synthdetect.training.loop import Progress, Training

@@ -19,10 +19,10 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.strategies import Knob
-from synthdetect.databases import require_database
-from synthdetect.errors import UserError
-from synthdetect.processes import is_gone, this_process
-from synthdetect.redact import without_secrets
+from synthdetect.system.databases import require_database
+from synthdetect.system.errors import UserError
+from synthdetect.system.processes import is_gone, this_process
+from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.outbox import StoreAway
 
 RUN = "mlflow_run_id"

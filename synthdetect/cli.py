@@ -32,9 +32,9 @@ from synthdetect.config import (
     TrainOptions,
     option_name,
 )
-from synthdetect.errors import UserError
-from synthdetect.redact import without_secrets
-from synthdetect.visible import visible
+from synthdetect.system.errors import UserError
+from synthdetect.system.redaction import without_secrets
+from synthdetect.system.visible import visible
 
 TRACEBACK = "SYNTHDETECT_TRACEBACK"
 """Environment variable: set, an error shows its traceback."""

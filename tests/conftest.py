@@ -8,7 +8,7 @@ import pytest
 import torch
 from mlflow.entities import Run
 
-from synthdetect.data.manifest import load
+from synthdetect.datasets.manifest import load
 
 ROOT = Path(__file__).parent.parent
 """The repository."""

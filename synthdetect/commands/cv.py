@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.commands.children import Part, train_parts
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import announce, begin, tags
 from synthdetect.config import CvOptions
-from synthdetect.console import console, counting, table
-from synthdetect.data.folds import assign, fold_manifest, pooled
-from synthdetect.data.folds import read as read_folds
-from synthdetect.data.manifest import Manifest
-from synthdetect.data.prepare import Prepared, narrow, prepare_whole
-from synthdetect.errors import UserError
+from synthdetect.datasets.folds import assign, fold_manifest, pooled
+from synthdetect.datasets.folds import read as read_folds
+from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.figures import folds_figure
 from synthdetect.evaluation.predictions import evaluate, tabulate
-from synthdetect.experiment import CONFIG, Final
+from synthdetect.runs.children import Part, train_parts
+from synthdetect.runs.training import CONFIG, Final
+from synthdetect.system.console import console, counting, table
+from synthdetect.system.errors import UserError
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.run import MANIFEST, TARGET, Run, open_run
 from synthdetect.training.devices import Device

@@ -8,29 +8,29 @@ import numpy as np
 import pandas as pd
 from mlflow.data.dataset import Dataset
 
-from synthdetect.commands.conditions import Judged, asked, check_conditions, judge_conditions
-from synthdetect.commands.findings import audit_quickly
+from synthdetect.audit.log import audit_quickly
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import EvaluateOptions
-from synthdetect.console import console, counting, table
-from synthdetect.data.batches import ImageFiles
-from synthdetect.data.manifest import Manifest, load
-from synthdetect.data.prepare import readable
-from synthdetect.detector import TORCH, Detector
-from synthdetect.errors import UserError
+from synthdetect.datasets.manifest import Manifest, load
+from synthdetect.datasets.prepare import readable
+from synthdetect.detectors.detector import TORCH, Detector
+from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.decision import Decision, decide
-from synthdetect.evaluation.foreign import on_its_side, read_predictions
-from synthdetect.evaluation.held_out import held_out
+from synthdetect.evaluation.external import on_its_side, read_predictions
+from synthdetect.evaluation.overlap import held_out
 from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
 from synthdetect.evaluation.slices import slice_values
 from synthdetect.evaluation.summary import summary_markdown, summary_rows
-from synthdetect.files import require_folder
-from synthdetect.inference import Scoring
+from synthdetect.explanation.log import log_explanations, log_spectra
+from synthdetect.images.batches import ImageFiles
 from synthdetect.report.held_out import CARD
+from synthdetect.robustness.conditions import Judged, asked, check_conditions, judge_conditions
+from synthdetect.system.console import console, counting, table
+from synthdetect.system.errors import UserError
+from synthdetect.system.files import require_folder
+from synthdetect.tracking.detectors import find_detector, training_rows
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.explanations import log_explanations, log_spectra
-from synthdetect.tracking.find import find_detector, training_rows
 from synthdetect.tracking.run import Run, environment, open_run
 from synthdetect.training.devices import Device, deterministic, resolve
 

@@ -12,22 +12,22 @@ import pandas as pd
 
 from synthdetect.commands.train import tags
 from synthdetect.config import ExportOptions
-from synthdetect.console import console, counting, table
-from synthdetect.data.batches import Batches, ImageFiles, Order
-from synthdetect.data.manifest import Manifest, load
-from synthdetect.data.prepare import readable
-from synthdetect.data.splits import split
-from synthdetect.detector import TORCH, Card, Detector
-from synthdetect.engines.convert import quantised, to_graph
-from synthdetect.engines.exported import SUFFIX, load_exported, save_exported
-from synthdetect.engines.parity import FP32_TOLERANCE, Parity, compare, require_parity
-from synthdetect.engines.runtimes import ENGINES, Squares, require
-from synthdetect.errors import UserError
-from synthdetect.evaluation.held_out import ADAPTED_TO
-from synthdetect.files import replace_atomically, require_folder
-from synthdetect.redact import without_secrets
-from synthdetect.tracking.find import Found, find_detector, training_rows
-from synthdetect.tracking.model import log_exported, register
+from synthdetect.datasets.manifest import Manifest, load
+from synthdetect.datasets.prepare import readable
+from synthdetect.datasets.splits import split
+from synthdetect.detectors.detector import TORCH, Card, Detector
+from synthdetect.detectors.engines.convert import quantised, to_graph
+from synthdetect.detectors.engines.exported import SUFFIX, load_exported, save_exported
+from synthdetect.detectors.engines.parity import FP32_TOLERANCE, Parity, compare, require_parity
+from synthdetect.detectors.engines.runtimes import ENGINES, Squares, require
+from synthdetect.evaluation.overlap import ADAPTED_TO
+from synthdetect.images.batches import Batches, ImageFiles, Order
+from synthdetect.system.console import console, counting, table
+from synthdetect.system.errors import UserError
+from synthdetect.system.files import replace_atomically, require_folder
+from synthdetect.system.redaction import without_secrets
+from synthdetect.tracking.detectors import Found, find_detector, training_rows
+from synthdetect.tracking.models import log_exported, register
 from synthdetect.tracking.run import environment, open_run
 from synthdetect.training.devices import Device, deterministic, resolve
 from synthdetect.training.loop import predict

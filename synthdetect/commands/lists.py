@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from synthdetect.config import RECIPES, ListOptions
-from synthdetect.console import table
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.system.console import table
 
 
 def show(options: ListOptions) -> None:
@@ -27,14 +27,14 @@ def _recipes() -> tuple[list[str], list[list[str]]]:
 
 
 def _geometries() -> tuple[list[str], list[list[str]]]:
-    from synthdetect.data.geometry import GEOMETRIES
+    from synthdetect.images.geometry import GEOMETRIES
 
     return ["name", "what it does"], [[name, g.help] for name, g in GEOMETRIES.items()]
 
 
 def _layouts() -> tuple[list[str], list[list[str]]]:
-    from synthdetect.data.dialects import DIALECTS
-    from synthdetect.data.layouts import LAYOUTS
+    from synthdetect.datasets.dialects import DIALECTS
+    from synthdetect.datasets.layouts import LAYOUTS
 
     rows = [[layout.name, "folder"] for layout in LAYOUTS]
     return ["name", "kind"], rows + [[dialect.name, "CSV"] for dialect in DIALECTS]
@@ -47,7 +47,7 @@ def _metrics() -> tuple[list[str], list[list[str]]]:
 
 
 def _mixing() -> tuple[list[str], list[list[str]]]:
-    from synthdetect.data.mixing import MIXINGS
+    from synthdetect.images.mixing import MIXINGS
 
     return ["name", "what it does"], [[name, entry.help] for name, entry in MIXINGS.items()]
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from synthdetect.config import ManifestOptions
-from synthdetect.console import console, counting, table
-from synthdetect.data.index import index
-from synthdetect.data.manifest import check_suffix, load, write
-from synthdetect.files import require_file
+from synthdetect.datasets.index import index
+from synthdetect.datasets.manifest import check_suffix, load, write
+from synthdetect.system.console import console, counting, table
+from synthdetect.system.files import require_file
 
 
 def write_manifest(options: ManifestOptions) -> None:

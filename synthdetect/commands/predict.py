@@ -15,17 +15,17 @@ from synthdetect import __version__
 from synthdetect.commands.submission import show
 from synthdetect.commands.train import tags
 from synthdetect.config import PredictOptions
-from synthdetect.console import console, counting, table
-from synthdetect.data.batches import Images
-from synthdetect.data.manifest import SAMPLE
-from synthdetect.data.sources import unlabelled
-from synthdetect.detector import Card
-from synthdetect.errors import UserError
+from synthdetect.datasets.manifest import SAMPLE
+from synthdetect.datasets.unlabelled import unlabelled
+from synthdetect.detectors.detector import Card
+from synthdetect.detectors.scoring import Scores, Scoring, names_sha256, tabulate
 from synthdetect.evaluation.ensemble import Floats, agreement
-from synthdetect.files import file_sha256, replace_atomically, require_folder
-from synthdetect.inference import Scores, Scoring, names_sha256, tabulate
-from synthdetect.submission import TEAM_NAME, base_name, check_submission, write_submission
-from synthdetect.tracking.find import Found, find_detectors
+from synthdetect.images.batches import Images
+from synthdetect.submission.runfile import TEAM_NAME, base_name, check_submission, write_submission
+from synthdetect.system.console import console, counting, table
+from synthdetect.system.errors import UserError
+from synthdetect.system.files import file_sha256, replace_atomically, require_folder
+from synthdetect.tracking.detectors import Found, find_detectors
 from synthdetect.tracking.run import Run, environment, is_there, open_run
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks, resolve
 

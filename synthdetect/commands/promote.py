@@ -1,8 +1,8 @@
 """`synthdetect promote`."""
 
 from synthdetect.config import PromoteOptions
-from synthdetect.console import console
-from synthdetect.tracking.model import CHAMPION, promote
+from synthdetect.system.console import console
+from synthdetect.tracking.models import CHAMPION, promote
 
 
 def promote_version(options: PromoteOptions) -> None:

@@ -9,24 +9,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.commands.children import Part, train_parts
 from synthdetect.commands.report import write_report
-from synthdetect.commands.resuming import recorded, require_same_data
 from synthdetect.commands.train import announce, tags
 from synthdetect.config import AUGMENTATIONS, RegimesOptions, TrainOptions
-from synthdetect.console import console, counting, table
-from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
-from synthdetect.data.manifest import Manifest
-from synthdetect.data.prepare import prepare
-from synthdetect.data.splits import group_codes
-from synthdetect.errors import UserError
+from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
+from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.prepare import prepare
+from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.effects import Cell, effects
 from synthdetect.evaluation.figures import effects_figure
 from synthdetect.evaluation.metrics import interval, metrics, resampled
 from synthdetect.evaluation.summary import markdown, with_interval
-from synthdetect.experiment import CONFIG
-from synthdetect.files import require_folder
 from synthdetect.models.networks import check
+from synthdetect.runs.children import Part, train_parts
+from synthdetect.runs.resume import recorded, require_same_data
+from synthdetect.runs.training import CONFIG
+from synthdetect.system.console import console, counting, table
+from synthdetect.system.errors import UserError
+from synthdetect.system.files import require_folder
 from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import resolve
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from synthdetect.config import ReportOptions
-from synthdetect.console import console
-from synthdetect.files import replace_atomically, require_file
+from synthdetect.report.collect import collected, log_page
 from synthdetect.report.contents import REPORT, build
 from synthdetect.report.page import render
 from synthdetect.report.text import clean
-from synthdetect.tracking.collect import collected, log_page
+from synthdetect.system.console import console
+from synthdetect.system.files import replace_atomically, require_file
 from synthdetect.tracking.run import keep_status
 
 

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from synthdetect.commands.again import KINDS, Again, Kind, Recorded, read_recorded, trainings_of
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import ReproduceOptions
-from synthdetect.console import console, table
-from synthdetect.errors import UserError
-from synthdetect.evaluation.reproduced import (
+from synthdetect.evaluation.summary import markdown
+from synthdetect.reproduction.comparison import (
     NOT_REPRODUCED,
     Outcome,
     compare,
@@ -24,11 +22,13 @@ from synthdetect.evaluation.reproduced import (
     summary,
     verdict,
 )
-from synthdetect.evaluation.settings import compare_settings
-from synthdetect.evaluation.summary import markdown
-from synthdetect.files import file_sha256
-from synthdetect.redact import without_secrets
-from synthdetect.tracking.outcome import outcome_of
+from synthdetect.reproduction.rerun import KINDS, Again, Kind, Recorded, read_recorded, trainings_of
+from synthdetect.reproduction.results import outcome_of
+from synthdetect.reproduction.settings import compare_settings
+from synthdetect.system.console import console, table
+from synthdetect.system.errors import UserError
+from synthdetect.system.files import file_sha256
+from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.run import (
     Run,
     code_tags,

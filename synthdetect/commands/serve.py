@@ -15,12 +15,12 @@ from mlflow.pyfunc import PyFuncModel, scoring_server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from synthdetect.config import ServeOptions
-from synthdetect.console import console
-from synthdetect.errors import UserError
 from synthdetect.serving.limits import App, Guarded
 from synthdetect.serving.model import ServedDetector
-from synthdetect.tracking.find import find_detectors
-from synthdetect.tracking.model import SIGNATURE
+from synthdetect.system.console import console
+from synthdetect.system.errors import UserError
+from synthdetect.tracking.detectors import find_detectors
+from synthdetect.tracking.models import SIGNATURE
 
 _CONNECTIONS = 512  # open ones, beyond which every request is answered with 503
 _TURNED_AWAY = 256  # more that stay open for that answer; with them, still few of 1024 open files

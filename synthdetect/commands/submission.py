@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from synthdetect.config import CheckSubmissionOptions
-from synthdetect.console import console
-from synthdetect.errors import UserError
-from synthdetect.submission import Finding, check_submission, image_ids_of
+from synthdetect.submission.runfile import Finding, check_submission, image_ids_of
+from synthdetect.system.console import console
+from synthdetect.system.errors import UserError
 
 
 def check(options: CheckSubmissionOptions) -> None:

@@ -2,12 +2,12 @@
 
 import mlflow
 
-from synthdetect.commands.resuming import read_config
 from synthdetect.commands.train import train
 from synthdetect.config import SyncOptions, TrainOptions
-from synthdetect.console import console
-from synthdetect.errors import UserError
-from synthdetect.redact import without_secrets
+from synthdetect.runs.resume import read_config
+from synthdetect.system.console import console
+from synthdetect.system.errors import UserError
+from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.outbox import FOLDER, Outbox, StoreAway, is_away, waiting
 from synthdetect.tracking.run import AWAITS_STORE, KIND, existing, is_worked_on
 

@@ -8,24 +8,24 @@ from typing import TypeVar
 
 import mlflow
 
-from synthdetect.commands.findings import audit_quickly
-from synthdetect.commands.resuming import (
+from synthdetect.audit.log import audit_quickly
+from synthdetect.config import Options, TrainOptions, option_name
+from synthdetect.datasets.prepare import Prepared, prepare
+from synthdetect.datasets.selection import add_supplement
+from synthdetect.datasets.target import find_target
+from synthdetect.evaluation.summary import summary_rows
+from synthdetect.models.networks import check
+from synthdetect.runs.resume import (
     computing_as_begun,
     fetch_checkpoint,
     recorded,
     require_same_data,
 )
-from synthdetect.config import Options, TrainOptions, option_name
-from synthdetect.console import console, counting, table
-from synthdetect.data.prepare import Prepared, prepare
-from synthdetect.data.select import add_supplement
-from synthdetect.data.target import find_target
-from synthdetect.evaluation.summary import summary_rows
-from synthdetect.experiment import Outcome, run_training
-from synthdetect.files import require_folder
-from synthdetect.models.networks import check
-from synthdetect.redact import without_secrets
-from synthdetect.tracking.model import register
+from synthdetect.runs.training import Outcome, run_training
+from synthdetect.system.console import console, counting, table
+from synthdetect.system.files import require_folder
+from synthdetect.system.redaction import without_secrets
+from synthdetect.tracking.models import register
 from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import Device, resolve
 from synthdetect.training.session import preprocessing

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import t as student
 
-from synthdetect.data.splits import group_codes
+from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.metrics import metrics, resampled
 
 Floats = npt.NDArray[np.float64]

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import logit
 
-from synthdetect.data.labels import SYNTHETIC
+from synthdetect.datasets.labels import SYNTHETIC
 
 Rows = npt.NDArray[np.int64]
 

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
-from synthdetect.data.geometry import Preprocess
-from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
+from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.evaluation.examples import worst_mistakes
 from synthdetect.evaluation.metrics import ECE_BINS
 from synthdetect.evaluation.predictions import Evaluation
+from synthdetect.images.geometry import Preprocess
 
 matplotlib.use("Agg")
 

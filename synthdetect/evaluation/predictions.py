@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit
 
-from synthdetect.data.labels import REAL, SYNTHETIC
-from synthdetect.data.splits import group_codes
+from synthdetect.datasets.labels import REAL, SYNTHETIC
+from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.calibration import unsure
 from synthdetect.evaluation.metrics import (
     auc_interval,
@@ -28,7 +28,7 @@ from synthdetect.evaluation.metrics import (
     resampled,
 )
 from synthdetect.evaluation.slices import present, slice_table
-from synthdetect.files import short_hash
+from synthdetect.system.files import short_hash
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :]")  # what a metric's name cannot have in MLflow
 _LONGEST_NAME = 100  # of a generator there: a metric's whole name has at most 250 characters

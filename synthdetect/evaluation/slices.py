@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from synthdetect.data.labels import REAL, SYNTHETIC
-from synthdetect.data.splits import group_codes
-from synthdetect.errors import UserError
+from synthdetect.datasets.labels import REAL, SYNTHETIC
+from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.metrics import interval, metrics, resampled
+from synthdetect.system.errors import UserError
 
 AUTO = ("category", "platform", "format", "jpeg_quality", "size")
 """Slices that are made where the images differ in them, without being asked for."""

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from synthdetect.errors import UserError
-from synthdetect.files import file_sha256
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.system.errors import UserError
+from synthdetect.system.files import file_sha256
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

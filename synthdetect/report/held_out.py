@@ -8,9 +8,9 @@ from itertools import combinations
 
 import pandas as pd
 
-from synthdetect.data.labels import CLASSES, SYNTHETIC
-from synthdetect.data.manifest import SPLITS
-from synthdetect.data.splits import group_codes
+from synthdetect.datasets.labels import CLASSES, SYNTHETIC
+from synthdetect.datasets.manifest import SPLITS
+from synthdetect.datasets.splits import group_codes
 from synthdetect.report.page import Section, Table
 from synthdetect.report.record import Artifacts, Record
 from synthdetect.report.text import is_number, label, number

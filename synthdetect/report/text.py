@@ -6,8 +6,8 @@ import re
 import pandas as pd
 
 from synthdetect.evaluation.metrics import METRICS
-from synthdetect.redact import without_secrets
-from synthdetect.visible import visible
+from synthdetect.system.redaction import without_secrets
+from synthdetect.system.visible import visible
 
 UNDEFINED = "undefined"
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from synthdetect.config import ServeOptions
-from synthdetect.errors import UserError
+from synthdetect.system.errors import UserError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -20,11 +20,11 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from synthdetect.config import ServeOptions
-from synthdetect.data.images import BadImage, open_image
-from synthdetect.data.labels import CLASSES, REAL, SYNTHETIC
-from synthdetect.detector import Detector
-from synthdetect.engines.exported import load_detector
+from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
+from synthdetect.detectors.detector import Detector
+from synthdetect.detectors.engines.exported import load_detector
 from synthdetect.evaluation.calibration import UNSURE, unsure
+from synthdetect.images.reading import BadImage, open_image
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.serving.limits import decoding, limits_from_environment
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mlflow.data.dataset import Dataset
 
-from synthdetect.data.geometry import Preprocess
 from synthdetect.evaluation.figures import draw
 from synthdetect.evaluation.predictions import Evaluation
+from synthdetect.images.geometry import Preprocess
 from synthdetect.tracking.run import Run
 
 

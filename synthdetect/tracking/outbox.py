@@ -31,9 +31,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from synthdetect.console import console
-from synthdetect.files import replace_atomically
-from synthdetect.redact import without_secrets
+from synthdetect.system.console import console
+from synthdetect.system.files import replace_atomically
+from synthdetect.system.redaction import without_secrets
 
 FOLDER = Path("undelivered")
 """In the working folder: a folder a run, of what its store has not got yet."""

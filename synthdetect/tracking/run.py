@@ -37,11 +37,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from PIL import Image
 
 from synthdetect import __version__
-from synthdetect.console import console
-from synthdetect.data.manifest import Manifest
-from synthdetect.errors import UserError
-from synthdetect.processes import is_another_alive, is_gone, this_process
-from synthdetect.redact import without_secrets
+from synthdetect.datasets.manifest import Manifest
+from synthdetect.system.console import console
+from synthdetect.system.errors import UserError
+from synthdetect.system.processes import is_another_alive, is_gone, this_process
+from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.outbox import (
     Line,
     Outbox,

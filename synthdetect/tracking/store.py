@@ -10,9 +10,9 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from synthdetect.databases import require_database
-from synthdetect.errors import UserError
-from synthdetect.redact import without_secrets
+from synthdetect.system.databases import require_database
+from synthdetect.system.errors import UserError
+from synthdetect.system.redaction import without_secrets
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")

@@ -3,7 +3,7 @@
 Tensors are stored as such; everything else (the optimizer's groups, the schedule, the progress, the
 first weights' origin) is JSON in the file's header, and a hash of both is checked when they are
 read. Random state needs no room: it derives from the seed and the epoch (see
-`synthdetect.data.batches`).
+`synthdetect.images.batches`).
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from synthdetect.errors import UserError
-from synthdetect.files import replace_atomically
 from synthdetect.models.networks import Start
 from synthdetect.models.tensors import digest_of, tensors_of
+from synthdetect.system.errors import UserError
+from synthdetect.system.files import replace_atomically
 from synthdetect.training.loop import Progress, Training
 
 FORMAT = 4

@@ -13,8 +13,8 @@ import psutil
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from synthdetect.errors import UserError
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.system.errors import UserError
 
 _MPS_FALLBACK = re.compile(r"operator '([^']+)' is not currently supported on the MPS backend")
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

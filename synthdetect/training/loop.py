@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.config import AugmentOptions, TrainOptions
-from synthdetect.data.augment import augment, draws
-from synthdetect.data.batches import Batch, Batches
-from synthdetect.data.mixing import mix
 from synthdetect.evaluation.metrics import epoch_metrics
+from synthdetect.images.augmentation import augment, draws
+from synthdetect.images.batches import Batch, Batches
+from synthdetect.images.mixing import mix
 from synthdetect.training.devices import Device
 from synthdetect.training.objective import Objective, Step
 from synthdetect.training.optimizers import OPTIMIZERS

@@ -8,11 +8,11 @@ import numpy.typing as npt
 import torch
 
 from synthdetect.config import TrainOptions
-from synthdetect.data.batches import Batches, ImageFiles, Order
-from synthdetect.data.cache import DecodedCache
-from synthdetect.data.geometry import Preprocess
-from synthdetect.data.manifest import Manifest
-from synthdetect.data.prepare import Prepared
+from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.prepare import Prepared
+from synthdetect.images.batches import Batches, ImageFiles, Order
+from synthdetect.images.cache import DecodedCache
+from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import build, initialise
 from synthdetect.training import checkpoint
 from synthdetect.training.devices import Device

@@ -14,7 +14,7 @@ import pytest
 from mlflow.entities import Run
 from playwright.sync_api import expect, sync_playwright
 
-from synthdetect.detector import Detector
+from synthdetect.detectors.detector import Detector
 from tests.e2e.conftest import Platform, end
 
 EPOCHS = "3"

@@ -9,9 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from synthdetect.data.geometry import Preprocess
 from synthdetect.evaluation.figures import WORST, draw, learning_curves
 from synthdetect.evaluation.predictions import evaluate, tabulate
+from synthdetect.images.geometry import Preprocess
 
 BOTH = ["roc", "precision_recall", "reliability", "confusion", "scores"]
 PREPROCESS = Preprocess(32, "resize")

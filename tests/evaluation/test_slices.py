@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from synthdetect.errors import UserError
 from synthdetect.evaluation.predictions import tabulate
 from synthdetect.evaluation.slices import present, slice_table, slice_values
+from synthdetect.system.errors import UserError
 
 
 @pytest.fixture

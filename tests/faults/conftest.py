@@ -18,10 +18,10 @@ from PIL import Image
 
 from sweeps.__main__ import COMMANDS as SWEEPS
 from synthdetect.cli import COMMANDS, TRACEBACK, main
-from synthdetect.detector import Card, Detector
-from synthdetect.errors import UserError
+from synthdetect.detectors.detector import Card, Detector
 from synthdetect.models.networks import build
-from synthdetect.tracking.model import log_detector
+from synthdetect.system.errors import UserError
+from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.run import open_run
 
 TINY = ("--arch=mobilenet_v3_large", "--image-size=32", "--epochs=1", "--device=cpu",

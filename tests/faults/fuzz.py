@@ -14,10 +14,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["synthdetect", "PIL"]):
-    from synthdetect.data.geometry import Preprocess
-    from synthdetect.data.images import BadImage, probe_image
-    from synthdetect.data.manifest import read
-    from synthdetect.errors import UserError
+    from synthdetect.datasets.manifest import read
+    from synthdetect.images.geometry import Preprocess
+    from synthdetect.images.reading import BadImage, probe_image
+    from synthdetect.system.errors import UserError
 
 _PREPROCESS = Preprocess(16, "resize", 75)
 _LONGEST = 4096  # bytes of an input

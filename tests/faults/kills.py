@@ -28,8 +28,8 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from synthdetect.data.manifest import load
-from synthdetect.tracking.find import find_detectors
+from synthdetect.datasets.manifest import load
+from synthdetect.tracking.detectors import find_detectors
 from synthdetect.tracking.run import FOLD, KIND, NOT_BEGUN
 
 TRAINING = ["--arch=mobilenet_v3_large", "--image-size=32", "--batch-size=16", "--weights=none",

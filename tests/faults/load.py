@@ -33,8 +33,8 @@ import torch
 from PIL import Image
 
 from synthdetect.config import ServeOptions
-from synthdetect.data.manifest import load
-from synthdetect.detector import Card, Detector
+from synthdetect.datasets.manifest import load
+from synthdetect.detectors.detector import Card, Detector
 from synthdetect.models.networks import build
 
 JSON = {"Content-Type": "application/json"}

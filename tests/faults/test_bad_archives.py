@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthdetect.data.images import MAX_BYTES, BadImage
-from synthdetect.data.sources import unlabelled
+from synthdetect.datasets.unlabelled import unlabelled
+from synthdetect.images.reading import MAX_BYTES, BadImage
 from tests.faults.conftest import Refused, Say, refusal
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from synthdetect.config import TrainOptions
-from synthdetect.detector import Detector
+from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import Start, build, check, initialise
 from synthdetect.models.tensors import digest_of
 from synthdetect.training import checkpoint

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthdetect.data.geometry import GEOMETRIES, Preprocess
-from synthdetect.data.images import (
+from synthdetect.images.geometry import GEOMETRIES, Preprocess
+from synthdetect.images.reading import (
     FORMATS,
     MAX_BYTES,
     MAX_PIXELS,

@@ -21,11 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from synthdetect.cli import main
-from synthdetect.data.index import index
-from synthdetect.data.manifest import read
-from synthdetect.detector import Detector
+from synthdetect.datasets.index import index
+from synthdetect.datasets.manifest import read
+from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build, initialise
-from synthdetect.tracking.find import find_detectors
+from synthdetect.tracking.detectors import find_detectors
 from synthdetect.training import checkpoint
 from tests.faults.conftest import STORE, Logged, Refused, Say, refusal
 

@@ -5,9 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
-from synthdetect.errors import UserError
 from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.networks import Network, build
+from synthdetect.system.errors import UserError
 
 SIZE = 64
 

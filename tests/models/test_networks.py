@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
 
-from synthdetect.errors import UserError
 from synthdetect.models.networks import Network, Start, build, initialise
+from synthdetect.system.errors import UserError
 
 ARCH, SIZE = "mobilenet_v3_large", 32
 HEAD = ("classifier.3.weight", "classifier.3.bias")

@@ -11,8 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from synthdetect.cli import main
 from synthdetect.commands.report import ReportFailed, write_report
-from synthdetect.errors import UserError
-from synthdetect.tracking.collect import collected
+from synthdetect.report.collect import collected
+from synthdetect.system.errors import UserError
 from tests.report.conftest import overall
 
 

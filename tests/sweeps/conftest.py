@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.verdicts import simulate
-from sweeps.estimates import Floats
-from sweeps.finals import Place, Side, Training
+from sweeps.statistics.estimates import Floats
+from sweeps.statistics.final_fits import Place, Side, Training
 from synthdetect.evaluation.predictions import tabulate
 
 KINDS = {"real": 0, "seen": 1, "unseen": 1}

@@ -4,11 +4,11 @@ import numpy as np
 import optuna
 import pytest
 
-from sweeps.claims import CLAIMS
 from sweeps.options import SweepOptions
+from sweeps.statistics.paper import CLAIMS
 from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
 from synthdetect.config import TrainOptions
-from synthdetect.errors import UserError
+from synthdetect.system.errors import UserError
 
 BASE = {"arch": "resnet18", "lr": 1e-3, "epochs": 3}
 

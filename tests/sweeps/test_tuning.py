@@ -13,7 +13,7 @@ from optuna.trial import Trial, TrialState
 
 from sweeps import tuning
 from sweeps.strategies import STRATEGIES, space
-from synthdetect.errors import UserError
+from synthdetect.system.errors import UserError
 from synthdetect.tracking.outbox import StoreAway
 
 

@@ -8,11 +8,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from synthdetect import experiment
-from synthdetect.commands.resuming import fetch_checkpoint, read_config
 from synthdetect.config import TrainOptions
-from synthdetect.errors import UserError
-from synthdetect.experiment import CHECKPOINTS, run_training
+from synthdetect.runs import training as experiment
+from synthdetect.runs.resume import fetch_checkpoint, read_config
+from synthdetect.runs.training import CHECKPOINTS, run_training
+from synthdetect.system.errors import UserError
 from synthdetect.tracking.run import KIND, NOT_BEGUN, PROCESS, Run, open_run
 from synthdetect.training.session import BEST, LAST
 

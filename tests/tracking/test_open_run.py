@@ -11,10 +11,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from synthdetect.cli import main
-from synthdetect.errors import UserError
+from synthdetect.system.errors import UserError
 from synthdetect.tracking import run as tracking
 from synthdetect.tracking import status
-from synthdetect.tracking.find import find_detectors
+from synthdetect.tracking.detectors import find_detectors
 from synthdetect.tracking.run import (
     AWAITS_STORE,
     KIND,

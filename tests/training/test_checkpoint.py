@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.config import TrainOptions
-from synthdetect.errors import UserError
 from synthdetect.models.networks import Start
+from synthdetect.system.errors import UserError
 from synthdetect.training import checkpoint
 from synthdetect.training.checkpoint import load, load_network, save_network
 from synthdetect.training.devices import Device

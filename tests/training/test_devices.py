@@ -6,8 +6,8 @@ import warnings
 import pytest
 import torch
 
-from synthdetect.errors import UserError
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.system.errors import UserError
 from synthdetect.training.devices import (
     Device,
     computing_with,

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from synthdetect.config import AugmentOptions, TrainOptions
-from synthdetect.data.batches import Batches, ImageFiles, Order
-from synthdetect.data.geometry import Preprocess
 from synthdetect.evaluation.metrics import metrics
+from synthdetect.images.batches import Batches, ImageFiles, Order
+from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import Start
 from synthdetect.training.checkpoint import load, save
 from synthdetect.training.devices import Device

@@ -1,0 +1,1 @@
+"""Differences between training strategies: estimates, intervals and verdicts."""

@@ -1,1 +1,0 @@
-"""From files on disk to batches of tensors."""

@@ -1,0 +1,1 @@
+"""Which images there are, and which of them train, validate and test."""

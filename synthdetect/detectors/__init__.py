@@ -1,0 +1,1 @@
+"""A trained detector, and scoring many images with it."""

@@ -1,0 +1,134 @@
+"""A detector that an engine computes: graph and card in one ONNX file.
+
+What is in such a file may come from anybody. It is read as data, refused if it points to other
+files or to code of others, and only then given to the engine.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synthdetect.detectors.detector import Card, Detector, read_card
+from synthdetect.detectors.engines.runtimes import ENGINES, Compute, require
+from synthdetect.system.errors import UserError
+
+if TYPE_CHECKING:
+    import onnx
+
+SUFFIX = ".onnx"
+
+_CARD = "card"
+_STANDARD = ("", "ai.onnx")
+"""The operators that every engine has itself."""
+
+
+class ExportedNetwork(nn.Module):
+    """An engine in the place of a network: the same images in, the same logits out, on the CPU."""
+
+    def __init__(self, compute: Compute) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def forward(self, images: Tensor) -> Tensor:
+        squares = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return torch.from_numpy(self._compute(squares)).to(images.device)
+
+
+def load_detector(path: Path) -> Detector:
+    """Read a detector from a file of either kind: exported (`.onnx`), or safetensors.
+
+    Raises:
+        UserError: it is none, damaged, or changed since it was written.
+    """
+    return load_exported(path) if path.suffix.lower() == SUFFIX else Detector.load(path)
+
+
+def save_exported(path: Path, graph: "onnx.ModelProto", card: Card) -> Card:
+    """Write a graph with the card of its detector, and return the card as written."""
+    content = _bytes(graph)
+    card = replace(
+        card,
+        weights_sha256=hashlib.sha256(content).hexdigest(),
+        provenance={**card.provenance, "exported_from": card.weights_sha256},
+    )
+    graph.metadata_props.add(key=_CARD, value=json.dumps(asdict(card)))
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+    return card
+
+
+def load_exported(path: Path) -> Detector:
+    """Read an exported detector, whose engine then computes it.
+
+    Raises:
+        UserError: no such file, none of ours, damaged, changed, pointing outside itself, or its
+            engine is not installed.
+    """
+    require("onnx")
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.ModelProto.FromString(path.read_bytes())
+        header = json.loads({entry.key: entry.value for entry in graph.metadata_props}[_CARD])
+    except (OSError, DecodeError, KeyError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: no exported detector, or a damaged one: {error!r}") from error
+    card = read_card(header, path)
+    if card.engine not in ENGINES or card.precision not in ENGINES[card.engine].precisions:
+        raise UserError(f"{path}: unknown engine or precision: {card.engine}, {card.precision}.")
+    _require_self_contained(graph, path)
+    content = _bytes(graph)
+    if hashlib.sha256(content).hexdigest() != card.weights_sha256:
+        raise UserError(f"{path}: the graph is not the one the card was written for.")
+    require(card.engine)
+    network = ExportedNetwork(_opened(content, card, path))
+    return Detector(network, card)
+
+
+def _opened(content: bytes, card: Card, path: Path) -> Compute:
+    """The graph in its engine, tried on two images."""
+    grey = np.full((2, card.image_size, card.image_size, 3), 128, dtype=np.uint8)
+    try:
+        compute = ENGINES[card.engine].open(content, card.precision)
+        shape = compute(grey).shape
+    except Exception as error:  # each engine has its own
+        raise UserError(f"{path}: {card.engine} cannot compute it: {error}") from error
+    if shape != (2,):
+        raise UserError(f"{path}: gives {shape} for two images, which are no logits.")
+    return compute
+
+
+def _bytes(graph: "onnx.ModelProto") -> bytes:
+    """The graph without its metadata, which hold the card."""
+    del graph.metadata_props[:]
+    content: bytes = graph.SerializeToString(deterministic=True)
+    return content
+
+
+def _require_self_contained(graph: "onnx.ModelProto", path: Path) -> None:
+    import onnx
+
+    for part in _parts(graph):
+        if isinstance(part, onnx.TensorProto) and (
+            part.external_data or part.data_location == onnx.TensorProto.EXTERNAL
+        ):
+            raise UserError(f"{path}: keeps tensors in other files, which are not read.")
+        if isinstance(part, onnx.FunctionProto) or (
+            isinstance(part, onnx.NodeProto) and part.domain not in _STANDARD
+        ):
+            raise UserError(f"{path}: has operators of its own, which are not run.")
+
+
+def _parts(message: Any) -> Iterator[Any]:
+    """A protobuf message and all that it holds, however deep."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _parts(part)

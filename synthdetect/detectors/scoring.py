@@ -1,0 +1,298 @@
+"""Scoring images in batches and in their order, kept on disk as far as it has come.
+
+Each finished batch is appended to a journal. Started again after a kill, the scoring goes on after
+the last whole batch: all batches then hold the images that they would have held anyway, and the
+scores are the same to the last bit.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import expit
+from torch import nn
+
+from synthdetect.detectors.detector import Detector
+from synthdetect.evaluation.calibration import unsure
+from synthdetect.evaluation.ensemble import ENSEMBLES, Floats, log_odds, spread
+from synthdetect.images.batches import Batch, Batches, Images, Order
+from synthdetect.images.geometry import Preprocess
+from synthdetect.system.errors import UserError
+from synthdetect.system.files import replace_atomically
+from synthdetect.training.devices import Device
+from synthdetect.training.loop import predict
+
+STATE, _RUN = "state.json", ".run"
+"""The file that says what the journals beside it are of."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What detectors said of images.
+
+    Attributes:
+        logits: calibrated, shape (models, images); nan where an image is unreadable.
+        unreadable: the reason, by row.
+        raw: the networks' own logits, likewise.
+    """
+
+    logits: Floats
+    unreadable: dict[int, str]
+    raw: Floats
+
+
+class Scoring:
+    """The scoring of images by detectors, with a pass over the images for each way to see them.
+
+    Args:
+        folder: for the journals; made if need be.
+        detectors: at least one, as loaded from files.
+        images: what to score.
+        data: where they come from, so that others with the same names are not taken for them.
+        tta: `none`, or `flip` for the mean of an image's logit and its mirror image's.
+        batch_size: images at a time.
+        strict: stop at an unreadable image, and read it again when started again.
+
+    Raises:
+        UserError: the folder holds an unfinished scoring of something else, or cannot be made.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        detectors: Sequence[Detector],
+        images: Images,
+        *,
+        data: str,
+        tta: str,
+        batch_size: int,
+        strict: bool = False,
+    ) -> None:
+        self._folder, self._detectors, self._images = folder, detectors, images
+        self._tta, self._batch_size, self._strict = tta, batch_size, strict
+        self._members: dict[Preprocess, list[int]] = {}
+        for number, detector in enumerate(detectors):
+            self._members.setdefault(detector.preprocess, []).append(number)
+        self._claim(
+            {
+                "models": [asdict(detector.card) for detector in detectors],
+                "images": names_sha256(images),
+                "data": data,
+                "tta": tta,
+                "batch_size": batch_size,
+            }
+        )
+        self._journals = [
+            _Journal(folder / f".partial-{k}.csv", len(images), batch_size, strict)
+            for k in range(1, len(self._members) + 1)
+        ]
+
+    @property
+    def passes(self) -> int:
+        """How often each image is read: once for each way in which the detectors see it."""
+        return len(self._members)
+
+    @property
+    def total(self) -> int:
+        """Images to score, times passes."""
+        return len(self._images) * self.passes
+
+    @property
+    def done(self) -> int:
+        """How many of them are scored and on disk."""
+        return sum(journal.rows for journal in self._journals)
+
+    def run(self, device: Device, progress: Callable[[int, int], None]) -> None:
+        """Score what is not done yet.
+
+        Raises:
+            UserError: a detector's answer is not a finite number; or, if strict, an image is
+                unreadable.
+        """
+        for (preprocess, members), journal in zip(
+            self._members.items(), self._journals, strict=True
+        ):
+            networks = [self._detectors[number].network.to(device.torch) for number in members]
+            order = Order(len(self._images), self._batch_size, first=journal.rows)
+            batches = Batches(self._images.seen_by(preprocess), order, device.workers)
+            for batch in batches.epoch(0):
+                for row, reason in batch.unreadable if self._strict else ():
+                    raise UserError(
+                        f"{self._images.name(row)}: was readable a moment ago and is not any "
+                        f"more: {reason}. Restore it and start again; what is scored stays scored."
+                    )
+                logits = [_logits(network, batch, device, self._tta) for network in networks]
+                for number, values in zip(members, logits, strict=True):
+                    if not np.isfinite(values).all():
+                        raise UserError(
+                            f"--model: number {number + 1} gives scores that are not finite "
+                            "numbers; its training has gone wrong. Leave it out."
+                        )
+                journal.append(batch, logits)
+                progress(self.done, self.total)
+
+    def scores(self) -> Scores:
+        """What all detectors said, once everything is done."""
+        logits = np.full((len(self._detectors), len(self._images)), np.nan)
+        unreadable: dict[int, str] = {}
+        for members, journal in zip(self._members.values(), self._journals, strict=True):
+            for row, texts, reason in journal.read():
+                if reason:
+                    unreadable[row] = reason
+                else:
+                    logits[members, row] = list(map(float, texts))
+        logits[:, list(unreadable)] = np.nan
+        calibrated = [d.calibrated(x) for d, x in zip(self._detectors, logits, strict=True)]
+        return Scores(np.stack(calibrated), unreadable, logits)
+
+    @property
+    def run_id(self) -> str:
+        """The run that an earlier process scored under; empty if this is the first."""
+        file = self._folder / _RUN
+        return file.read_text() if file.is_file() else ""
+
+    @run_id.setter
+    def run_id(self, run_id: str) -> None:
+        with replace_atomically(self._folder / _RUN) as temporary:
+            temporary.write_text(run_id)
+
+    def discard(self) -> None:
+        """Remove the journals: the results are elsewhere."""
+        for name in (STATE, _RUN):
+            (self._folder / name).unlink(missing_ok=True)
+        for journal in self._journals:
+            journal.path.unlink(missing_ok=True)
+
+    def _claim(self, wanted: dict[str, Any]) -> None:
+        file, wanted = self._folder / STATE, json.loads(json.dumps(wanted))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            found = json.loads(file.read_text()) if file.is_file() else None
+        except OSError as error:
+            raise UserError(f"--output: {self._folder}: {error.strerror}.") from error
+        except (ValueError, RecursionError):
+            found = {}
+        if found is None:
+            for leftover in (*self._folder.glob(".partial-*.csv"), self._folder / _RUN):
+                leftover.unlink(missing_ok=True)
+            with replace_atomically(file) as temporary:
+                temporary.write_text(json.dumps(wanted, indent=1))
+        elif found != wanted:
+            known = found if isinstance(found, dict) else {}
+            other = ", ".join(name for name in wanted if known.get(name) != wanted[name])
+            raise UserError(
+                f"{self._folder}: holds an unfinished prediction with another {other}. Give the "
+                f"same options to go on with it, another --output, or delete {file} to give it up."
+            )
+
+
+class _Journal:
+    """Lines `row,logit,...,reason`: a logit a model, or the reason why the image has none."""
+
+    def __init__(self, path: Path, rows: int, batch_size: int, strict: bool) -> None:
+        self.path = path
+        self.rows = self._cut(rows, batch_size, strict)
+
+    def append(self, batch: Batch, logits: list[Floats]) -> None:
+        """Add a batch, and have it on disk."""
+        answers = zip(*(values.tolist() for values in logits), strict=True)
+        lines: dict[int, list[Any]] = {
+            row: [*values, ""] for row, values in zip(batch.rows.tolist(), answers, strict=True)
+        }
+        for row, reason in batch.unreadable:
+            lines[row] = [*[""] * len(logits), " ".join(reason.split())]
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")  # floats by repr, which reads back
+            writer.writerows([row, *lines[row]] for row in sorted(lines))
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows += len(lines)
+
+    def read(self) -> Iterator[tuple[int, list[str], str]]:
+        """Row, logits as text and reason of each line."""
+        with self.path.open(encoding="utf-8", newline="") as file:
+            for row, *logits, reason in csv.reader(file):
+                yield int(row), logits, reason
+
+    def _cut(self, rows: int, batch_size: int, strict: bool) -> int:
+        """Cut off what a kill left of a batch; returns how many rows there are then.
+
+        If strict, also what follows the first unreadable image, which earlier versions kept.
+        """
+        if not self.path.exists():
+            return 0
+        lines = self.path.read_bytes().split(b"\n")[:-1]  # without a line's end it is none
+        good = [
+            line.startswith(b"%d," % row) and (line.endswith(b",") or not strict)
+            for row, line in enumerate(lines)
+        ]
+        whole = good.index(False) if False in good else len(lines)
+        if whole < rows:
+            whole -= whole % batch_size
+        os.truncate(self.path, sum(len(line) + 1 for line in lines[:whole]))
+        return whole
+
+
+def names_sha256(images: Images) -> str:
+    """A hash of the images' names in their order."""
+    digest = hashlib.sha256()
+    for row in range(len(images)):
+        digest.update(images.name(row).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def tabulate(
+    names: Sequence[str], scores: Scores, thresholds: Floats, ensemble: str, band: float = 0.0
+) -> tuple[pd.DataFrame, float]:
+    """Make the table of predictions.
+
+    Returns:
+        The table and the threshold between the labels. It has a row an image, with the columns
+        `image`; of several models `logit_1`, `probability_1` and `label_1` (0 real, 1 synthetic)
+        and so on; `logit`, `probability` and `label` of all together; of several models
+        `logit_std` and `probability_std` between them; with a band, `unsure` (0 or 1); and
+        `error`, why an image is unreadable, which then has no numbers.
+    """
+    rows = [row for row in range(len(names)) if row not in scores.unreadable]
+    logits = scores.logits[:, rows]
+    probability, threshold = ENSEMBLES[ensemble](logits, thresholds)
+    columns: dict[str, Any] = {}
+    if len(logits) > 1:
+        for number, (values, own) in enumerate(zip(logits, thresholds, strict=True), 1):
+            columns |= _answers(f"_{number}", values, expit(values), own)
+    columns |= _answers("", log_odds(ensemble, logits, probability), probability, threshold)
+    if band:
+        columns["unsure"] = pd.array(unsure(probability, threshold, band).astype(int), "Int8")
+    if len(logits) > 1:
+        columns["logit_std"], columns["probability_std"] = spread(logits)
+    table = pd.DataFrame(columns, index=rows).reindex(range(len(names)))
+    table.insert(0, "image", list(names))
+    table["error"] = [scores.unreadable.get(row, "") for row in range(len(names))]
+    return table, threshold
+
+
+def _answers(suffix: str, logits: Floats, probability: Floats, threshold: float) -> dict[str, Any]:
+    return {
+        f"logit{suffix}": logits,
+        f"probability{suffix}": probability,
+        f"label{suffix}": pd.array((probability >= threshold).astype(int), dtype="Int8"),
+    }
+
+
+def _logits(network: nn.Module, batch: Batch, device: Device, tta: str) -> Floats:
+    """The network's logits of a batch's readable images, shape (images,)."""
+    count = len(batch.rows)
+    alone = batch._replace(rows=torch.arange(count))
+    logits = predict(network, [alone], device, count)
+    if tta == "flip":
+        mirrored = alone._replace(images=alone.images.flip(3))
+        logits = (logits + predict(network, [mirrored], device, count)) / 2
+    return logits

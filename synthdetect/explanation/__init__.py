@@ -1,0 +1,1 @@
+"""What a detector looks at, and what sets generated images apart."""

@@ -1,0 +1,60 @@
+"""Why a detector said what it said, and what sets the images apart: pictures in a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from synthdetect.detectors.detector import Detector
+from synthdetect.evaluation.examples import sample_hits, worst_mistakes
+from synthdetect.evaluation.predictions import Evaluation
+from synthdetect.explanation.figures import (
+    explanation_images,
+    explanation_sheet,
+    spectra_figures,
+)
+from synthdetect.explanation.gradcam import explain
+from synthdetect.explanation.spectra import fingerprints, mean_spectra, radial_table
+from synthdetect.models.networks import Network
+from synthdetect.tracking.run import Run
+
+
+def log_explanations(
+    run: Run, evaluation: Evaluation, detector: Detector, files: Sequence[Path],
+    threshold: float, count: int,
+    *, seed: int,
+) -> None:  # fmt: skip
+    """Log Grad-CAM of the `count` worst mistakes and of as many hits of one split."""
+    split, table = evaluation.split, evaluation.predictions
+    network = detector.network
+    assert isinstance(network, Network)  # not an exported one, which shows no layers
+    chosen = {
+        "mistakes": worst_mistakes(table, threshold, count),
+        "hits": sample_hits(table, count, seed=seed),
+    }
+    for kind, positions in chosen.items():
+        if not len(positions):
+            continue
+        explained = explain(
+            network, detector.card.arch, table, positions, files, detector.preprocess
+        )
+        sheet = explanation_sheet(f"{split}: {kind}", explained)
+        run.log_figure(sheet, f"figures/{split}/explain_{kind}.png")
+        for name, image in explanation_images(explained):
+            run.log_image(image, f"explain/{split}/{kind}/{name}")
+
+
+def log_spectra(
+    run: Run, evaluation: Evaluation, files: Sequence[Path], workers: int, *, seed: int
+) -> None:
+    """Log the mean spectra of one split's images, by generator."""
+    split = evaluation.split
+    spectra = mean_spectra(files, evaluation.predictions, seed=seed, workers=workers)
+    for name, figure in spectra_figures(spectra):
+        run.log_figure(figure, f"figures/{split}/{name}.png")
+    tables = {
+        "radial": radial_table(spectra),
+        "fingerprints": fingerprints(spectra),
+        "left_out": spectra.left_out,
+    }
+    for name, table in tables.items():
+        if len(table):
+            run.log_table(table, f"spectra/{split}_{name}.csv")

@@ -1,0 +1,1 @@
+"""From one untrusted image file to batches of tensors."""

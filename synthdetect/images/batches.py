@@ -1,0 +1,237 @@
+"""Batches of images, the same ones in the same order whatever reads them.
+
+Everything random about an image is seeded by (seed, epoch, row), and the order of an epoch by
+(seed, epoch). So neither the number of workers nor a restart can change what the network sees, and
+there is no random state to save.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from synthdetect.images.cache import DecodedCache
+from synthdetect.images.geometry import CENTRE, Place, Preprocess
+from synthdetect.images.reading import BadImage
+from synthdetect.system.errors import UserError
+
+Pixels = npt.NDArray[np.uint8]
+Key = tuple[int, int]
+"""(epoch, row): what a sampler asks a dataset for."""
+
+
+class Batch(NamedTuple):
+    """Some images.
+
+    Attributes:
+        rows: shape (batch,), int64: their rows in the manifest.
+        images: shape (batch, 3, size, size), uint8, channels last in memory.
+        unreadable: (row, reason) of the images that could not be read and are not in it.
+    """
+
+    rows: Tensor
+    images: Tensor
+    unreadable: list[tuple[int, str]]
+
+
+class Images(Dataset[tuple[int, Pixels | str]]):
+    """Images by row, decoded to squares; (row, reason) instead of pixels where one is unreadable.
+
+    A subclass says how many there are, what each is called and where its bytes come from.
+
+    Attributes:
+        preprocess: how each becomes a square.
+        seed: of the crops' places where the geometry is random; None takes the centre.
+        cache: decoded images, and the slot of each row in it.
+    """
+
+    preprocess: Preprocess
+    seed: int | None = None
+    cache: tuple[DecodedCache, npt.NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def name(self, row: int) -> str:
+        """What the user calls an image."""
+        raise NotImplementedError
+
+    def read(self, row: int) -> bytes:
+        """The content of an image's file.
+
+        Raises:
+            BadImage: it cannot be read; the message is the reason.
+            OSError: likewise.
+        """
+        raise NotImplementedError
+
+    def seen_by(self, preprocess: Preprocess) -> Self:
+        """The same images as other squares."""
+        images = copy.copy(self)
+        images.preprocess = preprocess
+        return images
+
+    def __getitem__(self, key: Key) -> tuple[int, Pixels | str]:
+        epoch, row = key
+        try:
+            return row, self._square(epoch, row)
+        except BadImage as error:
+            return row, str(error)
+        except OSError as error:
+            return row, error.strerror or str(error)
+
+    def _square(self, epoch: int, row: int) -> Pixels:
+        if self.cache is not None:
+            cache, slots = self.cache
+            kept = cache.get(slots[row])
+            if kept is not None:
+                return kept
+        square = self._make(epoch, row)
+        if self.cache is not None:
+            cache.put(slots[row], square)
+        return square
+
+    def _make(self, epoch: int, row: int) -> Pixels:
+        return self.preprocess(self.read(row), self._place(epoch, row))
+
+    def _place(self, epoch: int, row: int) -> Place:
+        if self.seed is None or not self.preprocess.random:
+            return CENTRE
+        left, top = np.random.default_rng([self.seed, epoch, row]).random(2)
+        return float(left), float(top)
+
+
+class ImageFiles(Images):
+    """Image files.
+
+    Args:
+        files: the images' paths.
+        preprocess: how each becomes a square.
+        seed: of the crops' places where the geometry is random; None takes the centre.
+        cache: decoded images, and the slot of each file in it.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path | str],
+        preprocess: Preprocess,
+        *,
+        seed: int | None = None,
+        cache: tuple[DecodedCache, npt.NDArray[np.int64]] | None = None,
+    ) -> None:
+        # One Arrow buffer: worker processes share it, where a list would be copied page by page as
+        # its reference counts change.
+        self.files = pa.array([str(file) for file in files], pa.large_string())
+        self.preprocess = preprocess
+        self.seed = seed
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, row: int) -> str:
+        """The image's path."""
+        return str(self.files[row].as_py())
+
+    def read(self, row: int) -> bytes:
+        """The content of the file."""
+        return Path(self.name(row)).read_bytes()
+
+
+class Order(Sampler[list[Key]]):
+    """Which rows make which batch; `epoch` is set by whoever iterates.
+
+    A single image left over joins the batch before it, since batch normalisation of one value is
+    undefined.
+
+    Args:
+        rows: number of rows.
+        batch_size: images a batch.
+        seed: of the order; None keeps the rows' own order.
+        first: the row to begin with; those before it are done.
+    """
+
+    def __init__(
+        self, rows: int, batch_size: int, *, seed: int | None = None, first: int = 0
+    ) -> None:
+        self.rows, self.batch_size, self.seed, self.first = rows, batch_size, seed, first
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._starts())
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = np.arange(self.first, self.rows)
+        if self.seed is not None:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        for rows in np.split(order, self._starts()[1:]) if len(order) else ():
+            yield [(self.epoch, row) for row in rows.tolist()]
+
+    def _starts(self) -> list[int]:
+        rows = self.rows - self.first
+        starts = list(range(0, rows, self.batch_size))
+        if len(starts) > 1 and self.seed is not None and rows % self.batch_size == 1:
+            starts.pop()
+        return starts
+
+
+class Batches:
+    """Batches of a dataset, epoch after epoch, read by worker processes that stay alive."""
+
+    def __init__(self, dataset: Images, order: Order, workers: int) -> None:
+        self.dataset, self.order = dataset, order
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=order,
+            num_workers=workers,
+            collate_fn=_collate,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else it draws from the one that dropout uses
+        )
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def images(self) -> int:
+        """Images an epoch."""
+        return self.order.rows
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        self.order.epoch = number
+        yield from self._loader
+
+    def strict_epoch(self, number: int) -> Iterator[Batch]:
+        """The same, refusing unreadable images.
+
+        Raises:
+            UserError: an image cannot be read any more, though it could when the run began.
+        """
+        for batch in self.epoch(number):
+            for row, reason in batch.unreadable:
+                raise UserError(
+                    f"{self.dataset.name(row)}: was readable when the run began and is "
+                    f"not any more: {reason}. Restore it and resume the run."
+                )
+            yield batch
+
+
+def _collate(items: list[tuple[int, Pixels | str]]) -> Batch:
+    good = [(row, pixels) for row, pixels in items if not isinstance(pixels, str)]
+    size = good[0][1].shape if good else (0, 0, 3)
+    images = torch.from_numpy(
+        np.stack([p for _, p in good]) if good else np.empty((0, *size), "u1")
+    )
+    return Batch(
+        rows=torch.tensor([row for row, _ in good], dtype=torch.int64),
+        images=images.permute(0, 3, 1, 2),
+        unreadable=[(row, reason) for row, reason in items if isinstance(reason, str)],
+    )

@@ -1,0 +1,1 @@
+"""What perturbations do to a detector."""

@@ -1,0 +1,1 @@
+"""Tracked runs: training, cross-validation, regimes, evaluation, prediction and export."""

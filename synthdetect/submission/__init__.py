@@ -1,0 +1,1 @@
+"""Run files of the MediaEval synthetic-images task."""

@@ -1,0 +1,1 @@
+"""Files, processes, databases and the console: what everything else stands on."""

@@ -1,0 +1,198 @@
+"""Detectors by whatever names them: a file, a model's URI, a run.
+
+Only the detector's file of a logged model is read. A model from elsewhere may bring code with it;
+none of it runs.
+"""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
+
+from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.engines.exported import load_detector
+from synthdetect.evaluation.overlap import ADAPTED_TO
+from synthdetect.serving import SERVED_ARTIFACT
+from synthdetect.system.errors import UserError
+from synthdetect.tracking.models import models_of
+from synthdetect.tracking.outbox import is_absent, is_away
+from synthdetect.tracking.run import FOLD, KIND, MANIFEST, TARGET, fetch
+
+_URI = "models:/"
+
+
+class Found(NamedTuple):
+    """A detector, and what it is called.
+
+    Attributes:
+        name: to call it by.
+        detector: as loaded.
+        model_id: of the model in the tracking store, to bind metrics to; None for a file, and for
+            a model that is in another store.
+    """
+
+    name: str
+    detector: Detector
+    model_id: str | None = None
+
+
+def find_detectors(models: tuple[str, ...]) -> list[Found]:
+    """Load detectors.
+
+    Args:
+        models: of each, the path of a detector's file, `.safetensors` or exported `.onnx`; a URI
+            `models:/...` with a version, an alias or a model's id; or the id of a run, which stands
+            for the model that it logged, and a cross-validation's for those of its finished folds,
+            in their order.
+
+    Raises:
+        UserError: there is no such thing, or it is no detector.
+    """
+    found: list[Found] = []
+    for model in models:
+        path = Path(model).expanduser()
+        if model.startswith(_URI):
+            found.append(_from_uri(model, model))
+        elif path.is_file():
+            found.append(Found(model, load_detector(path)))
+        else:
+            found += _from_run(model)
+    return found
+
+
+def find_detector(models: tuple[str, ...]) -> Found:
+    """Load the one detector that is given.
+
+    Raises:
+        UserError: as `find_detectors`; or it is none or several, as a cross-validation's folds are
+            even while only one has finished.
+    """
+    found = find_detectors(models)
+    names = [one.name for one in found]
+    if len(models) != 1 or names != list(models):  # a fold has a name of its own
+        raise UserError(
+            "--model: give one .safetensors or .onnx file, models:/ URI or id of a run with one "
+            f"model (got {', '.join(names) or 'none'}). Each fold of a cross-validation is such a "
+            "run, and so is its final training."
+        )
+    return found[0]
+
+
+def logged_by(run_id: str, name: str) -> Found:
+    """Load the detector that a run has logged, under a name.
+
+    Raises:
+        UserError: it has logged none, or it cannot be had.
+    """
+    models = models_of(run_id)
+    if not models:
+        status = MlflowClient().get_run(run_id).info.status
+        raise UserError(f"--model: run {run_id} ({status}) has logged no model; let it finish.")
+    return _from_uri(f"{_URI}{models[0].model_id}", name)
+
+
+def training_rows(card: Card) -> pd.DataFrame | None:
+    """The manifest of the run that made a detector, or None where it is not to be had.
+
+    Images that it was adapted to are the split `ADAPTED_TO`, with their hashes alone; one without a
+    hash stands for those of a run that did not record them.
+    """
+    run_id = str(card.provenance.get("run_id", ""))
+    rows = _table_of(run_id, MANIFEST)
+    if rows is None or not card.provenance.get("target"):
+        return rows
+    target = _table_of(run_id, TARGET)
+    hashes = [""] if target is None else target["sha256"]
+    adapted = pd.DataFrame({"sha256": hashes, "split": ADAPTED_TO})
+    return pd.concat([rows, adapted], ignore_index=True)
+
+
+def _table_of(run_id: str, path: str) -> pd.DataFrame | None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = fetch(MlflowClient(), run_id, path, folder)
+        if file is None:
+            return None
+        return pd.read_csv(file, keep_default_na=False, dtype={"source_id": str})
+
+
+def _from_run(run_id: str) -> list[Found]:
+    client = MlflowClient()
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
+        raise UserError(
+            f"--model: {run_id!r} is neither a file, nor a {_URI} URI, nor a run in "
+            f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
+        ) from error
+    if run.data.tags.get(KIND) != "cv":
+        return [logged_by(run_id, run_id)]
+    children = client.search_runs(
+        [run.info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`{KIND}` = 'fold' "
+        "and attributes.status = 'FINISHED'",
+        max_results=1000,
+    )
+    folds = {int(child.data.tags[FOLD]): child.info.run_id for child in children}
+    if not folds:
+        raise UserError(f"--model: cross-validation {run_id} has no finished fold.")
+    return [logged_by(folds[fold], f"{run_id} fold {fold}") for fold in sorted(folds)]
+
+
+def _from_uri(uri: str, name: str) -> Found:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            repository: Any = get_artifact_repository(uri)
+            description = Model.load(repository.download_artifacts("MLmodel", folder))
+            artifacts = description.flavors["python_function"]["artifacts"]
+            weights = PurePosixPath(artifacts[SERVED_ARTIFACT]["path"])
+            if weights.is_absolute() or ".." in weights.parts:
+                raise ValueError(f"{weights} is not in it")
+            file = repository.download_artifacts(str(weights), folder)
+        except (MlflowException, OSError) as error:
+            if is_away(error):
+                raise
+            raise UserError(
+                f"--model: {uri} cannot be had from {mlflow.get_registry_uri()}: "
+                f"{str(error).rstrip('.')}. Set MLFLOW_TRACKING_URI to the store that has it."
+            ) from error
+        except Exception as error:  # what MLflow and YAML raise on a damaged file is an open set
+            raise UserError(f"--model: {uri} is no detector of synthdetect: {error}") from error
+        try:
+            detector = load_detector(Path(file))
+        except UserError as error:  # which names the copy
+            raise UserError(f"--model: {uri}: {str(error).removeprefix(f'{file}: ')}") from error
+        _require_logged(detector.card, description.metadata, uri)
+        return Found(name, detector, _known(description.model_id))
+
+
+def _require_logged(card: Card, logged: Any, uri: str) -> None:
+    """Refuse a file that is another than was logged: its own hash covers the weights alone."""
+    found = json.loads(json.dumps(asdict(card)))
+    if not isinstance(logged, dict):
+        logged = {}
+    other = [name for name in found if name in logged and found[name] != logged[name]]
+    if other:
+        raise UserError(
+            f"--model: {uri}: its card is not the one that was logged: another {', '.join(other)}. "
+            "Restore the file, or log the model again."
+        )
+
+
+def _known(model_id: str | None) -> str | None:
+    """The id if the tracking store has the model: it refuses metrics of one that it does not."""
+    try:
+        return str(MlflowClient().get_logged_model(model_id).model_id) if model_id else None
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
+        return None

@@ -1,0 +1,152 @@
+"""A detector as an MLflow model: logged, registered, promoted, found again."""
+
+import base64
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from PIL import Image
+
+import synthdetect
+from synthdetect.detectors.detector import Card, Detector
+from synthdetect.serving import SERVED_ARTIFACT
+from synthdetect.system.errors import UserError
+from synthdetect.tracking.outbox import is_absent
+from synthdetect.tracking.run import Run
+
+_SERVING = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyarrow", "safetensors", "scipy",
+            "torch", "torchvision")  # fmt: skip
+
+CHAMPION = "champion"
+"""Alias of the version that is in use."""
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec("string", "image")]),
+    outputs=Schema(
+        [
+            ColSpec("double", "probability"),
+            ColSpec("string", "label"),
+            ColSpec("double", "threshold"),
+        ]
+    ),
+    # Negative means the detector's own threshold, which a signature has no other way to say.
+    params=ParamSchema([ParamSpec("threshold", "double", -1.0)]),
+)
+
+
+def log_detector(run: Run, detector: Detector) -> LoggedModel:
+    """Log a detector as the run's model; one that an interrupted attempt left is replaced.
+
+    The model is code (a copy of this package without its sample data) and one safetensors file.
+
+    Returns:
+        The logged model; `models:/<its id>` is its URI.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "detector.safetensors"
+        card = detector.save(file)
+
+        def log() -> LoggedModel:
+            for leftover in models_of(run.id):
+                MlflowClient().delete_logged_model(leftover.model_id)
+            return _log(run, file, card, _SERVING)
+
+        return run.outbox.insist(log)
+
+
+def log_exported(run: Run, file: Path, card: Card) -> LoggedModel:
+    """Log an exported detector's file as the run's model, which its engine then serves."""
+    return _log(run, file, card, (*_SERVING, "onnx", card.engine))
+
+
+def _log(run: Run, file: Path, card: Card, packages: Iterable[str]) -> LoggedModel:
+    with tempfile.TemporaryDirectory() as folder:
+        code = _code_without_sample(Path(folder))
+        info = mlflow.pyfunc.log_model(
+            name="detector",
+            python_model=str(code / "serving" / "model.py"),
+            artifacts={SERVED_ARTIFACT: str(file)},
+            code_paths=[str(code)],
+            signature=SIGNATURE,
+            input_example=_example(),
+            pip_requirements=_requirements(packages),
+            metadata=json.loads(json.dumps(asdict(card))),
+            params={"arch": card.arch, "image_size": str(card.image_size)},
+        )
+    run.log_json(asdict(card), "model/card.json")
+    return mlflow.get_logged_model(info.model_id)
+
+
+def models_of(run_id: str) -> list[LoggedModel]:
+    """The models that a run has logged."""
+    client = MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models(
+        experiment_ids=[experiment], filter_string=f"source_run_id = '{run_id}'"
+    )
+    return [model for model in found if model.source_run_id == run_id]
+
+
+def register(model: LoggedModel, name: str) -> str:
+    """Register a model; the first version of a name becomes the champion.
+
+    Returns:
+        The version.
+    """
+    client = MlflowClient()
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if known.source in (f"models:/{model.model_id}", model.artifact_location):
+            return str(known.version)  # a resumed run has registered it already
+    made = mlflow.register_model(f"models:/{model.model_id}", name)
+    if CHAMPION not in client.get_registered_model(name).aliases:
+        client.set_registered_model_alias(name, CHAMPION, made.version)
+    return str(made.version)
+
+
+def promote(name: str, number: str) -> None:
+    """Make a version the champion.
+
+    Raises:
+        UserError: there is no such version.
+    """
+    client = MlflowClient()
+    try:
+        client.get_model_version(name, number)
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
+        raise UserError(
+            f"no version {number!r} of a registered model {name!r} in {mlflow.get_registry_uri()}."
+        ) from error
+    client.set_registered_model_alias(name, CHAMPION, number)
+
+
+def _requirements(packages: Iterable[str]) -> list[str]:
+    """The versions that made the model; a build's local label (`+cpu`) names no public release."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
+
+
+def _example() -> pd.DataFrame:
+    """A request of one image, as a client would send it."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "grey").save(file, "PNG")
+    return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})
+
+
+def _code_without_sample(folder: Path) -> Path:
+    package = Path(synthdetect.__file__).parent
+    target = folder / "synthdetect"
+    shutil.copytree(package, target, ignore=shutil.ignore_patterns("sample", "__pycache__"))
+    return target

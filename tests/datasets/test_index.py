@@ -1,0 +1,339 @@
+"""What each file holds, found once and remembered."""
+
+import hashlib
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from synthdetect.datasets.index import COLUMNS, index
+from synthdetect.datasets.manifest import Manifest, read, write
+from synthdetect.system.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def picture(file: Path, colour: int = 0, kind: str = "BMP") -> Path:
+    """A BMP unless asked otherwise: all colours then have the same number of bytes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4), (colour, 0, 0)).save(file, kind)
+    return file
+
+
+def manifest_of(root: Path, *paths: str, **columns: list[object]) -> Manifest:
+    table = pd.DataFrame({"path": list(paths), "label": np.zeros(len(paths), dtype="int8")})
+    for column in ("split", "generator", "category", "source_id"):
+        table[column] = pd.Series("", index=table.index, dtype="str")
+    return Manifest(table.assign(**columns), root, "mine")
+
+
+def three(tmp_path: Path) -> Manifest:
+    root = tmp_path / "data"
+    paths = ["a.bmp", "b.bmp", "c.bmp"]
+    for number, path in enumerate(paths):
+        picture(root / path, number)
+    return manifest_of(root, *paths)
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def swap_content(file: Path, colour: int) -> None:
+    """Change the content behind the index's back: size and modification time stay."""
+    before = file.stat()
+    picture(file, colour)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+
+
+def touch(file: Path) -> None:
+    stat = file.stat()
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+
+
+class TestFinding:
+    def test_each_file_is_described(self, tmp_path: Path) -> None:
+        file = picture(tmp_path / "a.png", kind="JPEG")  # the content decides, not the suffix
+        table = index(manifest_of(tmp_path, "a.png")).table
+        assert table.columns[-len(COLUMNS) :].tolist() == list(COLUMNS)
+        assert table.loc[0, list(COLUMNS)].to_dict() == {
+            "bytes": file.stat().st_size,
+            "mtime_ns": file.stat().st_mtime_ns,
+            "sha256": sha256(file),
+            "width": 6,
+            "height": 4,
+            "format": "JPEG",
+            "mode": "RGB",
+            "jpeg_quality": 75,
+            "exif": False,
+            "error": "",
+        }
+
+    def test_the_manifests_own_columns_stay(self, tmp_path: Path) -> None:
+        manifest = three(tmp_path)
+        manifest = manifest.with_table(manifest.table.assign(platform=["x", "y", "z"], label=1))
+        table = index(manifest).table
+        assert table[manifest.table.columns].equals(manifest.table)
+        assert len(table) == 3
+
+    def test_an_unreadable_file_gets_a_reason_and_the_others_are_complete(
+        self, tmp_path: Path
+    ) -> None:
+        picture(tmp_path / "good.bmp")
+        (tmp_path / "empty.jpg").touch()
+        (tmp_path / "text.jpg").write_text("not found")
+        (tmp_path / "half.bmp").write_bytes((tmp_path / "good.bmp").read_bytes()[:80])
+        (tmp_path / "folder.jpg").mkdir()
+        paths = ["empty.jpg", "text.jpg", "half.bmp", "folder.jpg", "absent.jpg", "good.bmp"]
+        table = index(manifest_of(tmp_path, *paths)).table.set_index("path")
+        errors = table["error"].to_dict()
+        assert errors.pop("half.bmp").startswith("image file is truncated")
+        assert errors == {
+            "empty.jpg": "the file is empty",
+            "text.jpg": "not an image of a known format",
+            "folder.jpg": "Is a directory",
+            "absent.jpg": "No such file or directory",
+            "good.bmp": "",
+        }
+        assert table.loc["good.bmp", "sha256"] == sha256(tmp_path / "good.bmp")
+        assert (table.drop("good.bmp")["sha256"] == "").all()
+        assert (table.drop("good.bmp")["width"] == 0).all()
+
+    def test_types_are_the_same_on_every_way_to_the_result(self, tmp_path: Path) -> None:
+        manifest = three(tmp_path)
+        (tmp_path / "data" / "b.bmp").write_text("broken")
+        fresh = index(manifest)
+        pd.testing.assert_frame_equal(index(manifest).table, fresh.table)
+        for suffix in ("csv", "parquet"):
+            file = tmp_path / "data" / f"list.{suffix}"
+            write(fresh, file)
+            pd.testing.assert_frame_equal(index(read(file)).table, fresh.table)
+        assert fresh.table.dtypes[list(COLUMNS)].astype(str).to_dict() == {
+            "bytes": "int64",
+            "mtime_ns": "int64",
+            "sha256": "str",
+            "width": "int64",
+            "height": "int64",
+            "format": "str",
+            "mode": "str",
+            "jpeg_quality": "int64",
+            "exif": "bool",
+            "error": "str",
+        }
+
+    def test_absolute_paths_and_equal_names_do_not_mix(self, tmp_path: Path) -> None:
+        first, second = picture(tmp_path / "x" / "a.bmp", 1), picture(tmp_path / "y" / "a.bmp", 2)
+        one = index(manifest_of(tmp_path / "x", "a.bmp", str(second))).table["sha256"]
+        two = index(manifest_of(tmp_path / "y", "a.bmp", str(first))).table["sha256"]
+        assert one.tolist() == [sha256(first), sha256(second)]
+        assert two.tolist() == [sha256(second), sha256(first)]
+
+    def test_progress_is_told_of_every_file_read(self, tmp_path: Path) -> None:
+        manifest = three(tmp_path)
+        told: list[tuple[int, int]] = []
+        index(manifest, progress=lambda done, total: told.append((done, total)))
+        assert told == [(1, 3), (2, 3), (3, 3)]
+        touch(tmp_path / "data" / "b.bmp")
+        told.clear()
+        index(manifest, progress=lambda done, total: told.append((done, total)))
+        assert told == [(1, 1)]
+
+    def test_many_threads_leave_the_process_its_warning_filters(self, tmp_path: Path) -> None:
+        before = list(warnings.filters)
+        for number in range(40):
+            Image.new("RGB", (300, 300), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        index(manifest_of(tmp_path, *(f"{number}.png" for number in range(40))))
+        assert list(warnings.filters) == before
+
+
+class TestRemembering:
+    def test_a_second_run_reads_nothing(self, tmp_path: Path) -> None:
+        manifest = three(tmp_path)
+        first = index(manifest).table
+        swap_content(tmp_path / "data" / "b.bmp", 99)
+        told: list[tuple[int, int]] = []
+        second = index(manifest, progress=lambda *done: told.append(done)).table
+        pd.testing.assert_frame_equal(second, first)
+        assert second.loc[1, "sha256"] != sha256(tmp_path / "data" / "b.bmp")
+        assert told == []
+
+    def test_a_changed_time_has_a_file_read_again(self, tmp_path: Path) -> None:
+        manifest = three(tmp_path)
+        first = index(manifest).table
+        changed = tmp_path / "data" / "b.bmp"
+        swap_content(changed, 99)
+        swap_content(tmp_path / "data" / "c.bmp", 98)
+        touch(changed)
+        second = index(manifest).table
+        assert second.loc[1, "sha256"] == sha256(changed) != first.loc[1, "sha256"]
+        assert second.loc[2, "sha256"] == first.loc[2, "sha256"]  # c was not read
+
+    def test_a_changed_size_has_a_file_read_again(self, tmp_path: Path) -> None:
+        manifest = three(tmp_path)
+        index(manifest)
+        file = tmp_path / "data" / "b.bmp"
+        stat = file.stat()
+        file.write_bytes(file.read_bytes() + b"\0")
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert index(manifest).table.loc[1, "sha256"] == sha256(file)
+
+    def test_new_rows_are_read_and_known_ones_are_not(self, tmp_path: Path) -> None:
+        root = tmp_path / "data"
+        manifest = three(tmp_path)
+        first = index(manifest).table
+        swap_content(root / "a.bmp", 99)
+        picture(root / "d.bmp", 4)
+        table = index(manifest_of(root, "d.bmp", "a.bmp")).table
+        assert table["sha256"].tolist() == [sha256(root / "d.bmp"), first.loc[0, "sha256"]]
+        swap_content(root / "c.bmp", 98)  # and what was known before is not forgotten
+        assert index(manifest).table.loc[2, "sha256"] == first.loc[2, "sha256"]
+
+    def test_an_unreadable_file_is_read_again_when_it_is_replaced(self, tmp_path: Path) -> None:
+        file = tmp_path / "a.bmp"
+        file.write_text("broken")
+        manifest = manifest_of(tmp_path, "a.bmp", "late.bmp")
+        errors = ["not an image of a known format", "No such file or directory"]
+        assert index(manifest).table["error"].tolist() == errors
+        assert index(manifest).table["error"].tolist() == errors
+        picture(file)
+        picture(tmp_path / "late.bmp")
+        table = index(manifest).table
+        assert table["error"].tolist() == ["", ""]
+        assert table["width"].tolist() == [6, 6]
+
+    def test_a_file_that_vanished_is_noticed(self, tmp_path: Path) -> None:
+        manifest = three(tmp_path)
+        index(manifest)
+        (tmp_path / "data" / "b.bmp").unlink()
+        table = index(manifest).table
+        assert table["error"].tolist() == ["", "No such file or directory", ""]
+        assert table.loc[1, "sha256"] == ""
+
+    def test_a_failure_to_read_is_tried_again(self, tmp_path: Path) -> None:
+        """What the file system refused (permission, a lost mount) says nothing of the content."""
+        place = tmp_path / "a.gif"
+        place.mkdir()
+        stat = place.stat()
+        manifest = manifest_of(tmp_path, "a.gif")
+        assert index(manifest).table.loc[0, "error"] == "Is a directory"
+        place.rmdir()
+        picture(place, kind="GIF")
+        content = place.read_bytes()
+        if len(content) > stat.st_size:
+            pytest.skip("folders are too small here to stand for a file")
+        place.write_bytes(content.ljust(stat.st_size, b"\0"))
+        os.utime(place, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert index(manifest).table.loc[0, "error"] == ""
+
+    @pytest.mark.parametrize("damage", ["cut", "empty", "text", "zeros", "other columns"])
+    def test_a_damaged_memory_only_costs_a_second_look(
+        self, tmp_path: Path, cache: Path, damage: str
+    ) -> None:
+        manifest = three(tmp_path)
+        first = index(manifest).table
+        (store,) = cache.rglob("*.parquet")
+        content = store.read_bytes()
+        if damage == "other columns":
+            pd.DataFrame({"x": [1]}).to_parquet(store)
+        else:
+            store.write_bytes(
+                {
+                    "cut": content[: len(content) // 2],
+                    "empty": b"",
+                    "text": b"hello",
+                    "zeros": content[:4] + bytes(len(content) - 8) + content[-4:],
+                }[damage]
+            )
+        pd.testing.assert_frame_equal(index(manifest).table, first)
+        swap_content(tmp_path / "data" / "b.bmp", 99)
+        pd.testing.assert_frame_equal(index(manifest).table, first)  # it is whole again
+
+    @pytest.mark.parametrize("trouble", ["closed", "full"])
+    def test_without_a_place_for_the_memory_everything_is_read_each_time(
+        self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+    ) -> None:
+        def write(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        if trouble == "closed":
+            cache.write_text("a file, in which nobody, not even root, makes a folder")
+        else:
+            monkeypatch.setattr(pd.DataFrame, "to_parquet", write)
+        manifest = three(tmp_path)
+        first = index(manifest).table
+        assert first["error"].tolist() == [""] * 3
+        told: list[tuple[int, int]] = []
+        pd.testing.assert_frame_equal(
+            index(manifest, progress=lambda *done: told.append(done)).table, first
+        )
+        assert told[-1] == (3, 3)
+
+    def test_the_memory_is_in_the_cache_folder_and_nothing_else_is_written(
+        self, tmp_path: Path, cache: Path
+    ) -> None:
+        manifest = three(tmp_path)
+        before = set((tmp_path / "data").rglob("*"))
+        index(manifest)
+        assert set((tmp_path / "data").rglob("*")) == before
+        assert [file.parent for file in cache.rglob("*") if file.is_file()] == [cache / "index"]
+
+
+class TestManifestsColumns:
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_what_a_manifest_file_knows_is_not_read_again(
+        self, tmp_path: Path, cache: Path, suffix: str
+    ) -> None:
+        first = index(three(tmp_path))
+        file = tmp_path / "data" / f"list.{suffix}"
+        write(first, file)
+        shutil.rmtree(cache)
+        swap_content(tmp_path / "data" / "b.bmp", 99)
+        pd.testing.assert_frame_equal(index(read(file)).table, first.table)
+
+    def test_content_that_differs_from_the_manifests_hash_is_refused(self, tmp_path: Path) -> None:
+        manifest = three(tmp_path)
+        hashes = [sha256(manifest.file(path)) for path in manifest.table["path"]]
+        claimed = manifest.with_table(manifest.table.assign(sha256=[hashes[0], "0" * 64, ""]))
+        message = r"mine: 1 file\(s\) differ from the manifest's sha256, first 'b\.bmp'"
+        with pytest.raises(UserError, match=message):
+            index(claimed)
+        correct = manifest.with_table(manifest.table.assign(sha256=[*hashes[:2], ""]))
+        assert index(correct).table["sha256"].tolist() == hashes
+
+    def test_a_file_changed_since_its_manifest_was_written_is_refused(self, tmp_path: Path) -> None:
+        indexed = index(three(tmp_path))
+        write(indexed, tmp_path / "data" / "list.csv")
+        picture(tmp_path / "data" / "c.bmp", 99)
+        with pytest.raises(UserError, match=r"first 'c\.bmp'"):
+            index(read(tmp_path / "data" / "list.csv"))
+
+    def test_an_unreadable_file_is_unreadable_rather_than_different(self, tmp_path: Path) -> None:
+        manifest = manifest_of(tmp_path, "absent.bmp", sha256=["0" * 64])
+        assert index(manifest).table.loc[0, "error"] == "No such file or directory"
+
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_rows_added_to_an_indexed_manifest_are_read(self, tmp_path: Path, suffix: str) -> None:
+        """As by hand, or by putting an indexed and a plain manifest together."""
+        root = tmp_path / "data"
+        indexed = index(three(tmp_path))
+        picture(root / "d.bmp", 4)
+        both = pd.concat([indexed.table, manifest_of(root, "d.bmp").table], ignore_index=True)
+        file = root / f"list.{suffix}"
+        if suffix == "csv":
+            both.to_csv(file, index=False)
+        else:
+            both.to_parquet(file, index=False)
+        table = index(read(file)).table
+        assert table["sha256"].tolist() == [sha256(root / path) for path in table["path"]]
+        assert table["error"].tolist() == [""] * 4

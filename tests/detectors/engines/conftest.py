@@ -1,0 +1,68 @@
+"""A detector with scores that differ, exported once for all tests here."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.engines.convert import to_graph
+from synthdetect.detectors.engines.exported import save_exported
+from synthdetect.evaluation.calibration import Calibration
+from synthdetect.models.networks import build
+
+SIZE = 32
+
+
+def lively(arch: str) -> Detector:
+    """A detector that was not trained, and whose scores of noise differ none the less."""
+    torch.manual_seed(0)
+    network = build(arch, SIZE)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    nn.init.normal_(network.head.weight, std=0.05)  # some start at zero
+    with torch.no_grad():  # with the batch's statistics the scores of its images differ
+        network.train()
+        network(torch.randint(0, 256, (16, 3, SIZE, SIZE), dtype=torch.uint8))
+    card = Card(
+        arch=arch,
+        image_size=SIZE,
+        geometry="resize",
+        calibration=Calibration(slope=1 / 1.7),
+        threshold=0.4,
+        provenance={"run_id": "abc", "weights": "random"},
+        weights_sha256="of the tensors",
+    )
+    return Detector(network, card)
+
+
+@pytest.fixture(scope="session")
+def detector() -> Detector:
+    return lively("resnet18")
+
+
+@pytest.fixture(scope="session")
+def squares() -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def graph(detector: Detector) -> bytes:
+    """The detector's network as an ONNX file's bytes, without a card."""
+    return to_graph(detector).SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def exported(detector: Detector, graph: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The detector exported to ONNX Runtime."""
+    import onnx
+
+    path = tmp_path_factory.mktemp("exported") / "detector.onnx"
+    card = replace(detector.card, engine="onnxruntime")
+    save_exported(path, onnx.ModelProto.FromString(graph), card)
+    return path

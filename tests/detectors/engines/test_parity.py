@@ -1,0 +1,53 @@
+"""What is near enough, by numbers made up for it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from synthdetect.detectors.detector import Card
+from synthdetect.detectors.engines.parity import NotTheSame, compare, require_parity
+from synthdetect.evaluation.calibration import Calibration
+
+CARD = Card(
+    arch="resnet18", image_size=32, geometry="resize", calibration=Calibration(offset=1.0),
+    engine="openvino", precision="int8",
+)  # fmt: skip
+LABELS = [0, 0, 1, 1]
+BY_TORCH = np.array([-3.0, -1.5, -0.5, 4.0])
+
+
+def test_it_counts_changes_answers_and_auc() -> None:
+    parity = compare(CARD, LABELS, BY_TORCH, np.array([-3.0, 0.0, -0.5, 3.5]))
+    assert (parity.images, parity.logit_max) == (4, 4.0)
+    assert (parity.logit_change_max, parity.logit_change_mean) == (1.5, 0.5)
+    # Called synthetic from a logit of -1 on, where the calibrated one is 0: the second turned.
+    assert parity.same_answer == 0.75
+    assert (parity.auc_torch, parity.auc_engine, parity.auc_change) == (1.0, 0.75, -0.25)
+
+
+def test_the_auc_may_change_by_the_tolerance_either_way() -> None:
+    worse = compare(CARD, LABELS, BY_TORCH, np.array([-3.0, 0.0, -0.5, 3.5]))
+    better = replace(worse, auc_change=0.25)
+    for parity in (worse, better):
+        require_parity(CARD, parity, 0.25)
+        with pytest.raises(NotTheSame, match=r"more than 0\.2 apart"):
+            require_parity(CARD, parity, 0.2)
+
+
+def test_in_fp32_a_logit_may_change_by_rounding_alone() -> None:
+    exact = replace(CARD, precision="fp32")
+    for change, passes in ((0.0039, True), (0.0041, False)):  # the greatest logit is 4
+        parity = compare(exact, LABELS, BY_TORCH, BY_TORCH + change)
+        assert parity.auc_change == 0
+        require_parity(CARD, parity, 0.0)
+        if passes:
+            require_parity(exact, parity, 0.0)
+        else:
+            with pytest.raises(NotTheSame, match="no rounding"):
+                require_parity(exact, parity, 0.0)
+
+
+def test_a_logit_that_is_no_number_is_never_near() -> None:
+    with pytest.raises(NotTheSame, match="not finite"):
+        compare(CARD, LABELS, BY_TORCH, np.array([np.nan, 0, 0, 0]))

@@ -1,0 +1,171 @@
+"""Grad-CAM points where the decision is made, for every architecture, and touches nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from synthdetect.explanation.gradcam import explain, grad_cam
+from synthdetect.images.geometry import Preprocess
+from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.models.networks import Network, build
+
+MADE = "mobilenet_v3_large"  # an architecture that is explained by a layer called `features`
+RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (124, 116, 104)  # grey: the mean of ImageNet
+
+
+class RedAgainstBlue(nn.Module):
+    """Takes red for a sign of generation and blue for one of reality, eight pixels at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        colours = nn.Conv2d(3, 2, 8, stride=8)
+        weight = torch.tensor([[1.0, -0.5, -0.5], [-0.5, -0.5, 1.0]]) / 64
+        colours.weight = nn.Parameter(weight[:, :, None, None].expand(2, 3, 8, 8).clone())
+        colours.bias = nn.Parameter(torch.tensor([-0.1, -0.1]))
+        self.features = nn.Sequential(colours, nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        red, blue = self.features(images).mean(dim=(2, 3)).unbind(1)
+        return (red - blue)[:, None]
+
+
+def made() -> Network:
+    return Network(RedAgainstBlue())
+
+
+def patched(patches: dict[tuple[int, int], tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
+    """A grey image with squares of 8 pixels of such colours at such (row, column) cells."""
+    image = np.full((64, 64, 3), GREY, np.uint8)
+    for (row, column), colour in patches.items():
+        image[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = colour
+    return image
+
+
+def cell_of_peak(cam: npt.NDArray[np.float32]) -> tuple[int, int]:
+    row, column = np.unravel_index(cam.argmax(), cam.shape)
+    return int(row) // 8, int(column) // 8
+
+
+def test_the_peak_is_on_the_patch_that_decides() -> None:
+    squares = np.stack([patched({(1, 6): RED, (5, 2): BLUE}), patched({(4, 4): BLUE, (7, 0): RED})])
+    synthetic = grad_cam(made(), MADE, squares, toward=1)
+    assert [cell_of_peak(cam) for cam in synthetic] == [(1, 6), (7, 0)]
+    real = grad_cam(made(), MADE, squares, toward=0)
+    assert [cell_of_peak(cam) for cam in real] == [(5, 2), (4, 4)]
+    assert (real[0, 8:16, 48:56] == 0).all()  # what speaks for the other answer is left out
+
+
+def test_each_image_can_be_explained_toward_its_own_answer() -> None:
+    squares = np.stack([patched({(1, 6): RED, (5, 2): BLUE})] * 2)
+    cams = grad_cam(made(), MADE, squares, toward=pd.Series([1, 0], index=[7, 3]))
+    assert [cell_of_peak(cam) for cam in cams] == [(1, 6), (5, 2)]
+
+
+def test_where_nothing_speaks_for_the_answer_the_map_is_zero() -> None:
+    squares = np.stack([patched({(1, 6): RED}), patched({(2, 2): BLUE})])
+    cams = grad_cam(made(), MADE, squares, toward=0)
+    assert (cams[0] == 0).all()
+    assert cams[1].max() == 1
+
+
+def test_many_images_are_explained_as_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    squares = rng.integers(0, 256, (35, 64, 64, 3), dtype=np.uint8)
+    answers = rng.integers(0, 2, 35)
+    together = grad_cam(made(), MADE, squares, toward=answers)
+    alone = [
+        grad_cam(made(), MADE, square[None], toward=answer)[0]
+        for square, answer in zip(squares, answers, strict=True)
+    ]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert grad_cam(made(), MADE, squares[:0], toward=1).shape == (0, 64, 64)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def built(request: pytest.FixtureRequest) -> tuple[str, Network]:
+    torch.manual_seed(0)
+    network = build(request.param, 64)
+    head = network.backbone.get_submodule(ARCHITECTURES[request.param].head)
+    assert isinstance(head, nn.Linear)
+    nn.init.normal_(head.weight, std=0.05)  # some start at zero
+    return request.param, network
+
+
+@pytest.fixture(scope="module")
+def squares() -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+
+
+def by_hand(
+    arch: str, network: Network, squares: npt.NDArray[np.uint8], answer: int
+) -> npt.NDArray[np.float32]:
+    """Equations 1 and 2 of the paper, without captum."""
+    kept: list[Tensor] = []
+    layer = network.backbone.get_submodule(ARCHITECTURES[arch].cam)
+    if arch == "densenet121":  # the ReLU behind it works in place
+        hook = layer.register_forward_hook(lambda m, i, out: kept.append(out.relu()) or kept[0])
+    else:
+        hook = layer.register_forward_hook(lambda m, i, out: kept.append(out))
+    logits = network.eval()(torch.from_numpy(squares).permute(0, 3, 1, 2))
+    hook.remove()
+    score = (logits if answer else -logits).sum()
+    (gradient,) = torch.autograd.grad(score, kept[0])
+    values = kept[0].detach()
+    if arch == "vit_b_16":
+        weights = gradient[:, 1:].mean(dim=1, keepdim=True)
+        coarse = (weights * values[:, 1:]).sum(dim=2).reshape(len(squares), 4, 4)
+    else:
+        coarse = (gradient.mean(dim=(2, 3), keepdim=True) * values).sum(dim=1)
+    fine = nn.functional.interpolate(coarse.relu()[:, None], 64, mode="bilinear")[:, 0].numpy()
+    highest = fine.max(axis=(1, 2), keepdims=True)
+    return np.where(highest > 0, fine / np.where(highest > 0, highest, 1), 0)  # type: ignore[no-any-return]
+
+
+def test_every_architecture_is_explained_as_the_paper_says_and_left_as_it_was(
+    built: tuple[str, Network], squares: npt.NDArray[np.uint8]
+) -> None:
+    arch, network = built
+    network.train()
+    frozen = next(m for m in network.modules() if isinstance(m, nn.LayerNorm | nn.BatchNorm2d))
+    frozen.eval()
+    parameter = next(network.parameters())
+    parameter.grad = torch.ones_like(parameter)
+    modes = [module.training for module in network.modules()]
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+
+    cams = [grad_cam(network, arch, squares, toward=answer) for answer in (0, 1, 1)]
+
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(value, state[n]) for n, value in network.state_dict().items())
+    assert (parameter.grad == 1).all()
+    assert [n for n, p in network.named_parameters() if p.grad is not None] == [
+        next(n for n, _ in network.named_parameters())
+    ]
+    assert not any(m._forward_hooks for m in network.modules())
+    assert np.array_equal(cams[1], cams[2])
+    assert any(cam.any() for cam in cams)
+    for answer, cam in enumerate(cams[:2]):
+        assert cam.shape == (2, 64, 64)
+        assert cam.dtype == np.float32
+        assert np.isfinite(cam).all()
+        assert cam.min() >= 0
+        assert set(cam.max(axis=(1, 2)).tolist()) <= {0.0, 1.0}
+        np.testing.assert_allclose(cam, by_hand(arch, network, squares, answer), atol=2e-4)
+
+
+def test_predictions_are_explained_toward_what_they_said(tmp_path: Path) -> None:
+    image = patched({(1, 6): RED, (5, 2): BLUE})
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for file in files:
+        Image.fromarray(image).save(file)
+    table = pd.DataFrame({"path": ["0.png", "1.png", "2.png"], "predicted": [1, 0, 0]})
+    explanation = explain(made(), MADE, table, [2, 0], files, Preprocess(64, "resize"))
+    assert explanation.rows["path"].tolist() == ["2.png", "0.png"]
+    assert (explanation.squares == image).all()
+    assert [cell_of_peak(cam) for cam in explanation.maps] == [(5, 2), (1, 6)]

@@ -1,0 +1,243 @@
+"""How pictures become squares."""
+
+import io
+import subprocess
+import sys
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from synthdetect.config import ImageOptions
+from synthdetect.images.geometry import CENTRE, GEOMETRIES, Preprocess
+from synthdetect.images.reading import BadImage, equalised, read_image
+
+Pixels = npt.NDArray[np.uint8]
+
+RANDOM = ["random_crop", "resize_crop"]
+NATIVE = ["center_crop", "random_crop"]
+
+
+def encode(pixels: Pixels, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(height: int, width: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def coordinates(height: int, width: int) -> Pixels:
+    """Red is the column, green the row, so that a crop says where it was taken."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x, y, np.full_like(x, 200)], axis=2).astype(np.uint8)
+
+
+def resized(pixels: Pixels, width: int, height: int) -> Pixels:
+    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def test_the_options_are_the_geometries() -> None:
+    assert get_args(ImageOptions.fields()["geometry"].annotation) == tuple(GEOMETRIES)
+    assert list(GEOMETRIES) == ["resize", "center_crop", "random_crop", "resize_crop"]
+    assert all(geometry.help for geometry in GEOMETRIES.values())
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_only_crops_of_training_are_random(name: str) -> None:
+    assert Preprocess(32, name).random == (name in RANDOM)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(1, 1), (1, 500), (500, 1), (31, 77), (32, 32), (33, 32), (37, 36), (48, 200), (301, 7)],
+)
+def test_any_picture_becomes_a_square_of_the_size_asked_for(
+    name: str, height: int, width: int
+) -> None:
+    data = encode(np.full((height, width, 3), 255, np.uint8))
+    for place in (CENTRE, (0.0, 0.0), (0.999999, 0.999999), (1.0, 1.0)):
+        square = Preprocess(32, name)(data, place)
+        assert square.shape == (32, 32, 3)
+        assert square.dtype == np.uint8
+        assert square.min() == 255  # nothing from outside, which would be black
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_evaluation_is_deterministic_and_takes_the_centre(name: str) -> None:
+    data = encode(noise(80, 100), "JPEG")
+    make = Preprocess(32, name)
+    np.testing.assert_array_equal(make(data), make(data))
+    np.testing.assert_array_equal(make(data), make(data, (0.5, 0.5)))
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_native_crop_is_the_centre_pixel_by_pixel(name: str) -> None:
+    pixels = noise(80, 100)
+    np.testing.assert_array_equal(Preprocess(32, name)(encode(pixels)), pixels[24:56, 34:66])
+
+
+@pytest.mark.parametrize(
+    ("place", "left", "top"),
+    [
+        ((0.0, 0.0), 0, 0),
+        ((1.0, 0.0), 68, 0),
+        ((0.0, 1.0), 0, 48),
+        ((1.0, 1.0), 68, 48),
+        ((0.25, 0.75), 17, 36),
+    ],
+)
+def test_a_place_is_a_share_of_the_room_there_is(
+    place: tuple[float, float], left: int, top: int
+) -> None:
+    pixels = coordinates(80, 100)
+    square = Preprocess(32, "random_crop")(encode(pixels), place)
+    np.testing.assert_array_equal(square, pixels[top : top + 32, left : left + 32])
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_crops_differ_with_the_place(name: str) -> None:
+    data = encode(coordinates(80, 100))
+    make = Preprocess(32, name)
+    places = np.random.default_rng(0).random((20, 2))
+    assert len({make(data, (x, y)).tobytes() for x, y in places.tolist()}) > 10
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_native_crop_of_a_large_jpeg_sees_it_in_full_resolution(name: str) -> None:
+    data = encode(noise(300, 400), "JPEG", quality=95)
+    whole = np.asarray(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(Preprocess(32, name)(data), whole[134:166, 184:216])
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_picture_smaller_than_the_crop_is_enlarged(name: str) -> None:
+    pixels = noise(16, 16)
+    np.testing.assert_array_equal(Preprocess(32, name)(encode(pixels)), resized(pixels, 32, 32))
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_picture_lower_than_the_crop_is_enlarged_in_proportion(name: str) -> None:
+    pixels = noise(16, 40)
+    square = Preprocess(32, name)(encode(pixels))
+    # One level of tolerance here and below: rounding, where only the crop itself is interpolated.
+    np.testing.assert_allclose(square.astype(int), resized(pixels, 80, 32)[:, 24:56], atol=1)
+
+
+@pytest.mark.parametrize("name", ["resize", *NATIVE])
+def test_a_picture_of_the_size_is_passed_through(name: str) -> None:
+    pixels = noise(32, 32)
+    make = Preprocess(32, name)
+    for place in (CENTRE, (0.0, 1.0)):
+        np.testing.assert_array_equal(make(encode(pixels), place), pixels)
+
+
+def test_resize_squeezes_the_whole_picture() -> None:
+    pixels = noise(80, 100)
+    make = Preprocess(32, "resize")
+    for place in (CENTRE, (0.0, 0.0)):
+        np.testing.assert_array_equal(make(encode(pixels), place), resized(pixels, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("place", "left", "top"), [(CENTRE, 32, 16), ((0.0, 0.0), 0, 0), ((1.0, 1.0), 64, 32)]
+)
+def test_resize_crop_crops_after_bringing_the_short_side_to_8_7(
+    place: tuple[float, float], left: int, top: int
+) -> None:
+    pixels = noise(128, 144)  # a crop of 224 from 256x288
+    square = Preprocess(224, "resize_crop")(encode(pixels), place)
+    expected = resized(pixels, 288, 256)[top : top + 224, left : left + 224]
+    np.testing.assert_allclose(square.astype(int), expected, atol=1)
+
+
+@pytest.mark.parametrize("name", ["resize", "resize_crop"])
+def test_reduced_decoding_changes_next_to_nothing(name: str) -> None:
+    image = Image.fromarray(noise(8, 8)).resize((400, 600), Image.Resampling.BICUBIC)
+    data = encode(np.asarray(image), "JPEG", quality=95)
+    whole = encode(np.asarray(Image.open(io.BytesIO(data))), "PNG")  # never decoded reduced
+    make = Preprocess(32, name)
+    reduced = np.asarray(read_image(data, at_least=64))
+    assert reduced.shape == (150, 100, 3)
+    np.testing.assert_array_equal(make(data), make(encode(reduced)))
+    difference = make(data).astype(int) - make(whole)
+    assert 0 < np.abs(difference).mean() < 1
+    assert np.abs(difference).max() < 8
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_the_place_is_in_the_upright_picture(name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = noise(80, 100)
+    turned = encode(np.ascontiguousarray(upright[:, ::-1].transpose(1, 0, 2)), exif=exif)
+    make = Preprocess(32, name)
+    np.testing.assert_array_equal(make(turned, (0.1, 0.9)), make(encode(upright), (0.1, 0.9)))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_bytes_that_are_no_image_are_refused(name: str) -> None:
+    with pytest.raises(BadImage, match="not an image"):
+        Preprocess(32, name)(b"nonsense")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the process's memory")
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_narrow_picture_does_not_unpack_to_gigabytes(name: str) -> None:
+    """A valid PNG of a few hundred bytes: enlarged whole, it would be 224 x 13,440,000."""
+    program = f"""
+import io, re, resource
+from PIL import Image
+from synthdetect.images.geometry import Preprocess
+file = io.BytesIO()
+Image.new("RGB", (1, 60000), (9, 9, 9)).save(file, "PNG")
+used = int(re.search(r"VmSize:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.RLIM_INFINITY))
+square = Preprocess(224, {name!r})(file.getvalue())
+assert square.shape == (224, 224, 3) and square.min() == square.max() == 9
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- equalised
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_equalising_changes_the_pixels_in_the_same_way_each_time(name: str) -> None:
+    data = encode(noise(90, 120))
+    make = Preprocess(32, name, 75)
+    np.testing.assert_array_equal(make(data), make(data))
+    assert (make(data) != Preprocess(32, name)(data)).any()
+    assert (make(data) != Preprocess(32, name, 60)(data)).any()
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_the_same_pixels_become_the_same_square_whatever_holds_them(name: str) -> None:
+    """A large JPEG in particular is not decoded at a reduced scale, which a PNG could not be."""
+    smooth = Image.fromarray(noise(8, 8)).resize((600, 500), Image.Resampling.BICUBIC)
+    jpeg = encode(np.asarray(smooth), "JPEG", quality=75)
+    png = encode(np.asarray(read_image(jpeg)))
+    reduces = GEOMETRIES[name].reduces
+    assert (Preprocess(32, name)(jpeg) != Preprocess(32, name)(png)).any() == reduces
+    np.testing.assert_array_equal(Preprocess(32, name, 75)(jpeg), Preprocess(32, name, 75)(png))
+
+
+def test_equalising_shrinks_all_alike_and_leaves_the_quality_asked_for() -> None:
+    image = Image.fromarray(noise(10, 5)).resize((100, 200)).convert("L").convert("RGB")
+    coarse, fine = equalised(image, 20), equalised(image, 95)
+    assert coarse.size == fine.size == (85, 170)
+    shrunk = np.asarray(image.resize((85, 170), Image.Resampling.BILINEAR), dtype=float)
+    errors = [np.abs(np.asarray(made) - shrunk).mean() for made in (coarse, fine)]
+    assert errors[0] > 2 * errors[1] > 0
+
+
+def test_one_pixel_can_be_equalised_and_more_than_a_jpeg_holds_is_refused() -> None:
+    assert Preprocess(16, "resize", 75)(encode(noise(1, 1))).shape == (16, 16, 3)
+    with pytest.raises(BadImage):
+        Preprocess(16, "resize", 75)(encode(noise(1, 80_000)))

@@ -1,0 +1,473 @@
+"""Reading images: untrusted bytes in, upright RGB or `BadImage` out."""
+
+import hashlib
+import io
+import struct
+import time
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, features
+
+from synthdetect.images.reading import FORMATS, MAX_PIXELS, BadImage, open_image, probe_image
+from synthdetect.images.reading import read_image as read
+
+Pixels = npt.NDArray[np.uint8]
+
+SAMPLE = Path(str(files("synthdetect"))) / "sample"
+ORIENTATION = 0x0112
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def blocks(height: int, width: int) -> Pixels:
+    """Flat squares of 16 pixels, which JPEG keeps nearly exactly."""
+    return noise(height // 16, width // 16).repeat(16, 0).repeat(16, 1)
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    return Image.fromarray(noise(4, 4)).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def colours(image: Image.Image) -> list[Any]:
+    return [tuple(pixel) for pixel in np.asarray(image).reshape(-1, 3).tolist()]
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, content: bytes, *, bits: int = 8, colour: int = 0) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(content)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+# How the EXIF standard says the camera held the upright picture: what is stored, by orientation.
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: upright[:, ::-1].transpose(1, 0, 2),
+    7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda upright: upright[::-1].transpose(1, 0, 2),
+}
+
+
+def oriented(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize(
+        ("kind", "options"), [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
+    )
+    def test_a_turned_picture_is_read_as_the_upright_one(
+        self, orientation: int, kind: str, options: dict[str, Any]
+    ) -> None:
+        upright = noise(6, 10)
+        stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+        data = encode(stored, kind, exif=oriented(orientation), **options)
+        np.testing.assert_array_equal(np.asarray(read(data)), upright)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("at_least", [0, 16])
+    def test_a_turned_jpeg_is_read_upright_at_any_scale(
+        self, orientation: int, at_least: int
+    ) -> None:
+        upright = blocks(64, 128)
+        stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+        data = encode(stored, "JPEG", quality=100, subsampling=0, exif=oriented(orientation))
+        pixels = np.asarray(read(data, at_least=at_least)).astype(int)
+        step = 4 if at_least else 1
+        assert pixels.shape == (64 // step, 128 // step, 3)
+        assert np.abs(pixels - upright[::step, ::step]).max() <= 4
+
+    @pytest.mark.parametrize("orientation", [0, 9, 65535])
+    def test_an_orientation_that_does_not_exist_turns_nothing(self, orientation: int) -> None:
+        pixels = noise(6, 10)
+        data = encode(Image.fromarray(pixels), "PNG", exif=oriented(orientation))
+        np.testing.assert_array_equal(np.asarray(read(data)), pixels)
+
+    @pytest.mark.parametrize(
+        "exif",
+        [
+            b"Exif\0\0",
+            b"Exif\0\0garbage that is no TIFF header",
+            b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\xff\xff\xff\xff\0\0\0\0" * 2,
+            b"Exif\0\0MM\0*\xff\xff\xff\xff",
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+    @pytest.mark.filterwarnings("ignore")
+    def test_damaged_exif_leaves_the_picture_readable(self, exif: bytes, kind: str) -> None:
+        data = encode(Image.new("RGB", (10, 6), WHITE), kind, exif=exif)
+        image = read(data)
+        assert image.size == (10, 6)
+        assert set(colours(image)) == {WHITE}
+        assert probe_image(data)["width"] == 10
+
+
+class TestColours:
+    def test_rgb_is_kept_exactly(self) -> None:
+        pixels = noise(7, 5)
+        image = read(encode(Image.fromarray(pixels), "PNG"))
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+
+    def test_cmyk_jpeg_has_the_colours_of_the_ink(self) -> None:
+        ink = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+        image = read(encode(ink, "JPEG", quality=95))
+        assert image.mode == "RGB"
+        np.testing.assert_allclose(np.asarray(image)[8, 8], RED, atol=3)
+
+    def test_grey_has_three_equal_channels(self) -> None:
+        grey = Image.fromarray(np.array([[0, 100, 255]], dtype=np.uint8))
+        assert colours(read(encode(grey, "PNG"))) == [(0, 0, 0), (100, 100, 100), WHITE]
+
+    def test_one_bit_is_black_and_white(self) -> None:
+        bits = Image.new("1", (2, 1))
+        bits.putpixel((1, 0), 1)
+        assert colours(read(encode(bits, "PNG"))) == [(0, 0, 0), WHITE]
+
+    def test_palette_without_transparency_gives_its_colours(self) -> None:
+        image = Image.new("P", (2, 1))
+        image.putpalette([*RED, *BLUE])
+        image.putpixel((1, 0), 1)
+        assert colours(read(encode(image, "PNG"))) == [RED, BLUE]
+
+    @pytest.mark.parametrize("transparency", [0, bytes([0, 255])])
+    def test_a_transparent_palette_entry_is_white(self, transparency: int | bytes) -> None:
+        image = Image.new("P", (2, 1))
+        image.putpalette([*RED, *BLUE])
+        image.putpixel((1, 0), 1)
+        assert colours(read(encode(image, "PNG", transparency=transparency))) == [WHITE, BLUE]
+
+    @pytest.mark.parametrize(
+        ("mode", "key", "other", "seen"), [("RGB", RED, BLUE, BLUE), ("L", 10, 99, (99, 99, 99))]
+    )
+    def test_a_transparent_colour_is_white(
+        self, mode: str, key: Any, other: Any, seen: Any
+    ) -> None:
+        image = Image.new(mode, (2, 1), key)
+        image.putpixel((1, 0), other)
+        assert colours(read(encode(image, "PNG", transparency=key))) == [WHITE, seen]
+
+    @pytest.mark.parametrize(
+        ("alpha", "seen"), [(0, WHITE), (128, (255, 127, 127)), (255, (255, 0, 0))]
+    )
+    def test_rgba_is_laid_on_white(self, alpha: int, seen: tuple[int, int, int]) -> None:
+        image = Image.new("RGBA", (1, 1), (*RED, alpha))
+        assert colours(read(encode(image, "PNG"))) == [seen]
+
+    @pytest.mark.parametrize(("alpha", "seen"), [(0, 255), (128, 127), (255, 0)])
+    def test_grey_with_alpha_is_laid_on_white(self, alpha: int, seen: int) -> None:
+        image = Image.new("LA", (1, 1), (0, alpha))
+        assert colours(read(encode(image, "PNG"))) == [(seen, seen, seen)]
+
+    @pytest.mark.parametrize(
+        ("mode", "kind", "opened_as"),
+        [("I;16", "PNG", "I;16"), ("I", "PPM", "I"), ("I;16", "TIFF", "I;16"), ("I", "TIFF", "I")],
+    )
+    def test_sixteen_bit_grey_is_scaled_to_eight(
+        self, mode: str, kind: str, opened_as: str
+    ) -> None:
+        values = [0, 255, 256, 32768, 65535]
+        image = Image.new(mode, (5, 1))
+        for x, value in enumerate(values):
+            image.putpixel((x, 0), value)
+        data = encode(image, kind)
+        assert open_image(data).mode == opened_as
+        assert [pixel[0] for pixel in colours(read(data))] == [0, 0, 1, 128, 255]
+
+    def test_floating_point_pixels_are_refused(self) -> None:
+        data = encode(Image.new("F", (4, 4), 0.5), "TIFF")
+        with pytest.raises(BadImage, match="floating-point"):
+            read(data)
+
+    @pytest.mark.parametrize(("kind", "options"), [("GIF", {}), ("WEBP", {"lossless": True})])
+    def test_of_an_animation_the_first_frame_counts(
+        self, kind: str, options: dict[str, Any]
+    ) -> None:
+        frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
+        data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert open_image(data).n_frames == 2  # type: ignore[attr-defined]
+        assert set(colours(read(data))) == {RED}
+
+    def test_the_first_picture_of_a_multi_picture_jpeg_counts(self) -> None:
+        frames = [Image.new("RGB", (64, 32), colour) for colour in (RED, BLUE)]
+        data = encode(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=95)
+        for at_least, size in ((0, (64, 32)), (8, (16, 8))):
+            image = read(data, at_least=at_least)
+            assert image.size == size
+            np.testing.assert_allclose(np.asarray(image)[4, 4], RED, atol=3)
+
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [
+            ("JPEG2000", {}),
+            pytest.param(
+                "AVIF",
+                {"quality": 100},
+                marks=pytest.mark.skipif(not features.check("avif"), reason="no AVIF codec"),
+            ),
+        ],
+    )
+    def test_newer_formats_are_read(self, kind: str, options: dict[str, Any]) -> None:
+        pixels = blocks(32, 48)
+        image = read(encode(Image.fromarray(pixels), kind, **options))
+        assert (image.mode, image.size) == ("RGB", (48, 32))
+        assert np.abs(np.asarray(image)[8::16, 8::16].astype(int) - pixels[8::16, 8::16]).max() <= 6
+
+
+class TestRefusal:
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+    def test_a_truncated_file_is_not_half_a_picture(self, kind: str) -> None:
+        data = encode(Image.fromarray(noise(64, 64)), kind)
+        assert read(data).size == (64, 64)
+        with pytest.raises(BadImage):
+            read(data[: len(data) // 2])
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"", "the file is empty"),
+            (b"\0", "not an image of a known format"),
+            (b"\0" * 5000, "not an image of a known format"),
+            (b"Not found", "not an image of a known format"),
+            (b"<!doctype html><title>404</title>", "not an image of a known format"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image of a known format"),
+            (b"\xff\xd8\xff", "not an image of a known format"),
+        ],
+    )
+    def test_what_is_no_image_says_so(self, data: bytes, reason: str) -> None:
+        with pytest.raises(BadImage) as caught:
+            read(data)
+        assert str(caught.value) == reason
+
+    @pytest.mark.parametrize("kind", ["EPS", "PDF", "TGA", "PCX", "SGI", "ICO", "ICNS"])
+    def test_other_decoders_are_not_let_near(self, kind: str) -> None:
+        data = encode(Image.new("RGB", (64, 64), RED), kind)
+        with pytest.raises(BadImage, match="not an image of a known format"):
+            read(data)
+
+    def test_a_text_that_unpacks_to_too_much_is_refused(self) -> None:
+        whole = png(1, 1, b"\0\0")
+        text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 21)))
+        with pytest.raises(BadImage, match="too large"):
+            read(whole[:33] + text + whole[33:])
+
+    def test_the_list_of_decoders_is_short(self) -> None:
+        expected = {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000"}
+        assert set(FORMATS) <= expected
+        assert set(FORMATS) >= expected - {"AVIF"}
+
+    def test_a_header_that_claims_too_much_is_refused(self) -> None:
+        with pytest.raises(BadImage, match="60000x60000 pixels are more than the limit of"):
+            read(png(60_000, 60_000, b"\0" * 100))
+
+    def test_a_small_file_that_unpacks_to_too_much_is_refused(self) -> None:
+        width, height = 10_008, 10_000
+        data = png(width, height, (b"\0" * (1 + width // 8)) * height, bits=1)
+        assert len(data) < 20_000
+        assert width * height > MAX_PIXELS
+        for function in (read, open_image, probe_image):
+            with pytest.raises(BadImage, match="10008x10000 pixels are more than the limit"):
+                function(data)
+
+    def test_a_gif_frame_larger_than_its_screen_is_refused(self) -> None:
+        data = bytearray(encode(Image.new("P", (4, 4)), "GIF"))
+        frame = data.index(b",", 13 + 3 * 2 ** ((data[10] & 7) + 1))
+        assert data[frame + 5 : frame + 9] == struct.pack("<HH", 4, 4)
+        data[frame + 5 : frame + 9] = struct.pack("<HH", 60_000, 60_000)
+        with pytest.raises(BadImage, match="60000x60000"):
+            read(bytes(data))
+
+    def test_the_limit_itself_is_allowed(self) -> None:
+        assert MAX_PIXELS == 10_000 * 10_000
+        assert open_image(png(10_000, 10_000, b"", bits=1)).size == (10_000, 10_000)
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
+    def test_random_damage_raises_nothing_but_bad_image(self, kind: str) -> None:
+        with Image.open(SAMPLE / "train" / "real" / "p000_0.jpg") as image:
+            whole = encode(image.crop((80, 80, 128, 128)), kind)
+        rng = np.random.default_rng(7)
+        refused = 0
+        for _ in range(200):
+            data = np.frombuffer(whole, np.uint8).copy()
+            places = rng.integers(0, len(data), rng.integers(1, 12))
+            data[places] = rng.integers(0, 256, len(places))
+            if rng.random() < 0.3:
+                data = data[: rng.integers(0, len(data))]
+            try:
+                assert read(data.tobytes(), at_least=int(rng.integers(0, 20))).mode == "RGB"
+            except BadImage as error:
+                refused += 1
+                self.check_message(error)
+        assert refused > 20
+
+    @staticmethod
+    def check_message(error: BadImage) -> None:
+        text = str(error)
+        assert 0 < len(text) < 150
+        assert "BytesIO" not in text
+        assert " at 0x" not in text
+        assert "\n" not in text
+        assert "/" not in text.replace("encoder/decoder", "")
+
+    def test_reading_in_threads_leaves_the_process_its_warning_filters(self) -> None:
+        quick, slow = (encode(Image.fromarray(noise(side, side)), "PNG") for side in (300, 600))
+        before = list(warnings.filters)
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                for _ in range(5):  # the second begins during the first and ends after it
+                    first = pool.submit(read, quick)
+                    time.sleep(0.001)
+                    second = pool.submit(read, slow)
+                    assert first.result().size < second.result().size
+            after = list(warnings.filters)
+        finally:
+            warnings.filters[:] = before  # type: ignore[index]
+        assert after == before
+
+
+class TestAtLeast:
+    @pytest.mark.parametrize(
+        ("at_least", "size"),
+        [
+            (0, (400, 600)),
+            (1, (50, 75)),
+            (50, (50, 75)),
+            (51, (100, 150)),
+            (100, (100, 150)),
+            (101, (200, 300)),
+            (199, (200, 300)),
+            (200, (400, 600)),  # exactly twice: not reduced
+            (201, (400, 600)),
+            (1000, (400, 600)),
+        ],
+    )
+    def test_a_jpeg_is_reduced_only_above_twice_the_size(
+        self, at_least: int, size: tuple[int, int]
+    ) -> None:
+        data = encode(smooth(400, 600), "JPEG", quality=95)
+        assert read(data, at_least=at_least).size == size
+
+    @pytest.mark.parametrize("size", [(257, 401), (401, 257), (300, 300), (9, 800), (801, 8)])
+    def test_the_short_side_keeps_at_least_that_many_pixels(self, size: tuple[int, int]) -> None:
+        data = encode(Image.new("RGB", size), "JPEG")
+        short = min(size)
+        for at_least in (1, 2, 3, 4, 5, 31, 32, 33, 63, 64, 65, 128, 129, 149, 150, 151, 300):
+            kept = min(read(data, at_least=at_least).size)
+            assert min(at_least, short) <= kept <= short
+
+    def test_a_reduced_jpeg_is_the_same_picture(self) -> None:
+        data = encode(smooth(400, 600), "JPEG", quality=95)
+        full = read(data).reduce(4)
+        reduced = read(data, at_least=100)
+        difference = np.asarray(full).astype(int) - np.asarray(reduced)
+        assert np.abs(difference).mean() < 1
+
+    @pytest.mark.parametrize("mode", ["L", "CMYK"])
+    def test_other_colour_modes_are_reduced_too(self, mode: str) -> None:
+        image = read(encode(smooth(400, 600).convert(mode), "JPEG"), at_least=100)
+        assert (image.mode, image.size) == ("RGB", (100, 150))
+
+    @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
+    def test_other_formats_are_never_reduced(self, kind: str) -> None:
+        assert read(encode(smooth(400, 600), kind), at_least=10).size == (400, 600)
+
+
+class TestProbe:
+    def test_a_png_is_described_completely(self) -> None:
+        data = encode(Image.new("RGBA", (5, 3)), "PNG")
+        assert probe_image(data) == {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "width": 5,
+            "height": 3,
+            "format": "PNG",
+            "mode": "RGBA",
+            "jpeg_quality": 0,
+            "exif": False,
+        }
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
+    def test_the_format_is_the_contents(self, kind: str) -> None:
+        assert probe_image(encode(Image.new("RGB", (4, 4)), kind))["format"] == kind
+
+    @pytest.mark.parametrize(
+        ("mode", "kind"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("P", "GIF")]
+    )
+    def test_the_mode_is_the_stored_one(self, mode: str, kind: str) -> None:
+        assert probe_image(encode(Image.new(mode, (4, 4)), kind))["mode"] == mode
+
+    def test_width_and_height_are_as_stored(self) -> None:
+        data = encode(Image.new("RGB", (10, 6)), "JPEG", exif=oriented(6))
+        found = probe_image(data)
+        assert (found["width"], found["height"]) == (10, 6)
+        assert read(data).size == (6, 10)
+
+    @pytest.mark.parametrize("mode", ["RGB", "L"])
+    def test_jpeg_quality_is_that_of_saving(self, mode: str) -> None:
+        image = Image.new(mode, (8, 8))
+        found = {
+            q: probe_image(encode(image, "JPEG", quality=q))["jpeg_quality"] for q in range(50, 101)
+        }
+        assert {q: f for q, f in found.items() if abs(f - q) > 1} == {}
+        assert (found[50], found[75], found[90], found[100]) == (50, 75, 90, 100)
+
+    @pytest.mark.parametrize("quality", [1, 5, 10, 20, 30, 40])
+    def test_low_jpeg_qualities_are_near_that_of_saving(self, quality: int) -> None:
+        data = encode(Image.new("RGB", (8, 8)), "JPEG", quality=quality)
+        assert probe_image(data)["jpeg_quality"] == pytest.approx(quality, abs=1)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+    def test_exif_is_noticed(self, kind: str) -> None:
+        image = Image.new("RGB", (4, 4))
+        assert probe_image(encode(image, kind, exif=oriented(1)))["exif"] is True
+        assert probe_image(encode(image, kind))["exif"] is False
+
+    def test_an_image_is_decoded_to_its_end(self) -> None:
+        data = encode(Image.fromarray(noise(64, 64)), "JPEG")
+        assert open_image(data[: len(data) // 2]).size == (64, 64)
+        with pytest.raises(BadImage, match="truncated"):
+            probe_image(data[: len(data) // 2])
+
+    def test_the_versions_of_a_sample_crop_differ_in_nothing_a_header_shows(self) -> None:
+        for crop in ("p000_0", "p133_2"):
+            versions = sorted(SAMPLE.glob(f"train/*/{crop}.jpg"))
+            assert len(versions) == 2
+            found = [probe_image(file.read_bytes()) for file in versions]
+            assert found[0].pop("sha256") != found[1].pop("sha256")
+            assert found[0] == found[1]
+            quality = found[0].pop("jpeg_quality")
+            assert 80 <= quality <= 98
+            assert found[0] == {
+                "width": 224,
+                "height": 224,
+                "format": "JPEG",
+                "mode": "RGB",
+                "exif": False,
+            }

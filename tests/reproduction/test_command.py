@@ -1,0 +1,269 @@
+"""`synthdetect reproduce`: runs done again bit for bit, and whatever keeps one from it, named."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from synthdetect.cli import main
+from synthdetect.detectors.detector import Detector
+from synthdetect.tracking import evaluation
+from tests.conftest import artifact
+
+TINY = ["--arch=mobilenet_v3_large", "--image-size=32", "--batch-size=16", "--weights=none",
+        "--lr=1e-3", "--epochs=1"]  # fmt: skip
+
+
+def runs(**tags: str) -> list[Run]:
+    query = " and ".join(f"tags.`{k.replace('__', '.')}` = '{v}'" for k, v in tags.items())
+    return list(mlflow.search_runs(filter_string=query, output_format="list"))
+
+
+def reproduced(run: Run) -> Run:
+    """The newest run that repeats another."""
+    return runs(synthdetect__reproduces=run.info.run_id)[0]
+
+
+@pytest.fixture(scope="module")
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory, small_table: pd.DataFrame
+) -> Iterator[Path]:
+    """A working folder with some images and their manifest, whose paths are relative to it."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        uri = f"sqlite:///{folder}/mlflow.db"
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        patch.setenv("SYNTHDETECT_CACHE", str(folder / "cache"))
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        # Figures take most of a small run's time, and none is compared.
+        patch.setattr(evaluation, "draw", lambda *details: ())
+        table = small_table[small_table["split"].isin(["train", "val", "test"])]
+        table = table.groupby("split", group_keys=False).sample(24, random_state=0)
+        Path("data").mkdir()
+        names = [f"{number}.jpg" for number in range(len(table))]
+        for name, path in zip(names, table["path"], strict=True):
+            shutil.copy(path, Path("data") / name)
+        table.assign(path=names).to_csv("data/table.csv", index=False)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def recorded(workspace: Path) -> Run:
+    """A training."""
+    assert main(["train", "--data=data/table.csv", *TINY]) == 0
+    (run,) = runs(synthdetect__kind="train")
+    return run
+
+
+def test_a_training_is_done_again_bit_for_bit_wherever_its_data_are(
+    recorded: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = MlflowClient().get_run(recorded.info.run_id).to_dictionary()
+    shutil.copytree("data", "moved")
+    for number, file in enumerate(sorted(Path("moved").glob("*.jpg"))):
+        file.rename(file.with_name(f"other_{number:02}.jpg"))
+    names = {old: f"other_{n:02}.jpg" for n, old in enumerate(
+        sorted(file.name for file in Path("data").glob("*.jpg")))}  # fmt: skip
+    table = pd.read_csv("moved/table.csv", keep_default_na=False)
+    table.replace({"path": names})[::-1].to_csv("moved/table.csv", index=False)
+
+    assert main(["reproduce", recorded.info.run_id, "--data", "moved/table.csv"]) == 0
+    output = capsys.readouterr().out
+    assert "data         as recorded, image by image" in output
+    assert "reproduced bit for bit" in output
+    assert MlflowClient().get_run(recorded.info.run_id).to_dictionary() == before
+    again = reproduced(recorded)
+    assert again.info.status == "FINISHED"
+    assert again.data.tags["synthdetect.kind"] == "reproduce"
+    assert again.data.tags["synthdetect.reproduced"] == "reproduced bit for bit"
+    assert again.data.metrics["reproduced/weights/values"] > 4e6
+    assert again.data.metrics["reproduced/weights/differing"] == 0
+    compared = artifact(again, "reproduction/compared.csv")
+    assert {"weights", "epochs", "choices", "results", "predictions"} == set(compared["part"])
+    assert {"train/loss", "val/auc", "test/auc", "decision/temperature"} <= set(compared["name"])
+    logits = compared[compared["part"] == "predictions"].set_index("name")
+    assert logits.loc["predictions/test.csv raw_logit", "values"] == 24
+    settings = artifact(again, "reproduction/settings.csv")["setting"].tolist()
+    assert set(settings) <= {"data.data", "git.dirty"}
+    page = mlflow.artifacts.load_text(f"{again.info.artifact_uri}/report.html")
+    assert "Reproduction of a run" in page
+    assert "reproduced bit for bit" in page
+
+
+def altered(table: pd.DataFrame) -> pd.DataFrame:
+    with Image.open("data/0.jpg") as image:
+        image.rotate(90).save("data/0.jpg")
+    return table
+
+
+def unlinked(table: pd.DataFrame) -> pd.DataFrame:
+    Path("data/0.jpg").unlink()
+    return table
+
+
+def with_other_label(table: pd.DataFrame) -> pd.DataFrame:
+    other = {"real": "synthetic", "synthetic": "real"}
+    return table.assign(label=[other[table["label"][0]], *table["label"][1:]])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (altered, "1 altered"),
+        (unlinked, "1 removed"),
+        (lambda table: table.drop(index=[3, 4]), "2 removed"),
+        (with_other_label, "1 other label"),
+        (lambda table: table.replace({"split": {"test": "more"}}), "24 other split"),
+        (lambda table: table.assign(source_id=table["source_id"] + "x"), "72 other source"),
+    ],
+    ids=["altered", "unlinked", "dropped", "label", "split", "source"],
+)
+def test_changed_data_stop_it_before_anything_is_trained(
+    recorded: Run,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+    said: str,
+) -> None:
+    shutil.copytree("data", "kept")
+    count = len(runs())
+    try:
+        table = change(pd.read_csv("data/table.csv", keep_default_na=False))
+        table.to_csv("data/table.csv", index=False)
+        assert main(["reproduce", recorded.info.run_id]) == 2
+    finally:
+        shutil.rmtree("data")
+        shutil.move("kept", "data")
+    shown = capsys.readouterr()
+    assert f"have changed: {said}" in shown.err
+    assert "--on-changed-data train" in shown.err
+    assert f"{said.partition(' ')[2]}: " in shown.out  # with the names of some
+    assert len(runs()) == count
+
+
+def test_one_bit_of_a_weight_and_another_version_are_found(
+    recorded: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recorded model differs in one bit, as after a training on another machine."""
+    (model,) = MlflowClient().search_logged_models(
+        ["0"], filter_string=f"source_run_id = '{recorded.info.run_id}'"
+    )
+    folder = Path(mlflow.artifacts.download_artifacts(model.model_uri))
+    (file,) = folder.rglob("*.safetensors")
+    detector = Detector.load(file)
+    digest = Detector.load(file).card.weights_sha256
+    name, tensor = next(iter(detector.network.backbone.classifier.named_parameters()))
+    name = f"backbone.classifier.{name}"
+    tensor.detach().numpy().view(np.uint32).reshape(-1)[0] ^= 1
+    whole, described = file.read_bytes(), (folder / "MLmodel").read_text()
+    detector.save(file)
+    other = described.replace(digest, Detector.load(file).card.weights_sha256)
+    (folder / "MLmodel").write_text(other)  # which would be another, had it been logged so
+    try:
+        with sqlite3.connect("mlflow.db") as store:
+            store.execute("update params set value = '1.13.0' where key = 'version.torch'")
+        assert main(["reproduce", "--run-id", recorded.info.run_id]) == 1
+    finally:
+        file.write_bytes(whole)
+        (folder / "MLmodel").write_text(described)
+    shown = capsys.readouterr()
+    assert "version.torch: 1.13.0 then" in shown.out
+    assert "may change every number" in shown.out
+    assert "1 of 4," in shown.err
+    assert "To suspect: " in shown.err
+    assert "version.torch (1.13.0, now" in shown.err
+    again = reproduced(recorded)
+    assert again.info.status == "FINISHED"  # it was trained and compared; the verdict is a result
+    assert again.data.tags["synthdetect.reproduced"] == "not reproduced"
+    compared = artifact(again, "reproduction/compared.csv")
+    (row,) = compared[compared["differing"] > 0].to_dict(orient="records")
+    assert (row["part"], row["name"], row["at"], row["differing"]) == ("weights", name, 0, 1)
+    assert 0 < row["greatest"] < 1e-6
+    assert name in again.data.tags["mlflow.note.content"]
+
+
+def test_another_seed_and_other_data_are_told_and_may_be_tolerated(
+    recorded: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody has changed the record since; the parameters, which never change, tell it."""
+    file = Path(recorded.info.artifact_uri.removeprefix("file://")) / "config.json"
+    record = json.loads(file.read_text())
+    kept = file.read_text()
+    shutil.copytree("data", "changed")
+    table = pd.read_csv("changed/table.csv", keep_default_na=False)
+    table[table["path"] != "0.jpg"].to_csv("changed/table.csv", index=False)
+    file.write_text(json.dumps(record | {"options": record["options"] | {"seed": 7}}))
+    try:
+        given = ["--data=changed/table.csv", "--on-changed-data=train", "--tolerance=1e6"]
+        assert main(["reproduce", recorded.info.run_id, *given]) == 0
+    finally:
+        file.write_text(kept)
+    output = capsys.readouterr().out
+    assert "optim.seed: 42 then, 7 now; may change every number" in output
+    assert "To suspect: the data (1 removed); " in output
+    assert "reproduced within 1e+06" in output
+    again = reproduced(recorded)
+    assert again.data.params["optim.seed"] == "7"
+    assert again.data.metrics["reproduced/weights/differing"] > 1e5
+    assert artifact(again, "reproduction/data.csv")["path"].tolist() == ["0.jpg"]
+
+
+def test_a_cross_validation_is_done_again_and_so_is_each_of_its_trainings(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv("data/table.csv", keep_default_na=False)
+    table[table["split"] != "test"].to_csv("data/labelled.csv", index=False)
+    given = ["--data=data/labelled.csv", "--folds=2", "--refit=true", *TINY]
+    assert main(["cv", *given]) == 0
+    (parent,) = runs(synthdetect__kind="cv")
+    inside = {
+        run.data.tags["synthdetect.fold"]: run
+        for run in runs(**{"mlflow__parentRunId": parent.info.run_id})
+    }
+    every = {"1", "2", "refit"}
+    for run, parts in ((parent, every), (inside["2"], set()), (inside["refit"], set())):
+        capsys.readouterr()
+        assert main(["reproduce", run.info.run_id]) == 0, capsys.readouterr().err
+        assert "reproduced bit for bit" in capsys.readouterr().out
+        compared = artifact(reproduced(run), "reproduction/compared.csv")
+        assert set(compared["training"].dropna().astype(str)) == parts
+        assert not compared["differing"].any()
+        assert (compared["part"] == "weights").sum() == max(1, len(parts)) * 312
+    compared = artifact(reproduced(parent), "reproduction/compared.csv")
+    pooled = compared[compared["training"].isna()]
+    assert {"predictions/oof.csv logit", "oof/auc", "cv/auc/mean"} <= set(pooled["name"])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda run: [], "--run-id: give the run"),
+        (lambda run: ["0123"], "no run '0123'"),
+        (lambda run: [run("evaluate")], "kind 'evaluate', which is not done again"),
+        (lambda run: [run("train", "FAILED")], "is FAILED, so there is no result"),
+        (lambda run: [run("train")], "has no model any more"),
+    ],
+)
+def test_what_cannot_be_done_again_is_refused(
+    workspace: Path,
+    capsys: pytest.CaptureFixture[str],
+    prepare: Callable[[Callable[..., str]], list[str]],
+    message: str,
+) -> None:
+    def run(kind: str, status: str = "FINISHED") -> str:
+        made = MlflowClient().create_run("0", tags={"synthdetect.kind": kind})
+        MlflowClient().set_terminated(made.info.run_id, status)
+        return str(made.info.run_id)
+
+    assert main(["reproduce", *prepare(run)]) == 2
+    assert message in capsys.readouterr().err

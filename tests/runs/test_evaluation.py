@@ -1,0 +1,440 @@
+"""`synthdetect evaluate`: of a table and of a detector; test images decide nothing."""
+
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from scipy.special import logit
+
+from synthdetect.cli import main
+from synthdetect.datasets.unlabelled import unlabelled
+from synthdetect.detectors.scoring import Scoring
+from synthdetect.evaluation.metrics import choose_threshold, metrics
+from synthdetect.images.batches import ImageFiles
+from synthdetect.images.geometry import Preprocess
+from synthdetect.tracking.detectors import find_detector, find_detectors
+from synthdetect.tracking.models import log_detector
+from synthdetect.tracking.run import FOLD, open_run
+from synthdetect.training.devices import Device
+from tests.conftest import artifact
+
+SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--epochs", "1", "--weights", "none",
+         "--batch-size", "16", "--lr", "1e-3"]  # fmt: skip
+
+
+def newest() -> Run:
+    return mlflow.search_runs(output_format="list", search_all_experiments=True)[0]
+
+
+def write_table(path: Path, **changes: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """Forty rows each of val and test, scores a little off."""
+    rng = np.random.default_rng(0)
+    label = np.tile([0, 1], 40)
+    table = pd.DataFrame(
+        {
+            "path": [f"{i}.png" for i in range(80)],
+            "label": label,
+            "split": np.repeat(["val", "test"], 40),
+            "generator": np.where(label == 1, "sd", ""),
+            "logit": 4 * rng.normal(size=80) + 3 * label + 1,
+        }
+    ).assign(**changes)
+    table.to_csv(path, index=False)
+    return table
+
+
+def test_a_table_is_decided_on_its_val_rows_and_reported_on_the_others(workspace: Path) -> None:
+    table = write_table(workspace / "table.csv")
+    assert main(["evaluate", "--predictions", "table.csv"]) == 0
+    run = newest()
+    assert (run.info.status, run.data.tags["synthdetect.kind"]) == ("FINISHED", "evaluate")
+    logged = run.data.metrics
+    test = table[table["split"] == "test"]
+    calibrated = test["logit"] / logged["decision/temperature"]
+    expected = metrics(test["label"], calibrated, logged["decision/threshold"])
+    for name, value in expected.items():
+        assert logged[f"test/{name}"] == pytest.approx(value)
+    best = choose_threshold(test["label"], calibrated, "balanced_accuracy")
+    assert logged["test/oracle/threshold"] == pytest.approx(best)
+    assert logged["test/oracle/balanced_accuracy"] >= logged["test/balanced_accuracy"]
+    assert run.data.params["decision.from"] == "chosen on the val rows given here"
+    written = pd.read_csv(workspace / "evaluation" / run.info.run_id / "predictions" / "test.csv")
+    assert written["raw_logit"].to_numpy() == pytest.approx(test["logit"].to_numpy())
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "platt", "isotonic"])
+def test_test_rows_decide_nothing(workspace: Path, calibration: str) -> None:
+    """Turn all test labels round and move all test scores: threshold and calibration stay."""
+
+    def decision(**changes: npt.NDArray[np.int64]) -> dict[str, float]:
+        write_table(workspace / "table.csv", **changes)
+        given = ["--predictions", "table.csv", "--calibration", calibration, "--decide", "val"]
+        assert main(["evaluate", *given]) == 0
+        return {k: v for k, v in newest().data.metrics.items() if k.startswith("decision/")}
+
+    table = write_table(workspace / "table.csv")
+    is_test = (table["split"] == "test").to_numpy()
+    before = decision()
+    turned = np.where(is_test, 1 - table["label"], table["label"])
+    moved = np.where(is_test, -5 * table["logit"] + 7, table["logit"])
+    assert decision(label=turned, logit=moved) == before
+    assert decision(label=np.where(is_test, table["label"], 1 - table["label"])) != before
+
+
+def test_the_detectors_own_decision_comes_from_val_alone(
+    workspace: Path, small_table: pd.DataFrame
+) -> None:
+    """Train twice; the second time every test image has the other label."""
+    names = {"real": "synthetic", "synthetic": "real"}
+
+    def decision(table: pd.DataFrame) -> dict[str, float]:
+        table.to_csv("small.csv", index=False)
+        assert main(["train", "--data", "small.csv", *SMALL]) == 0
+        logged = newest().data.metrics
+        return {k: v for k, v in logged.items() if k.startswith(("decision/", "best/"))}
+
+    turned = small_table.copy()
+    is_test = turned["split"] == "test"
+    turned.loc[is_test, "label"] = turned.loc[is_test, "label"].map(names)
+    assert decision(small_table) == decision(turned)
+
+
+def test_a_detector_scores_as_it_did_when_trained(workspace: Path, small_manifest: Path) -> None:
+    assert main(["train", "--data", str(small_manifest), *SMALL, "--unsure", "0.01"]) == 0
+    trained = newest()
+    given = ["--model", trained.info.run_id, "--data", str(small_manifest), "--splits", "test"]
+    assert main(["evaluate", *given, "--slices", "category,format"]) == 0
+    run = newest()
+    was, found = (artifact(r, "predictions/test.csv") for r in (trained, run))
+    assert found["logit"].to_numpy() == pytest.approx(was["logit"].to_numpy(), abs=1e-5)
+    assert run.data.metrics["decision/threshold"] == trained.data.metrics["decision/threshold"]
+    assert 0 <= run.data.metrics["test/unsure/share"] <= 1
+    assert set(artifact(run, "evaluation/test_slices.csv")["slice"]) == {"category", "format"}
+    facts = artifact(run, "evaluation/held_out.csv").set_index("fact")["value"]
+    assert facts["contents shared with train"].startswith("0 of ")
+    assert not (workspace / "evaluation" / "state.json").exists()
+
+    # On what it was trained on, it says so. The band is its own even if it is decided anew.
+    assert main(["evaluate", *given[:4], "--splits", "train", "--decide", "val"]) == 0
+    assert "train/unsure/share" in newest().data.metrics
+    facts = artifact(newest(), "evaluation/held_out.csv").set_index("fact")
+    assert facts.loc["contents shared with train", "warning"]
+
+
+def test_a_detector_can_be_decided_anew_though_only_test_is_reported(
+    workspace: Path, small_manifest: Path
+) -> None:
+    assert main(["train", "--data", str(small_manifest), *SMALL]) == 0
+    given = ["--model", newest().info.run_id, "--data", str(small_manifest), "--splits", "test"]
+    assert main(["evaluate", *given, "--decide", "val"]) == 0
+    run = newest()
+    assert run.data.params["decision.from"] == "chosen on the val rows given here"
+    assert "test/auc" in run.data.metrics
+    assert "val/auc" not in run.data.metrics
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--model: give one"),
+        (["--model", "a,b", "--data", "sample"], "--model: give one"),
+        (["--model", "x"], "--data: give"),
+        (["--predictions", "t.csv", "--model", "x"], "leave out --model"),
+        (["--model", "x", "--data", "sample", "--columns", "a=b"], "--columns"),
+        (["--predictions", "none.csv"], "is no file"),
+        (["--predictions", "t.csv", "--splits", "other"], "--splits: no other here"),
+        (["--predictions", "t.csv", "--slices", "camera"], "--slices: no column 'camera'"),
+        (["--predictions", "one.csv", "--decide", "val"], "--decide val"),
+        (["--predictions", "two.csv"], "'threshold' holds 2 values"),
+        (["--predictions", "t.csv", "--robustness", "all"], "--robustness: a table of"),
+        (["--predictions", "t.csv", "--equalised", "true"], "--equalised: a table of"),
+        (["--predictions", "own.csv", "--threshold", "fpr", "--max-fpr", "0.1"],
+         "--threshold, --max-fpr: nothing is decided here, the threshold is as the table says. "
+         "Give --decide val"),
+        (["--predictions", "own.csv", "--calibration", "none"], "--calibration: nothing is"),
+        (["--predictions", "one.csv", "--calibration", "platt"], "the threshold is 0.5, since"),
+        (["--predictions", "t.csv", "--decide", "given", "--threshold", "f1"], "--threshold: noth"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_evaluated_is_refused(
+    workspace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    table = write_table(workspace / "t.csv")
+    table.assign(split="test").to_csv("one.csv", index=False)
+    table.assign(threshold=np.tile([0.1, 0.2], 40)).to_csv("two.csv", index=False)
+    table.assign(threshold=0.7).to_csv("own.csv", index=False)
+    assert main(["evaluate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert mlflow.search_runs(output_format="list") == []
+
+
+def test_a_tables_own_threshold_is_kept(workspace: Path) -> None:
+    write_table(workspace / "t.csv").assign(threshold=0.7).to_csv("t.csv", index=False)
+    assert main(["evaluate", "--predictions", "t.csv"]) == 0
+    assert newest().data.metrics["decision/threshold"] == 0.7
+    assert newest().data.params["decision.from"] == "as the table says"
+
+
+def test_of_a_table_that_is_decided_on_val_the_options_are_used(workspace: Path) -> None:
+    """As README has it."""
+    table = write_table(workspace / "t.csv")
+    table.assign(threshold=0.7).to_csv("t.csv", index=False)
+    options = ["--decide", "val", "--threshold", "fpr", "--max-fpr", "0.2", "--unsure", "0.1"]
+    assert main(["evaluate", "--predictions", "t.csv", "--calibration", "none", *options]) == 0
+    val, logged = table[table["split"] == "val"], newest().data.metrics
+    expected = choose_threshold(val["label"], val["logit"], "fpr", 0.2)
+    assert logged["decision/threshold"] == pytest.approx(expected)
+    assert "test/unsure/share" in logged
+
+
+@pytest.mark.parametrize("further", [{}, {"split": "test"}, {"threshold": 0.7}])
+def test_unsure_is_a_band_around_whichever_threshold_a_table_has(
+    workspace: Path, further: dict[str, object]
+) -> None:
+    write_table(workspace / "t.csv").assign(**further).to_csv("t.csv", index=False)
+    assert main(["evaluate", "--predictions", "t.csv", "--unsure", "0.3"]) == 0
+    logged = newest().data.metrics
+    probability = artifact(newest(), "predictions/test.csv")["probability"]
+    left = (np.abs(probability - logged["decision/threshold"]) < 0.3).mean()
+    assert logged["test/unsure/share"] == left > 0
+
+
+@pytest.mark.parametrize("percent", [29, 73, 99])
+def test_a_probability_at_a_tables_threshold_is_called_synthetic(
+    workspace: Path, percent: int
+) -> None:
+    """Though the sigmoid of its log-odds may be another number."""
+    steps = np.arange(101) / 100
+    table = pd.DataFrame({"path": steps, "label": 1, "probability": steps})
+    table.assign(threshold=percent / 100).to_csv("t.csv", index=False)
+    assert main(["evaluate", "--predictions", "t.csv"]) == 0
+    found = artifact(newest(), "predictions/test.csv")
+    assert found["probability"].tolist() == steps.tolist()
+    assert found["predicted"].tolist() == (steps >= percent / 100).tolist()
+    assert newest().data.metrics["test/recall"] == pytest.approx((101 - percent) / 101)
+    assert newest().data.metrics["decision/threshold"] == percent / 100
+
+
+QUICK = ["--explain", "0", "--spectra", "false"]
+CONDITIONS = ["--robustness", "jpeg:50,blur:2", "--equalised", "true", *QUICK]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, small_table: pd.DataFrame) -> Iterator[Run]:
+    """A detector, and the images it was trained on as `small.csv`, in a store for several tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("SYNTHDETECT_CACHE", str(folder / "cache"))
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        small_table.to_csv("small.csv", index=False)
+        assert main(["train", "--data", "small.csv", *SMALL, "--register", "small"]) == 0
+        yield newest()
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained: Run) -> tuple[Run, str]:
+    """An evaluation of all its splits under other conditions too, and what it printed."""
+    given = ["--model", trained.info.run_id, "--data", "small.csv", *CONDITIONS]
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main(["evaluate", *given]) == 0
+    return newest(), printed.getvalue()
+
+
+def test_robustness_and_equalised_stand_beside_the_images_as_they_are(
+    evaluated: tuple[Run, str],
+) -> None:
+    run, printed = evaluated
+    assert "--robustness and --equalised: without control, of one class only" in printed
+    for split in ("val", "test"):
+        overall = artifact(run, f"evaluation/{split}.csv").set_index("metric")
+        table = artifact(run, f"evaluation/{split}_robustness.csv")
+        assert table[["perturbation", "level"]].to_numpy().tolist() == [
+            ["none", 0], ["jpeg", 50], ["blur", 2],
+        ]  # fmt: skip
+        # The images as they are have the very numbers that the evaluation gives them.
+        for name in ("auc", "balanced_accuracy", "ece"):
+            assert table[name][0] == overall.loc[name, "value"]
+        assert (table["auc_low"][0], table["auc_high"][0]) == tuple(
+            overall.loc["auc", ["low", "high"]]
+        )
+        generators = artifact(run, f"evaluation/{split}_robustness_generators.csv")
+        assert (
+            len(generators)
+            == 3
+            * artifact(run, f"evaluation/{split}_generators.csv")["generator"]
+            .isin(generators["generator"])
+            .sum()
+        )
+        history = MlflowClient().get_metric_history(run.info.run_id, f"{split}/robustness/jpeg/auc")
+        levels = {m.step: m.value for m in history}
+        assert levels == {0: table["auc"][0], 4: table["auc"][1]}  # 50 is the fourth of its levels
+    conditions = artifact(run, "evaluation/conditions.csv")
+    assert conditions[["split", "condition"]].to_numpy().tolist() == [
+        [split, condition] for split in ("val", "test") for condition in ("raw", "equalised")
+    ]
+    test = conditions[conditions["split"] == "test"].reset_index()
+    assert test["auc_change"][1] == pytest.approx(test["auc"][1] - test["auc"][0])
+    assert run.data.metrics["test/equalised/auc"] == test["auc"][1]
+
+
+def test_a_detector_sees_equalised_what_one_trained_so_would_see(trained: Run) -> None:
+    """Score by hand, with the decision in force, the squares that `equalise` makes."""
+    given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "test"]
+    assert main(["evaluate", *given, *CONDITIONS, "--decide", "given"]) == 0
+    run = newest()
+    assert len(artifact(run, "evaluation/robustness.csv")) == 3  # of the one split there is
+    ((_, detector, _),) = find_detectors((trained.info.run_id,))
+    predictions = artifact(run, "predictions/test.csv")
+    preprocess = Preprocess(detector.card.image_size, detector.card.geometry, 75)
+    squares = np.stack([preprocess(Path(path).read_bytes()) for path in predictions["path"]])
+    logits = logit(detector.score(squares))
+    found = artifact(run, "evaluation/conditions.csv").iloc[1]
+    expected = metrics(predictions["label"], logits, detector.card.threshold)
+    assert found["auc"] == pytest.approx(expected["auc"], abs=0.01)  # other batches, other ties
+    assert found["ece"] == pytest.approx(expected["ece"], abs=0.01)
+
+
+def test_metrics_are_bound_to_the_images_and_to_the_model(
+    trained: Run, evaluated: tuple[Run, str]
+) -> None:
+    client = MlflowClient()
+    (model,) = client.search_logged_models([trained.info.experiment_id])
+
+    def bound(run_id: str) -> set[tuple[str, str]]:
+        assert [m.model_id for m in client.get_run(run_id).inputs.model_inputs] == [model.model_id]
+        found = client.get_logged_model(model.model_id).metrics or []
+        return {(m.key, str(m.dataset_name)) for m in found if m.run_id == run_id}
+
+    keys = ("auc", "generator/realesrgan_x4plus/auc", "equalised/auc", "robustness/jpeg/auc")
+    expected = {(f"{s}/{key}", f"small.csv-{s}") for s in ("val", "test") for key in keys}
+    assert expected <= bound(evaluated[0].info.run_id)
+    for name in (f"models:/{model.model_id}", "models:/small/1"):
+        given = ["--model", name, "--data", "small.csv", "--splits", "val", *QUICK]
+        assert main(["evaluate", *given]) == 0
+        assert ("val/auc", "small.csv-val") in bound(newest().info.run_id)
+
+
+def test_a_detectors_file_is_evaluated_without_a_model_to_bind_to(trained: Run) -> None:
+    ((_, detector, _),) = find_detectors((trained.info.run_id,))
+    detector.save(Path("detector.safetensors"))
+    given = ["--model", "detector.safetensors", "--data", "small.csv", "--splits", "val", *QUICK]
+    assert main(["evaluate", *given]) == 0
+    inputs = MlflowClient().get_run(newest().info.run_id).inputs
+    assert inputs.model_inputs == []
+
+
+def test_of_a_detector_only_the_band_is_chosen_unless_it_is_decided_on_val(
+    trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "val", *QUICK]
+    assert main(["evaluate", *given, "--unsure", "0.1"]) == 0
+    assert "val/unsure/share" in newest().data.metrics
+    before = newest().info.run_id
+    for option in (["--threshold", "fpr"], ["--max-fpr", "0.1"], ["--calibration", "none"]):
+        assert main(["evaluate", *given, *option]) == 2
+        message = f"{option[0]}: nothing is decided here, the threshold is as the model's card says"
+        assert message in capsys.readouterr().err
+        assert newest().info.run_id == before
+        assert not Path("evaluation/state.json").exists()
+    assert main(["evaluate", *given, "--calibration", "none", "--decide", "val"]) == 0
+    assert newest().data.metrics["decision/temperature"] == 1
+
+
+def test_after_a_failure_to_read_the_same_command_goes_on(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the file system once refused is read again, and what is scored is not."""
+    given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "val,test", *QUICK]
+    options = ["--batch-size", "8", "--workers", "0"]
+    read, was_read, refused = ImageFiles.read, list[int](), {20}
+
+    def reading(images: ImageFiles, row: int) -> bytes:
+        was_read.append(row)
+        if row in refused:
+            raise OSError(5, "Input/output error")
+        return read(images, row)
+
+    monkeypatch.setattr(ImageFiles, "read", reading)
+    for _ in range(2):
+        assert main(["evaluate", *given, *options]) == 2
+        assert "Input/output error. Restore it and start again" in capsys.readouterr().err
+    refused.clear()
+    was_read.clear()
+    assert main(["evaluate", *given, *options]) == 0
+    assert min(was_read) == 16  # the first row of the batch that could not be read
+    whole = artifact(newest(), "predictions/test.csv")
+    assert main(["evaluate", *given, *options]) == 0
+    pd.testing.assert_frame_equal(artifact(newest(), "predictions/test.csv"), whole)
+
+
+@pytest.mark.parametrize(("strict", "left"), [(False, 4), (True, 2)])
+def test_what_earlier_versions_kept_of_unreadable_images_is_kept_for_a_prediction_only(
+    trained: Run, tmp_path: Path, strict: bool, left: int
+) -> None:
+    ((_, detector, _),) = find_detectors((trained.info.run_id,))
+    images = unlabelled("small.csv")
+    Scoring(tmp_path, [detector], images, data="", tta="none", batch_size=2)
+    journal = tmp_path / ".partial-1.csv"
+    journal.write_text('0,1.5,\n1,-2,\n2,0.5,\n3,,"Input/output error, they say"\n')
+    again = Scoring(tmp_path, [detector], images, data="", tta="none", batch_size=2, strict=strict)
+    assert again.done == left == journal.read_text().count("\n")
+    again.run(Device("cpu", "fp32", 0), lambda done, total: None)
+    assert (3 in again.scores().unreadable) is not strict
+
+
+@pytest.mark.parametrize(("command", "folds"), [("evaluate", 1), ("evaluate", 2), ("export", 1)])
+def test_a_cross_validation_is_no_model_however_many_folds_have_finished(
+    trained: Run, capsys: pytest.CaptureFixture[str], command: str, folds: int
+) -> None:
+    ((_, detector, _),) = find_detectors((trained.info.run_id,))
+    with open_run("cv", kind="cv", tags={}) as parent:
+        for fold in range(folds):
+            with open_run("f", kind="fold", tags={FOLD: str(fold)}, parent=parent) as child:
+                log_detector(child, detector)
+    assert main([command, "--model", parent.id, "--data", "small.csv"]) == 2
+    message = capsys.readouterr().err
+    assert "--model: give one .safetensors or .onnx file, models:/ URI or id of a run" in message
+    assert ", ".join(f"{parent.id} fold {fold}" for fold in range(folds)) in message
+    assert find_detector((child.id,)).name == child.id
+
+
+def test_the_report_has_what_was_audited_held_out_and_perturbed(
+    evaluated: tuple[Run, str],
+) -> None:
+    run, _ = evaluated
+    assert run.data.tags["synthdetect.audit"]
+    assert "audit/findings.csv" in {
+        item.path for item in MlflowClient().list_artifacts(run.info.run_id, "audit")
+    }
+    page = Path(
+        mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="report.html")
+    ).read_text()
+    control = artifact(run, "evaluation/control.csv").set_index("metric").loc["auc_against_real"]
+    assert control["value"] == run.data.metrics["control/auc_against_real"]
+    assert f"{control['value']:.3f} [{control['low']:.3f}, {control['high']:.3f}]" in page
+    assert "What was held out, and what was not" in page
+    assert "contents shared with train" in page
+    for title in ("Robustness", "Data audit"):
+        assert f">{title}</h2>" in page
+    assert "figures/test/robustness" not in page  # both are shown, not only named
+
+
+def test_conditions_need_both_classes(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    before = len(mlflow.search_runs(output_format="list"))
+    given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "control"]
+    assert main(["evaluate", *given, "--robustness", "all"]) == 2
+    assert "--robustness: no split here has both classes (control)" in capsys.readouterr().err
+    assert main(["evaluate", *given[:4], "--robustness", "jpg"]) == 2
+    assert "--robustness: unknown perturbation(s): jpg" in capsys.readouterr().err
+    assert len(mlflow.search_runs(output_format="list")) == before
