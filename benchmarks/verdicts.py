@@ -16,8 +16,9 @@ import numpy as np
 from scipy.stats import binomtest, norm, t
 
 from benchmarks.common import parser, report
-from sweeps.statistics.estimates import Floats, Mean, holm
+from sweeps.statistics.estimates import Mean, holm
 from sweeps.statistics.verdicts import BETTER, NO_EVIDENCE, RULES, word_for
+from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import table
 from synthdetect.training.devices import resolve
 
@@ -34,7 +35,7 @@ GAIN = 1.0
 def simulate(
     rng: np.random.Generator, trainings: int, sources: int, *, spread: float,
     gains: Sequence[float] = (0.0,) * STRATEGIES, images: int = 2,
-) -> Floats:  # fmt: skip
+) -> FloatArray:  # fmt: skip
     """Logits of a baseline and strategies, as several trainings of each score one test.
 
     What is added up: the photograph (the same for all), the image (likewise), how a side takes a
@@ -69,7 +70,7 @@ def simulate(
     return logits
 
 
-def auc_draws(logits: Floats, draws: Floats) -> Floats:
+def auc_draws(logits: FloatArray, draws: FloatArray) -> FloatArray:
     """AUC of the seen and the unseen, as measured and under draws of photographs.
 
     The same numbers as `weighted_metrics` gives, from counts of ordered pairs of images by pair of
@@ -94,14 +95,14 @@ def auc_draws(logits: Floats, draws: Floats) -> Floats:
     return result
 
 
-def estimates(aucs: Floats, sources: int) -> list[list[Mean]]:
+def estimates(aucs: FloatArray, sources: int) -> list[list[Mean]]:
     """The change of each strategy's AUC seen and unseen; each training has a fold of its own."""
     changes = aucs[1:] - aucs[:1]
     folds = np.arange(aucs.shape[1])
     return [[Mean.of(one[:, part], folds, sources) for part in (0, 1)] for one in changes]
 
 
-def words(values: Floats, p_values: Floats) -> list[str]:
+def words(values: FloatArray, p_values: FloatArray) -> list[str]:
     """Each strategy's verdict from differences and p-values of shape (strategies, 2)."""
     adjusted = holm(p_values.ravel()).reshape(p_values.shape)
     return [
@@ -110,17 +111,17 @@ def words(values: Floats, p_values: Floats) -> list[str]:
     ]
 
 
-def _by_rule(means: list[list[Mean]], aucs: Floats) -> Floats:
+def _by_rule(means: list[list[Mean]], aucs: FloatArray) -> FloatArray:
     return np.array([[mean.p_value() for mean in row] for row in means])
 
 
-def _by_photographs(means: list[list[Mean]], aucs: Floats) -> Floats:
+def _by_photographs(means: list[list[Mean]], aucs: FloatArray) -> FloatArray:
     """The bootstrap by photograph alone, as if other trainings came out the same."""
     ratios = [[abs(mean.value) / np.sqrt(mean.parts[1][0]) for mean in row] for row in means]
     return np.asarray(2 * norm.sf(ratios))
 
 
-def _by_both(means: list[list[Mean]], aucs: Floats) -> Floats:
+def _by_both(means: list[list[Mean]], aucs: FloatArray) -> FloatArray:
     """The bootstrap over photographs and trainings (Owen 2007, Ann. Appl. Stat. 1:386)."""
     changes = aucs[1:, ..., 1:] - aucs[:1, ..., 1:]
     trainings, replicates = changes.shape[1], changes.shape[3]
@@ -132,7 +133,7 @@ def _by_both(means: list[list[Mean]], aucs: Floats) -> Floats:
     return np.asarray(2 * norm.sf(np.abs(values) / drawn.std(axis=-1, ddof=1)))
 
 
-def _by_satterthwaite(means: list[list[Mean]], aucs: Floats) -> Floats:
+def _by_satterthwaite(means: list[list[Mean]], aucs: FloatArray) -> FloatArray:
     """Student's t with the degrees of freedom that Satterthwaite gives the sum of the parts."""
     result = []
     for mean in (mean for row in means for mean in row):
@@ -142,7 +143,7 @@ def _by_satterthwaite(means: list[list[Mean]], aucs: Floats) -> Floats:
     return np.array(result).reshape(len(means), 2)
 
 
-WAYS: dict[str, Callable[[list[list[Mean]], Floats], Floats]] = {
+WAYS: dict[str, Callable[[list[list[Mean]], FloatArray], FloatArray]] = {
     "the rule": _by_rule,
     "photographs": _by_photographs,
     "bootstrap": _by_both,

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def show_plan(sweep: Sweep) -> None:
     """Print trainings and minutes a side, pruning and early stopping left out."""
     options = sweep.options
-    tuning = [len(manifest.split("train")) for manifest in sweep.deal.tuning]
-    final = [len(manifest.split("train")) for manifest in sweep.deal.final]
+    tuning = [len(manifest.split("train")) for manifest in sweep.splits.tuning]
+    final = [len(manifest.split("train")) for manifest in sweep.splits.final]
     images = options.epochs * (options.trials * sum(tuning) + options.seeds * sum(final))
     rows, total = [], 0.0
     for side in sweep.names:
-        first = {name: knob.first for name, knob in space(side, options.lr).items()}
+        first = {name: parameter.first for name, parameter in space(side, options.lr).items()}
         training = sweep.training(side, first, options.seed)
         seconds = step_seconds(training, sweep.device_for(training))
         minutes = seconds / options.batch_size * images / 60

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweeps.options import SweepOptions
 from sweeps.setting import Setting, make_setting
-from sweeps.training import FINAL_FOLD, digest_of_parts, train_finally_in, tune_in
+from sweeps.training import FINAL_FOLD, digest_of_parts, fit_finally, tune_in
 from synthdetect.commands.reproduce import reproduce
 from synthdetect.config import ReproduceOptions, TrainOptions
 from synthdetect.datasets.manifest import Manifest
@@ -31,7 +31,7 @@ def reproduce_any(options: ReproduceOptions) -> None:
 
 def _trial(recorded: Recorded, device: Device) -> Again:
     setting = _setting(recorded, device)
-    return _again(recorded, setting, device, setting.deal.tuning, tune_in)
+    return _again(recorded, setting, device, setting.splits.tuning, tune_in)
 
 
 def _final(recorded: Recorded, device: Device) -> Again:
@@ -41,9 +41,9 @@ def _final(recorded: Recorded, device: Device) -> Again:
     def train(
         run: Run, options: TrainOptions, setting: Setting, device: Device, folder: Path
     ) -> object:
-        return train_finally_in(run, options, setting, device, fold, folder)
+        return fit_finally(run, options, setting, device, fold, folder)
 
-    return _again(recorded, setting, device, [setting.deal.final[fold]], train)
+    return _again(recorded, setting, device, [setting.splits.final[fold]], train)
 
 
 def _setting(recorded: Recorded, device: Device) -> Setting:
@@ -58,12 +58,12 @@ def _again(
     options = recorded.resolve(TrainOptions, recorded.options)
     if setting.target and options.target:
         options = replace(options, target=str(setting.target[1]))
-    dealt = setting.prepared.manifest.with_table(setting.deal.parts)
+    dealt = setting.prepared.manifest.with_table(setting.splits.parts)
     data = beside(recorded, recorded.parent, replace(setting.prepared, manifest=dealt))
     digest = digest_of_parts([setting.data(manifest, options) for manifest in manifests])
     known = recorded.params["data.digest"]
     if data.changes.empty and digest != known:
-        data.changes.loc[0] = ["other deal", "", known, digest]
+        data.changes.loc[0] = ["other splits", "", known, digest]
 
     def again(run: Run) -> None:
         folder = Path(options.output) / run.id

@@ -16,7 +16,7 @@ from optuna.visualization import matplotlib as drawn
 from sweeps import tuning
 from sweeps.statistics.comparison import Comparison, compare, comparison_table, outcome_table
 from sweeps.statistics.figures import forest
-from sweeps.statistics.final_fits import Side, Training
+from sweeps.statistics.final_fits import FinalFit, Side
 from sweeps.statistics.verdicts import (
     BETTER,
     NO_EVIDENCE,
@@ -75,7 +75,7 @@ def conclude(sweep: Sweep, run: Run) -> None:
 
 def _side(sweep: Sweep, run: Run, name: str) -> Side:
     """What the final trainings of one side left in their runs."""
-    trainings: list[Training] = []
+    trainings: list[FinalFit] = []
     lost: list[tuple[int, int]] = []
     for trial in tuning.settled(sweep.finals()):
         side, fold, seed = (trial.user_attrs.get(key) for key in _PLACE)
@@ -91,7 +91,7 @@ def _side(sweep: Sweep, run: Run, name: str) -> Side:
     return Side(name, tuple(trainings), tuple(lost), len(trials), failed)
 
 
-def _training(sweep: Sweep, run: Run, trial: FrozenTrial, fold: int, seed: int) -> Training:
+def _training(sweep: Sweep, run: Run, trial: FrozenTrial, fold: int, seed: int) -> FinalFit:
     run_id = trial.user_attrs[tuning.RUN]
     tables: dict[str, pd.DataFrame] = {}
     for split in ("train", "val", "test"):
@@ -100,13 +100,13 @@ def _training(sweep: Sweep, run: Run, trial: FrozenTrial, fold: int, seed: int) 
             raise RuntimeError(f"run {run_id} has lost its predictions of {split}")
         tables[split] = rows
     test = tables["test"]
-    known = (test["label"] == REAL) | test["generator"].isin(sweep.deal.seen)
-    own = (test["label"] == REAL) | ~test["generator"].isin(sweep.deal.seen)
+    known = (test["label"] == REAL) | test["generator"].isin(sweep.splits.seen)
+    own = (test["label"] == REAL) | ~test["generator"].isin(sweep.splits.seen)
     aucs = {
         split: metrics(tables[split]["label"], tables[split]["logit"], 0.5)["auc"]
         for split in ("train", "val")
     }
-    return Training(
+    return FinalFit(
         fold=fold,
         seed=seed,
         seen=test[known].reset_index(drop=True),
@@ -177,8 +177,8 @@ def _shown(found: dict[str, Comparison], verdicts: dict[str, Verdict]) -> pd.Dat
             cells.append(f"{d.value:+.3f} [{d.wide_low:+.3f}, {d.wide_high:+.3f}]"
                          if d.value == d.value else "undefined")  # fmt: skip
         judged = verdicts[name]
-        rows.append([name, *cells, judged.word, ", ".join(judged.respects)])
-    columns = ["strategy", "AUC in-distribution", "AUC unseen", "verdict", "in which respects"]
+        rows.append([name, *cells, judged.word, ", ".join(judged.criteria)])
+    columns = ["strategy", "AUC in-distribution", "AUC unseen", "verdict", "in which criteria"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.options import SweepOptions
-from sweeps.splits import Deal, deal_out, write_target
+from sweeps.splits import SweepSplits, make_splits, write_target
 from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
 from synthdetect.config import TrainOptions
 from synthdetect.datasets.manifest import Manifest
@@ -27,7 +27,7 @@ class Setting:
         options: of the sweep.
         base: the baseline's options, as `TrainOptions.resolve` takes them.
         prepared: the data as a whole.
-        deal: which images do what.
+        splits: which images do what.
         target: the images to adapt to, and the file that lists them; None without any.
         device: what computes the baseline.
     """
@@ -35,7 +35,7 @@ class Setting:
     options: SweepOptions
     base: Mapping[str, Any]
     prepared: Prepared
-    deal: Deal
+    splits: SweepSplits
     target: tuple[Target, Path] | None
     device: Device
 
@@ -67,13 +67,13 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
     """
     base = {k: v for k, v in options.to_json().items() if k in TrainOptions.fields()}
     for side in (BASELINE, *options.sides):
-        first = {name: knob.first for name, knob in space(side, options.lr).items()}
+        first = {name: parameter.first for name, parameter in space(side, options.lr).items()}
         one = options_of(side, base, first, "list.csv")
         check(one.arch, one.image_size, one.weights)
     with counting("reading the data") as count:
         prepared = prepare_whole(options, seed=options.seed, progress=count)
     adapts = any(STRATEGIES[name].needs_target for name in options.sides)
-    deal = deal_out(
+    splits = make_splits(
         prepared.manifest,
         tuning_share=options.tuning_share,
         tuning_folds=options.tuning_folds,
@@ -82,11 +82,11 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
         seed=options.seed,
         narrow=partial(narrow, options=options, seed=options.seed),
     )
-    for fold in (*deal.tuning, *deal.final):
+    for fold in (*splits.tuning, *splits.final):
         require_both_classes(fold)
     target = None
     if adapts:
         file = Path(options.output).absolute() / options.study / "target.csv"
-        write_target(deal.target, prepared.manifest, file)
+        write_target(splits.target, prepared.manifest, file)
         target = (find_target(str(file), prepared.manifest, on_bad_image="stop"), file)
-    return Setting(options, base, prepared, deal, target, device)
+    return Setting(options, base, prepared, splits, target, device)

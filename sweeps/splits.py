@@ -11,7 +11,7 @@ from synthdetect.datasets.folds import LABELLED
 from synthdetect.datasets.labels import SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.selection import SUPPLEMENT
-from synthdetect.datasets.splits import deal
+from synthdetect.datasets.splits import assign_groups
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
 
@@ -20,7 +20,7 @@ _VALIDATION = 0.3
 
 
 @dataclass(frozen=True)
-class Deal:
+class SweepSplits:
     """The data of a sweep.
 
     Attributes:
@@ -38,11 +38,11 @@ class Deal:
     parts: pd.DataFrame
 
 
-def deal_out(
+def make_splits(
     manifest: Manifest, *, tuning_share: float, tuning_folds: int, folds: int,
     target_share: float, seed: int, narrow: Callable[[Manifest], Manifest] = lambda whole: whole,
-) -> Deal:  # fmt: skip
-    """Deal whole photographs.
+) -> SweepSplits:  # fmt: skip
+    """SweepSplits whole photographs.
 
     Args:
         manifest: with train, val and test splits, and perhaps `SUPPLEMENT`, which is beside the
@@ -64,10 +64,10 @@ def deal_out(
             f"{manifest.name}: a comparison needs a labelled test split with both classes."
         )
     labelled = table[table["split"].isin(LABELLED)]
-    part = deal(labelled, (tuning_share, 1 - tuning_share), seed=seed, by_category=True)
+    part = assign_groups(labelled, (tuning_share, 1 - tuning_share), seed=seed, by_category=True)
     adapted = np.zeros(len(test), dtype=np.int64)
     if target_share:
-        adapted = deal(test, (1 - target_share, target_share), seed=seed, by_category=True)
+        adapted = assign_groups(test, (1 - target_share, target_share), seed=seed, by_category=True)
     tables = {
         "tuning": labelled[part == 0],
         "final": labelled[part == 1],
@@ -83,7 +83,7 @@ def deal_out(
 
     final = made("final", folds, "test", SUPPLEMENT)
     trained = pd.concat([fold.split("train").table for fold in final])
-    return Deal(
+    return SweepSplits(
         made("tuning", tuning_folds, SUPPLEMENT),
         final,
         tables["target"],
@@ -95,7 +95,7 @@ def deal_out(
 def _folds(table: pd.DataFrame, folds: int, seed: int, manifest: Manifest) -> list[pd.DataFrame]:
     """The table once a fold, with that fold as val and the rest as train."""
     shares = [1 / folds] * folds if folds > 1 else [1 - _VALIDATION, _VALIDATION]
-    part = deal(table, shares, seed=seed, by_category=True)
+    part = assign_groups(table, shares, seed=seed, by_category=True)
     held_out = range(folds) if folds > 1 else [1]
     tables = [table.assign(split=np.where(part == fold, "val", "train")) for fold in held_out]
     for found in tables:

@@ -18,7 +18,7 @@ from synthdetect.config import TrainOptions
 
 
 @dataclass(frozen=True)
-class Knob:
+class SearchParameter:
     """An option that is tuned.
 
     Attributes:
@@ -44,7 +44,7 @@ class Strategy:
 
     help: str
     differences: Mapping[str, Any] = field(default_factory=dict)
-    space: Mapping[str, Knob] = field(default_factory=dict)
+    space: Mapping[str, SearchParameter] = field(default_factory=dict)
     needs_target: bool = False
 
 
@@ -52,12 +52,12 @@ BASELINE = "baseline"
 """The name of the side that the strategies are compared with."""
 
 
-def _float(low: float, high: float, first: float, *, log: bool = False) -> Knob:
-    return Knob(FloatDistribution(low, high, log=log), first)
+def _float(low: float, high: float, first: float, *, log: bool = False) -> SearchParameter:
+    return SearchParameter(FloatDistribution(low, high, log=log), first)
 
 
-def _choice(*values: Any) -> Knob:
-    return Knob(CategoricalDistribution(values), values[0])
+def _choice(*values: Any) -> SearchParameter:
+    return SearchParameter(CategoricalDistribution(values), values[0])
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -86,7 +86,7 @@ STRATEGIES: dict[str, Strategy] = {
         "Lookahead over AdamW",
         {"optimizer": "lookahead"},
         {
-            "lookahead_steps": Knob(IntDistribution(2, 10), 5),
+            "lookahead_steps": SearchParameter(IntDistribution(2, 10), 5),
             "lookahead_alpha": _float(0.3, 0.8, 0.5),
         },
     ),
@@ -112,7 +112,7 @@ STRATEGIES: dict[str, Strategy] = {
 _LR = (1e-5, 1e-2)
 
 
-def space(name: str, lr: float) -> dict[str, Knob]:
+def space(name: str, lr: float) -> dict[str, SearchParameter]:
     """What is tuned on one side, the baseline's learning rate first.
 
     Args:
@@ -132,7 +132,7 @@ def options_of(
     Args:
         name: of a strategy, or `BASELINE`.
         base: the baseline's options, as `TrainOptions.resolve` takes them.
-        tuned: values of the strategy's knobs.
+        tuned: values of the strategy's parameters.
         target: the file that lists the images to adapt to, for a strategy that needs one.
 
     Raises:

@@ -21,7 +21,7 @@ from sweeps.plan import show_plan
 from sweeps.results import conclude
 from sweeps.setting import Setting, make_setting
 from sweeps.strategies import BASELINE, space
-from sweeps.training import train_finally_in, tune_in
+from sweeps.training import fit_finally, tune_in
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.runs.training import CONFIG
@@ -174,8 +174,8 @@ def _log_setting(sweep: Sweep, run: Run) -> None:
     record = options.to_json() | {"storage": without_secrets(options.storage)}
     run.log_json({"options": record, "digest": prepared.digest()}, CONFIG)
     run.log_manifest(prepared.manifest)
-    run.log_table(sweep.deal.parts, MANIFEST)
-    sizes = sweep.deal.parts["split"].value_counts()
+    run.log_table(sweep.splits.parts, MANIFEST)
+    sizes = sweep.splits.parts["split"].value_counts()
     run.log_metrics({f"data/{name}": float(size) for name, size in sizes.items()})
 
 
@@ -242,13 +242,13 @@ def _recover(sweep: Sweep, study: optuna.Study) -> None:
 
 
 def _trial(sweep: Sweep, side: str, study: optuna.Study) -> None:
-    knobs = space(side, sweep.options.lr)
+    parameters = space(side, sweep.options.lr)
     if not study.get_trials(deepcopy=False):
-        first = {name: knob.first for name, knob in knobs.items()}
+        first = {name: parameter.first for name, parameter in parameters.items()}
         study.enqueue_trial(first, skip_if_exists=True)
 
     def objective(trial: Trial) -> float:
-        tuned = tuning.suggest(trial, knobs)
+        tuned = tuning.suggest(trial, parameters)
         options = sweep.training(side, tuned, sweep.options.seed)
         with _Child(sweep, side, trial, "trial", f"{side} trial {trial.number}") as child:
             value = tune_in(
@@ -271,7 +271,7 @@ def _train_finally(sweep: Sweep) -> None:
     finals = sweep.finals()
     planned: list[dict[str, Any]] = [
         {"side": side, "fold": fold, "seed": seed}
-        for fold in range(len(sweep.deal.final))
+        for fold in range(len(sweep.splits.final))
         for seed in range(sweep.options.seed, sweep.options.seed + sweep.options.seeds)
         for side in sweep.names
     ]
@@ -316,7 +316,7 @@ def _final(sweep: Sweep, trial: Trial) -> float:
     title = f"{side} fold {fold + 1}" + (f" seed {seed}" if sweep.options.seeds > 1 else "")
     with _Child(sweep, side, trial, "final", title) as child:
         device, folder = sweep.device_for(options), _folder(sweep, child.run)
-        return train_finally_in(child.run, options, sweep, device, fold, folder)
+        return fit_finally(child.run, options, sweep, device, fold, folder)
 
 
 def chosen(sweep: Sweep, side: str) -> dict[str, Any] | None:

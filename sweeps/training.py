@@ -20,14 +20,14 @@ from sweeps.setting import Setting
 from synthdetect.config import TrainOptions
 from synthdetect.datasets.prepare import Prepared
 from synthdetect.evaluation.decision import decide
-from synthdetect.evaluation.metrics import Floats
 from synthdetect.evaluation.predictions import tabulate
 from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.runs.training import CONFIG
+from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import training_bar
 from synthdetect.tracking.run import WEIGHTS, Run, environment
 from synthdetect.training.devices import Device, deterministic
-from synthdetect.training.loop import Progress, Training
+from synthdetect.training.loop import Progress, TrainingState
 from synthdetect.training.session import Session
 
 FINAL_FOLD = "final.fold"
@@ -49,7 +49,7 @@ class Trained:
     """
 
     progress: Progress
-    logits: dict[str, Floats]
+    logits: dict[str, FloatArray]
     seconds_per_image: float
     peak_mib: float
     digest: str
@@ -83,7 +83,7 @@ def tune_in(
     Returns:
         That mean in the end.
     """
-    parts = [setting.data(manifest, options) for manifest in setting.deal.tuning]
+    parts = [setting.data(manifest, options) for manifest in setting.splits.tuning]
     _log_setting(run, options, parts, device)
     best: list[float] = []
     digests: list[str] = []
@@ -104,7 +104,7 @@ def tune_in(
     return value
 
 
-def train_finally_in(
+def fit_finally(
     run: Run, options: TrainOptions, setting: Setting, device: Device, fold: int, folder: Path
 ) -> float:
     """One final training, scored on the test.
@@ -120,7 +120,7 @@ def train_finally_in(
     Returns:
         The best validation AUC.
     """
-    part = setting.data(setting.deal.final[fold], options)
+    part = setting.data(setting.splits.final[fold], options)
     _log_setting(run, options, [part], device)
     run.log_params({FINAL_FOLD: fold})
     splits = ("train", "val", "test")
@@ -192,7 +192,7 @@ def train_in(
         images = sum(len(prepared.manifest.split(split)) for split in ("train", "val"))
         with training_bar(options.epochs, done.epoch, images) as bar:
 
-            def on_epoch(training: Training) -> None:
+            def on_epoch(training: TrainingState) -> None:
                 progress = training.progress
                 run.log_epoch(progress.history[-1], after + progress.epoch, {})
                 bar.epoch(progress.epoch, progress.history[-1], progress.improved)

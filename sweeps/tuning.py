@@ -18,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sweeps.strategies import Knob
+from sweeps.strategies import SearchParameter
 from synthdetect.system.databases import require_database
 from synthdetect.system.errors import UserError
 from synthdetect.system.processes import is_gone, this_process
@@ -129,10 +129,11 @@ def make_pruner() -> optuna.pruners.BasePruner:
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=3, reduction_factor=3)
 
 
-def suggest(trial: Trial, space: Mapping[str, Knob]) -> dict[str, Any]:
+def suggest(trial: Trial, space: Mapping[str, SearchParameter]) -> dict[str, Any]:
     """The trial's values."""
     return {
-        name: _SUGGEST[type(knob.range)](trial, name, knob.range) for name, knob in space.items()
+        name: _SUGGEST[type(parameter.range)](trial, name, parameter.range)
+        for name, parameter in space.items()
     }
 
 

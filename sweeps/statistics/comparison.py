@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sweeps.statistics.estimates import Estimate, Floats, Mean, Shares, Spread, holm, per_unit
-from sweeps.statistics.final_fits import Place, Side, Training
+from sweeps.statistics.estimates import Estimate, Mean, Shares, Spread, holm, per_unit
+from sweeps.statistics.final_fits import FinalFit, Place, Side
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.metrics import bootstrap_weights, weighted_metrics
+from synthdetect.system.arrays import FloatArray
 
 PARTS = {"seen": "in-distribution", "unseen": "on unseen generators"}
 """The parts of the test, in words."""
@@ -31,7 +32,7 @@ PARTS = {"seen": "in-distribution", "unseen": "on unseen generators"}
 _METRICS = {"auc": "AUC", "accuracy": "accuracy", "f1": "F1", "ece": "ECE", "nll": "NLL"}
 _RAW_METRICS = {"ece": "ECE before calibration", "nll": "NLL before calibration"}
 _CHANGES = {**_METRICS, **{f"raw_{metric}": label for metric, label in _RAW_METRICS.items()}}
-_SCALARS: dict[str, Callable[[Training], float]] = {
+_SCALARS: dict[str, Callable[[FinalFit], float]] = {
     "gap": lambda training: training.train_auc - training.val_auc,
     "seconds": lambda training: training.seconds_per_image,
     # What fits into memory that the process had already shows no peak of its own.
@@ -121,8 +122,8 @@ class _Pairs:
     """
 
     folds: npt.NDArray[np.int64]
-    baseline: dict[str, Floats]
-    strategy: dict[str, Floats]
+    baseline: dict[str, FloatArray]
+    strategy: dict[str, FloatArray]
     sources: dict[str, int]
     trials: tuple[tuple[int, int], tuple[int, int]]
 
@@ -131,7 +132,7 @@ class _Pairs:
         """How many pairs count."""
         return len(per_unit(self.folds[:, None].astype(np.float64), self.folds))
 
-    def units(self, quantity: str) -> tuple[Floats, Floats]:
+    def units(self, quantity: str) -> tuple[FloatArray, FloatArray]:
         """Of strategy and baseline: a value for each independent training."""
         return (
             per_unit(self.strategy[quantity], self.folds)[:, 0],
@@ -146,10 +147,10 @@ class _Measured:
     strategy: float
     baseline: float
     estimate: Estimate
-    draws: Floats
+    draws: FloatArray
 
 
-_NO_DRAWS: Floats = np.empty(0)
+_NO_DRAWS: FloatArray = np.empty(0)
 _NOTHING = _Measured(np.nan, np.nan, Mean(np.nan, ()), _NO_DRAWS)
 
 
@@ -339,7 +340,7 @@ def _tests(sides: Sequence[Side]) -> dict[str, pd.DataFrame]:
     return tests
 
 
-def _sorted(training: Training, part: str) -> pd.DataFrame:
+def _sorted(training: FinalFit, part: str) -> pd.DataFrame:
     table: pd.DataFrame = getattr(training, part).sort_values("path", ignore_index=True)
     return table
 
@@ -352,7 +353,7 @@ def _sources(table: pd.DataFrame) -> int:
 
 def _quantities(
     side: Side, tests: dict[str, pd.DataFrame], replicates: int, seed: int
-) -> dict[Place, dict[str, Floats]]:
+) -> dict[Place, dict[str, FloatArray]]:
     """Of each training: its quantities as measured, then under each draw of photographs."""
     groups = {part: group_codes(table) for part, table in tests.items()}
     return {
@@ -367,14 +368,14 @@ def _quantities(
 
 
 def _drawn(
-    training: Training, part: str, groups: npt.NDArray[np.int64], replicates: int, seed: int
-) -> dict[str, Floats]:
+    training: FinalFit, part: str, groups: npt.NDArray[np.int64], replicates: int, seed: int
+) -> dict[str, FloatArray]:
     table = _sorted(training, part)
     weightings = list(
         chain([np.ones((1, len(table)))], bootstrap_weights(groups, replicates, seed))
     )
 
-    def drawn(logits: str, names: Iterable[str]) -> dict[str, Floats]:
+    def drawn(logits: str, names: Iterable[str]) -> dict[str, FloatArray]:
         chunks = [
             weighted_metrics(table["label"], table[logits], training.threshold, weights)
             for weights in weightings
@@ -388,13 +389,13 @@ def _drawn(
 def _pair(
     baseline: Side,
     strategy: Side,
-    baseline_quantities: dict[Place, dict[str, Floats]],
-    strategy_quantities: dict[Place, dict[str, Floats]],
+    baseline_quantities: dict[Place, dict[str, FloatArray]],
+    strategy_quantities: dict[Place, dict[str, FloatArray]],
     sources: dict[str, int],
 ) -> _Pairs:
     common = sorted(baseline_quantities.keys() & strategy_quantities.keys())
 
-    def stacked(quantities: dict[Place, dict[str, Floats]]) -> dict[str, Floats]:
+    def stacked(quantities: dict[Place, dict[str, FloatArray]]) -> dict[str, FloatArray]:
         names = quantities[common[0]] if common else ()
         return {name: np.stack([quantities[place][name] for place in common]) for name in names}
 
@@ -452,7 +453,7 @@ def _difference(
     )
 
 
-def _percentiles(draws: Floats, level: float) -> tuple[float, float]:
+def _percentiles(draws: FloatArray, level: float) -> tuple[float, float]:
     draws = draws[~np.isnan(draws)]
     if not len(draws):
         return float("nan"), float("nan")

@@ -14,7 +14,8 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 from scipy.stats import binomtest, fisher_exact, t
 
-Floats = npt.NDArray[np.float64]
+from synthdetect.system.arrays import FloatArray
+
 Interval = tuple[float, float]
 
 LEAST_P = 1e-15
@@ -58,7 +59,7 @@ class Mean:
     parts: tuple[tuple[float, int], ...]
 
     @classmethod
-    def of(cls, changes: Floats, folds: npt.ArrayLike, sources: int | None = None) -> "Mean":
+    def of(cls, changes: FloatArray, folds: npt.ArrayLike, sources: int | None = None) -> "Mean":
         """Estimate from paired trainings on one test.
 
         Args:
@@ -115,7 +116,7 @@ class Spread:
     pairs: int
 
     @classmethod
-    def of(cls, strategy: Floats, baseline: Floats) -> "Spread":
+    def of(cls, strategy: FloatArray, baseline: FloatArray) -> "Spread":
         """Estimate from paired results, both of shape (trainings,)."""
         deviations = np.sqrt([_variance(strategy), _variance(baseline)])
         if len(strategy) < 3 or not (deviations > 0).all():
@@ -187,7 +188,7 @@ class Shares:
         return share[0] / share[1] - wilson.low, wilson.high - share[0] / share[1]
 
 
-def per_unit(values: Floats, folds: npt.ArrayLike) -> Floats:
+def per_unit(values: FloatArray, folds: npt.ArrayLike) -> FloatArray:
     """One row for each training that is independent of the others.
 
     Trainings on one fold share their data, so their mean counts once; if there is one fold only,
@@ -204,7 +205,7 @@ def per_unit(values: Floats, folds: npt.ArrayLike) -> Floats:
     return np.stack([values[folds == fold].mean(axis=0) for fold in distinct])
 
 
-def holm(p_values: npt.ArrayLike) -> Floats:
+def holm(p_values: npt.ArrayLike) -> FloatArray:
     """P-values such that those up to alpha hold at alpha for all together (Holm 1979).
 
     Args:
@@ -218,7 +219,7 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     return result
 
 
-def _variance(values: Floats) -> float:
+def _variance(values: FloatArray) -> float:
     """Of what is defined, unbiased; nan of fewer than two."""
     values = values[~np.isnan(values)]
     return float(values.var(ddof=1)) if len(values) > 1 else float("nan")

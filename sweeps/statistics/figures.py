@@ -53,7 +53,7 @@ def forest(comparisons: dict[str, Comparison], verdicts: dict[str, Verdict]) -> 
     for y, name in enumerate(names):
         judged = verdicts[name]
         panels[-1].text(
-            1.04, y, "\n".join(filter(None, (judged.word, ", ".join(judged.respects)))),
+            1.04, y, "\n".join(filter(None, (judged.word, ", ".join(judged.criteria)))),
             transform=panels[-1].get_yaxis_transform(), va="center", fontsize=9,
             color=_STYLES[judged.word].colour,
         )  # fmt: skip

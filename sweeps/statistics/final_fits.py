@@ -9,7 +9,7 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Training:
+class FinalFit:
     """One final training, and what it says of the test that tuning never saw.
 
     Attributes:
@@ -54,7 +54,7 @@ class Side:
     """
 
     name: str
-    trainings: tuple[Training, ...]
+    trainings: tuple[FinalFit, ...]
     lost: tuple[Place, ...] = ()
     trials: int = 0
     failed_trials: int = 0

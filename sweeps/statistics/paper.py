@@ -31,12 +31,12 @@ class Claim:
 
     Attributes:
         quotes: section and words; empty if it is not mentioned.
-        respects: of the verdict's respects, those the quotes name; “or” joins them in the paper.
+        criteria: of the verdict's criteria, those the quotes name; “or” joins them in the paper.
         no_improvement: whether the paper says that it brought none.
     """
 
     quotes: tuple[str, ...]
-    respects: tuple[str, ...]
+    criteria: tuple[str, ...]
     no_improvement: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""What the differences say: better, worse or no evidence, and in which respect; by stated rules."""
+"""Verdicts: better, worse or no evidence, and by which criterion; by stated rules."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Rules:
 
     Attributes:
         error: largest chance that any strategy that differs from the baseline in nothing is called
-            better or worse; and, for each respect by itself, that any is said to show it. It is of
-            what tuning chose: that another tuning would have chosen otherwise is not in it.
+            better or worse; and, for each criterion by itself, that any is said to show it. It is
+            of what tuning chose: that another tuning would have chosen otherwise is not in it.
         gap: AUC by which the gap between training and validation must grow to be called overfit.
         ece: expected calibration error by which it must grow to be called miscalibrated.
         cost: ratio of training time per image, or of peak memory, from which on it is costly.
@@ -44,7 +44,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Respect:
+class Criterion:
     """One way in which a strategy can be at fault, whatever its AUC.
 
     Attributes:
@@ -77,30 +77,30 @@ def _any(*tests: Callable[[Comparison, Rules], list[str]]) -> Callable[..., list
     return lambda comparison, rules: [said for test in tests for said in test(comparison, rules)]
 
 
-RESPECTS: dict[str, Respect] = {
-    "overfits": Respect(
+RESPECTS: dict[str, Criterion] = {
+    "overfits": Criterion(
         "training minus validation AUC has grown by more than {gap:g}, with a corrected p-value of "
         "at most {error:g}",
         _grown("gap", "gap"),
     ),
-    "unstable": Respect(
+    "unstable": Criterion(
         "a final training diverged or failed; or the spread of AUC over trainings, or the share of "
         "failed trials, is larger with a corrected p-value of at most {error:g}",
         _any(_lost, _grown("spread_seen"), _grown("spread_unseen"), _grown("failed_trials")),
     ),
-    "costly": Respect(
+    "costly": Criterion(
         "training time per image or peak memory is more than {cost:g} times the baseline's, and "
         "more than once with a corrected p-value of at most {error:g}; both as measured, on "
         "whatever machine made each training",
         _any(_grown("seconds", "cost"), _grown("memory", "cost")),
     ),
-    "miscalibrated": Respect(
+    "miscalibrated": Criterion(
         "the expected calibration error in-distribution, before calibration on validation or after "
         "it, has grown by more than {ece:g}, with a corrected p-value of at most {error:g}",
         _any(_grown("raw_ece_seen", "ece"), _grown("ece_seen", "ece")),
     ),
 }
-"""Respects by name, in the order of reports."""
+"""Criteria by name, in the order of reports."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class Verdict:
 
     Attributes:
         word: `better`, `no evidence` or `worse`.
-        respects: the keys of `RESPECTS` that hold.
+        criteria: the keys of `RESPECTS` that hold.
         because: the numbers, in words.
     """
 
     word: str
-    respects: tuple[str, ...]
+    criteria: tuple[str, ...]
     because: str
 
 
@@ -135,7 +135,7 @@ def verdict(comparison: Comparison, rules: Rules = RULES) -> Verdict:
         reasons.append(_why_unknown(comparison, primary))
         if word_for(changes, lost=0, error=rules.error) == BETTER:
             reasons[0] = "better only in the trainings that came to their end"
-    found = {name: respect.found(comparison, rules) for name, respect in RESPECTS.items()}
+    found = {name: criterion.found(comparison, rules) for name, criterion in RESPECTS.items()}
     reasons += [f"{name}: {', '.join(what)}" for name, what in found.items() if what]
     if comparison.baseline_lost:
         reasons.append(f"the baseline lost {comparison.baseline_lost} final trainings")
@@ -164,22 +164,22 @@ def verdict_table(comparisons: dict[str, Comparison], rules: Rules = RULES) -> p
     """A row a strategy: verdict and reasons, and beside them what the paper says of it.
 
     Returns:
-        Columns `strategy`, `verdict`, `respects`, `because`, `paper` (its words), `paper_respects`,
+        Columns `strategy`, `verdict`, `criteria`, `because`, `paper` (its words), `paper_respects`,
         `paper_against_verdict` and `respects_confirmed` (those that the paper and the rules name).
     """
     rows = []
     for name, comparison in comparisons.items():
         judged = verdict(comparison, rules)
         claim = CLAIMS.get(name, Claim((), ()))
-        both = [respect for respect in judged.respects if respect in claim.respects]
+        both = [criterion for criterion in judged.criteria if criterion in claim.criteria]
         rows.append(
             {
                 "strategy": name,
                 "verdict": judged.word,
-                "respects": ", ".join(judged.respects),
+                "criteria": ", ".join(judged.criteria),
                 "because": judged.because,
                 "paper": claim.text,
-                "paper_respects": ", ".join(claim.respects),
+                "paper_respects": ", ".join(claim.criteria),
                 "paper_against_verdict": claim.against(judged.word == BETTER, judged.word == WORSE),
                 "respects_confirmed": ", ".join(both),
             }

@@ -26,10 +26,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from synthdetect.datasets.duplicates import MAX_PAIRS, exact_pairs, near_pairs, perceptual_hashes
 from synthdetect.datasets.folds import LABELLED
-from synthdetect.datasets.index import Progress
+from synthdetect.datasets.index import ProgressCallback
 from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
-from synthdetect.datasets.splits import deal, group_codes
+from synthdetect.datasets.splits import assign_groups, group_codes
 from synthdetect.evaluation.metrics import auc_interval
 
 WARNING, NOTE = "warning", "note"
@@ -182,7 +182,7 @@ def audit(
     near_duplicates: bool,
     equalise_quality: int = 0,
     excluded: pd.DataFrame | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Audit:
     """Look for what would make results mean something else than they say.
 
@@ -430,7 +430,7 @@ def _baseline(
             )
             continue
         shares = [1 / _FOLDS] * _FOLDS
-        drawn = drawn.assign(fold=deal(drawn, shares, seed=seed, by_category=False))
+        drawn = drawn.assign(fold=assign_groups(drawn, shares, seed=seed, by_category=False))
         counts = (drawn["group"].nunique(), len(drawn), len(whole))
         for name, what in properties.items():
             rows_with = drawn[what.among(drawn)]
@@ -556,7 +556,7 @@ def _most_telling(crosstab: pd.DataFrame, part: str) -> str:
 
 
 def _duplicates(
-    manifest: Manifest, table: pd.DataFrame, near: bool, progress: Progress | None
+    manifest: Manifest, table: pd.DataFrame, near: bool, progress: ProgressCallback | None
 ) -> tuple[pd.DataFrame, list[Finding]]:
     first, second = exact_pairs(table)
     found = [_pairs(table, "exact", first, second, np.zeros(len(first), dtype=np.int64))]

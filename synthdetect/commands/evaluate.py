@@ -18,7 +18,7 @@ from synthdetect.detectors.detector import TORCH, Detector
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.external import on_its_side, read_predictions
-from synthdetect.evaluation.overlap import held_out
+from synthdetect.evaluation.overlap import overlap
 from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
 from synthdetect.evaluation.slices import slice_values
 from synthdetect.evaluation.summary import summary_markdown, summary_rows
@@ -329,7 +329,7 @@ def _own_probabilities(options: EvaluateOptions, subject: Subject) -> np.ndarray
 def _held_out(run: Run, subject: Subject, tables: Mapping[str, pd.DataFrame]) -> None:
     """Record, and say loudly, what the detector has seen of these images in training."""
     trained = training_rows(subject.detector.card) if subject.detector else None
-    facts = held_out(tables, trained)
+    facts = overlap(tables, trained)
     run.log_table(facts, "evaluation/held_out.csv")
     for split, fact, value, warning in facts.to_numpy():
         if warning:

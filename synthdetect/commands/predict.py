@@ -19,9 +19,10 @@ from synthdetect.datasets.manifest import SAMPLE
 from synthdetect.datasets.unlabelled import unlabelled
 from synthdetect.detectors.detector import Card
 from synthdetect.detectors.scoring import Scores, Scoring, names_sha256, tabulate
-from synthdetect.evaluation.ensemble import Floats, agreement
+from synthdetect.evaluation.ensemble import agreement
 from synthdetect.images.batches import Images
 from synthdetect.submission.runfile import TEAM_NAME, base_name, check_submission, write_submission
+from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import file_sha256, replace_atomically, require_folder
@@ -173,7 +174,7 @@ def _write(
 
 
 def _write_agreement(
-    folder: Path, models: Models, scores: Scores, thresholds: Floats
+    folder: Path, models: Models, scores: Scores, thresholds: FloatArray
 ) -> list[Path]:
     file = folder / "agreement.csv"
     logits = np.delete(scores.logits, list(scores.unreadable), axis=1)

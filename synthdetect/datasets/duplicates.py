@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 import PIL
 
-from synthdetect.datasets.index import Progress
+from synthdetect.datasets.index import ProgressCallback
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.images.reading import BadImage, read_image
 from synthdetect.system.errors import UserError
@@ -49,7 +49,7 @@ def exact_pairs(table: pd.DataFrame) -> tuple[Rows, Rows]:
     return first[later], later
 
 
-def perceptual_hashes(manifest: Manifest, progress: Progress | None = None) -> Hashes:
+def perceptual_hashes(manifest: Manifest, progress: ProgressCallback | None = None) -> Hashes:
     """Hash every image of an indexed manifest, reading only contents that are not known yet.
 
     Returns:

@@ -8,7 +8,7 @@ import pandas as pd
 from synthdetect.config import FoldOptions
 from synthdetect.datasets.labels import SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
-from synthdetect.datasets.splits import deal, group_codes
+from synthdetect.datasets.splits import assign_groups, group_codes
 from synthdetect.system.errors import UserError
 
 LABELLED = ("train", "val")
@@ -41,7 +41,7 @@ def assign(manifest: Manifest, options: FoldOptions, *, seed: int) -> pd.DataFra
             )
     count = len(held_out)
     by_category = options.stratify == "category"
-    part = deal(table, [1 / count] * count, seed=seed, by_category=by_category)
+    part = assign_groups(table, [1 / count] * count, seed=seed, by_category=by_category)
     if len(np.unique(part)) < count:
         raise UserError(f"--folds: {manifest.name} has too few sources for {count} folds.")
     return pd.DataFrame(

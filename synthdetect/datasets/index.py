@@ -26,11 +26,11 @@ COLUMNS = ("bytes", "mtime_ns", *PROBED, "error")
 
 _UNREACHABLE = (-1, -1)
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with (files done, files to do)."""
 
 
-def index(manifest: Manifest, *, progress: Progress | None = None) -> Manifest:
+def index(manifest: Manifest, *, progress: ProgressCallback | None = None) -> Manifest:
     """Add `COLUMNS` to a manifest, reading only files that are new or have changed.
 
     What is known comes from the manifest itself (if `synthdetect manifest` wrote it) and from the

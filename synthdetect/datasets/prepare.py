@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from synthdetect.config import DataOptions
-from synthdetect.datasets.index import Progress, index
+from synthdetect.datasets.index import ProgressCallback, index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.selection import (
     add_supplement,
@@ -61,7 +61,9 @@ class Prepared:
         return replace(self, manifest=manifest)
 
 
-def prepare(options: DataOptions, *, seed: int, progress: Progress | None = None) -> Prepared:
+def prepare(
+    options: DataOptions, *, seed: int, progress: ProgressCallback | None = None
+) -> Prepared:
     """Load, index, split, narrow and check the data of a training.
 
     Raises:
@@ -75,7 +77,9 @@ def prepare(options: DataOptions, *, seed: int, progress: Progress | None = None
     return replace(whole, manifest=manifest)
 
 
-def prepare_whole(options: DataOptions, *, seed: int, progress: Progress | None = None) -> Prepared:
+def prepare_whole(
+    options: DataOptions, *, seed: int, progress: ProgressCallback | None = None
+) -> Prepared:
     """The data of which several trainings are dealt their own splits, each to be narrowed then.
 
     A supplement is a split of its own, `synthdetect.datasets.selection.SUPPLEMENT`.
@@ -98,7 +102,7 @@ def narrow(manifest: Manifest, options: DataOptions, *, seed: int) -> Manifest:
     return add_supplement(manifest) if options.supplement else manifest
 
 
-def _read(options: DataOptions, seed: int, progress: Progress | None) -> Prepared:
+def _read(options: DataOptions, seed: int, progress: ProgressCallback | None) -> Prepared:
     """Everything there is, with splits, not narrowed."""
     manifest, excluded = readable(load(options.data), options.on_bad_image, progress)
     validation = frozenset(manifest.split("val").table["sha256"])
@@ -116,7 +120,7 @@ def _read(options: DataOptions, seed: int, progress: Progress | None) -> Prepare
 
 
 def readable(
-    manifest: Manifest, on_bad_image: str, progress: Progress | None
+    manifest: Manifest, on_bad_image: str, progress: ProgressCallback | None
 ) -> tuple[Manifest, pd.DataFrame]:
     """Index a manifest's images; those that cannot be read stop it, or are left out.
 

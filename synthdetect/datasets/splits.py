@@ -46,7 +46,9 @@ def group_codes(table: pd.DataFrame) -> Codes:
     return codes
 
 
-def deal(table: pd.DataFrame, shares: Sequence[float], *, seed: int, by_category: bool) -> Codes:
+def assign_groups(
+    table: pd.DataFrame, shares: Sequence[float], *, seed: int, by_category: bool
+) -> Codes:
     """Deal the groups into parts of given shares, stratified by label and, if asked, category.
 
     Groups of the same kind (labels present, category) are shuffled and laid in a row, and the row
@@ -107,7 +109,7 @@ def split(manifest: Manifest, *, seed: int, val_share: float, test_share: float)
     empty = table["split"] == ""
     if empty.all():
         shares = (1 - val_share - test_share, val_share, test_share)
-        part = deal(table, shares, seed=seed, by_category=True)
+        part = assign_groups(table, shares, seed=seed, by_category=True)
         table["split"] = np.array(["train", "val", "test"], dtype=object)[part]
     elif empty.any():
         path = table.loc[empty, "path"].iloc[0]
@@ -123,7 +125,7 @@ def split(manifest: Manifest, *, seed: int, val_share: float, test_share: float)
     if "val" not in present and "train" in present:
         training = table["split"] == "train"
         share = val_share / (1 - test_share)
-        part = deal(table[training], (1 - share, share), seed=seed, by_category=True)
+        part = assign_groups(table[training], (1 - share, share), seed=seed, by_category=True)
         table.loc[training, "split"] = np.array(["train", "val"], dtype=object)[part]
     made = {"train", "val", "test"} if empty.all() else {"train", "val"}
     missing = made - set(table["split"].unique())

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from synthdetect.datasets.folds import LABELLED
-from synthdetect.datasets.index import Progress
+from synthdetect.datasets.index import ProgressCallback
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.selection import SUPPLEMENT
 from synthdetect.datasets.unlabelled import ListedFiles, unlabelled
@@ -71,7 +71,7 @@ class Chosen(Images):
 
 
 def find_target(
-    target: str, manifest: Manifest, *, on_bad_image: str, progress: Progress | None = None
+    target: str, manifest: Manifest, *, on_bad_image: str, progress: ProgressCallback | None = None
 ) -> Target:
     """Find the images to adapt to, and read each of them once.
 
@@ -110,7 +110,9 @@ def _split(target: str, manifest: Manifest) -> Target:
     return _target(images, part.table["sha256"].tolist(), [], manifest)
 
 
-def _read(target: str, manifest: Manifest, on_bad_image: str, progress: Progress | None) -> Target:
+def _read(
+    target: str, manifest: Manifest, on_bad_image: str, progress: ProgressCallback | None
+) -> Target:
     images = unlabelled(target, option="--target")
     good: list[int] = []
     hashes: list[str] = []

@@ -22,9 +22,10 @@ from torch import nn
 
 from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.calibration import unsure
-from synthdetect.evaluation.ensemble import ENSEMBLES, Floats, log_odds, spread
+from synthdetect.evaluation.ensemble import ENSEMBLES, log_odds, spread
 from synthdetect.images.batches import Batch, Batches, Images, Order
 from synthdetect.images.geometry import Preprocess
+from synthdetect.system.arrays import FloatArray
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
 from synthdetect.training.devices import Device
@@ -44,9 +45,9 @@ class Scores:
         raw: the networks' own logits, likewise.
     """
 
-    logits: Floats
+    logits: FloatArray
     unreadable: dict[int, str]
-    raw: Floats
+    raw: FloatArray
 
 
 class Scoring:
@@ -201,7 +202,7 @@ class _Journal:
         self.path = path
         self.rows = self._cut(rows, batch_size, strict)
 
-    def append(self, batch: Batch, logits: list[Floats]) -> None:
+    def append(self, batch: Batch, logits: list[FloatArray]) -> None:
         """Add a batch, and have it on disk."""
         answers = zip(*(values.tolist() for values in logits), strict=True)
         lines: dict[int, list[Any]] = {
@@ -250,7 +251,7 @@ def names_sha256(images: Images) -> str:
 
 
 def tabulate(
-    names: Sequence[str], scores: Scores, thresholds: Floats, ensemble: str, band: float = 0.0
+    names: Sequence[str], scores: Scores, thresholds: FloatArray, ensemble: str, band: float = 0.0
 ) -> tuple[pd.DataFrame, float]:
     """Make the table of predictions.
 
@@ -279,7 +280,9 @@ def tabulate(
     return table, threshold
 
 
-def _answers(suffix: str, logits: Floats, probability: Floats, threshold: float) -> dict[str, Any]:
+def _answers(
+    suffix: str, logits: FloatArray, probability: FloatArray, threshold: float
+) -> dict[str, Any]:
     return {
         f"logit{suffix}": logits,
         f"probability{suffix}": probability,
@@ -287,7 +290,7 @@ def _answers(suffix: str, logits: Floats, probability: Floats, threshold: float)
     }
 
 
-def _logits(network: nn.Module, batch: Batch, device: Device, tta: str) -> Floats:
+def _logits(network: nn.Module, batch: Batch, device: Device, tta: str) -> FloatArray:
     """The network's logits of a batch's readable images, shape (images,)."""
     count = len(batch.rows)
     alone = batch._replace(rows=torch.arange(count))

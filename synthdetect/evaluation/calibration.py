@@ -10,7 +10,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-Floats = npt.NDArray[np.float64]
+from synthdetect.system.arrays import FloatArray
 
 _LIMITS = (0.05, 20.0)
 _LARGEST = 1e300  # beyond are infinity and whole numbers that are no floats; nan is not within
@@ -31,7 +31,7 @@ class Calibration:
     offset: float = 0.0
     knots: tuple[tuple[float, float], ...] = ()
 
-    def __call__(self, logits: npt.ArrayLike) -> Floats:
+    def __call__(self, logits: npt.ArrayLike) -> FloatArray:
         """Calibrated log-odds of "synthetic", in the shape of `logits`."""
         x = np.asarray(logits, dtype=np.float64)
         if self.knots:
@@ -92,7 +92,7 @@ def fit_platt(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
     target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     scale = max(float(np.abs(x).max()), 1e-12)
 
-    def loss(parameters: Floats) -> float:
+    def loss(parameters: FloatArray) -> float:
         z = parameters[0] * x / scale + parameters[1]
         return float(-(target * log_expit(z) + (1 - target) * log_expit(-z)).mean())
 
@@ -139,5 +139,7 @@ def unsure(probability: npt.ArrayLike, threshold: float, band: float) -> npt.NDA
     return np.asarray(np.abs(np.asarray(probability) - threshold) < band)
 
 
-def _checked(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Floats]:
+def _checked(
+    labels: npt.ArrayLike, logits: npt.ArrayLike
+) -> tuple[npt.NDArray[np.bool_], FloatArray]:
     return np.asarray(labels).astype(bool), np.asarray(logits, dtype=np.float64)

@@ -5,14 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import t as student
 
 from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.metrics import metrics, resampled
-
-Floats = npt.NDArray[np.float64]
+from synthdetect.system.arrays import FloatArray
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def _pairs(cells: Sequence[Cell], factor: str, first: str, level: str) -> Iterat
                 yield a, b
 
 
-def _interval(changes: Floats, drawn: Floats) -> tuple[float, float, float]:
+def _interval(changes: FloatArray, drawn: FloatArray) -> tuple[float, float, float]:
     effect, sources = changes.mean(), float(np.nanvar(drawn, ddof=1))
     if len(changes) == 1:
         half = 1.96 * math.sqrt(sources)

@@ -13,29 +13,30 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 
-Floats = npt.NDArray[np.float64]
-Combine = Callable[[Floats, Floats], tuple[Floats, float]]
+from synthdetect.system.arrays import FloatArray
+
+Combine = Callable[[FloatArray, FloatArray], tuple[FloatArray, float]]
 """From logits and thresholds to a probability per image, shape (images,), and one threshold."""
 
 _EDGE = 1e-12  # thresholds of 0 and 1 have no logit
 
 
-def mean_logit(logits: Floats, thresholds: Floats) -> tuple[Floats, float]:
+def mean_logit(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
     """Sigmoid of the mean logit; so is the threshold, of the mean of the thresholds' logits."""
     return expit(logits.mean(axis=0)), float(expit(_logits_of(thresholds).mean()))
 
 
-def mean_probability(logits: Floats, thresholds: Floats) -> tuple[Floats, float]:
+def mean_probability(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
     """Mean of the probabilities; so is the threshold, of the thresholds."""
     return expit(logits).mean(axis=0), float(thresholds.mean())
 
 
-def median(logits: Floats, thresholds: Floats) -> tuple[Floats, float]:
+def median(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
     """Sigmoid of the median logit; so is the threshold, of the median of the thresholds' logits."""
     return expit(np.median(logits, axis=0)), float(expit(np.median(_logits_of(thresholds))))
 
 
-def vote(logits: Floats, thresholds: Floats) -> tuple[Floats, float]:
+def vote(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
     """Share of the models that call the image synthetic; half of them (0.5) are enough."""
     return _calls(logits, thresholds).mean(axis=0), 0.5
 
@@ -44,7 +45,7 @@ def _or_alone(combine: Combine) -> Combine:
     """Pass a single model through exactly, whatever would combine several."""
 
     @wraps(combine)
-    def combined(logits: Floats, thresholds: Floats) -> tuple[Floats, float]:
+    def combined(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
         if len(logits) == 1:
             return expit(logits[0]), float(thresholds[0])
         return combine(logits, thresholds)
@@ -57,7 +58,7 @@ ENSEMBLES: dict[str, Combine] = {
 }
 
 
-def log_odds(name: str, logits: Floats, probability: Floats) -> Floats:
+def log_odds(name: str, logits: FloatArray, probability: FloatArray) -> FloatArray:
     """The combined logit that belongs to the combined probability, shape (images,).
 
     It is the mean or median itself where that is what was combined, so that no digits are lost
@@ -68,12 +69,12 @@ def log_odds(name: str, logits: Floats, probability: Floats) -> Floats:
     return np.asarray(np.median(logits, axis=0) if name == "median" else logit(probability))
 
 
-def spread(logits: Floats) -> tuple[Floats, Floats]:
+def spread(logits: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Standard deviation over the models of logit and of probability, each of shape (images,)."""
     return logits.std(axis=0), expit(logits).std(axis=0)
 
 
-def agreement(logits: Floats, thresholds: Floats, names: Sequence[str]) -> pd.DataFrame:
+def agreement(logits: FloatArray, thresholds: FloatArray, names: Sequence[str]) -> pd.DataFrame:
     """How far every two models agree.
 
     Returns:
@@ -90,9 +91,9 @@ def agreement(logits: Floats, thresholds: Floats, names: Sequence[str]) -> pd.Da
     return pd.DataFrame(rows, columns=["first", "second", "same_label", "spearman"])
 
 
-def _calls(logits: Floats, thresholds: Floats) -> npt.NDArray[np.bool_]:
+def _calls(logits: FloatArray, thresholds: FloatArray) -> npt.NDArray[np.bool_]:
     return np.asarray(expit(logits) >= thresholds[:, None])
 
 
-def _logits_of(thresholds: Floats) -> Floats:
+def _logits_of(thresholds: FloatArray) -> FloatArray:
     return np.asarray(logit(np.clip(thresholds, _EDGE, 1 - _EDGE)))

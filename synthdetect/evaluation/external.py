@@ -4,19 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 
 from synthdetect.datasets.dialects import read_table, split_of
 from synthdetect.datasets.labels import label_of
 from synthdetect.datasets.manifest import COLUMNS, SPLIT_NAME, SPLIT_RULE
+from synthdetect.system.arrays import FloatArray
 from synthdetect.system.errors import UserError
 
 NEAREST = 1e-7
 """How far 0 and 1, whose log-odds are infinite, are moved inside: less where others are nearer."""
 
-Floats = npt.NDArray[np.float64]
 
 _SCORES = ("logit", "probability")
 _TEXT = tuple(name for name in COLUMNS if name != "label")
@@ -87,7 +86,7 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
     return table[[*COLUMNS, *further, *scores]].reset_index(drop=True), moved
 
 
-def on_its_side(logits: Floats, probabilities: Floats, threshold: float) -> Floats:
+def on_its_side(logits: FloatArray, probabilities: FloatArray, threshold: float) -> FloatArray:
     """Log-odds whose sigmoids are on the side of a threshold on which the probabilities are.
 
     The sigmoid of a probability's log-odds is another one by a rounding, which counts where it is

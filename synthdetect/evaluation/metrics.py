@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, log_expit, logit
 
-Floats = npt.NDArray[np.float64]
+from synthdetect.system.arrays import FloatArray
 
 ECE_BINS = 15
 """Equal-width bins of the probability in calibration errors."""
@@ -67,7 +67,7 @@ def metrics(labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float) -> d
 
 def weighted_metrics(
     labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float, weights: npt.ArrayLike
-) -> dict[str, Floats]:
+) -> dict[str, FloatArray]:
     """All of `METRICS` for many weightings of the images at once.
 
     Args:
@@ -139,7 +139,7 @@ def resampled(
     *,
     replicates: int = 1000,
     seed: int = 0,
-) -> dict[str, dict[str, Floats]]:
+) -> dict[str, dict[str, FloatArray]]:
     """All of `METRICS` of subsets of the images, in bootstrap replicates that all subsets share.
 
     Args:
@@ -155,7 +155,7 @@ def resampled(
         By subset and metric, shape (replicates,).
     """
     y, x = _checked(labels, logits)
-    parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in subsets}
+    parts: dict[str, list[dict[str, FloatArray]]] = {name: [] for name in subsets}
     for weights in bootstrap_weights(groups, replicates, seed):
         for name, chosen in subsets.items():
             parts[name].append(_weighted(y[chosen], x[chosen], threshold, weights[:, chosen]))
@@ -173,7 +173,7 @@ def bootstrap_auc(
     among: npt.NDArray[np.bool_] | None = None,
     replicates: int = 1000,
     seed: int = 0,
-) -> Floats:
+) -> FloatArray:
     """The AUC in each of the replicates of `intervals`, whose arguments these are.
 
     The draws depend on groups, replicates and seed alone: other logits of the same images are
@@ -189,7 +189,7 @@ def bootstrap_auc(
     return np.concatenate([_Curve(y[chosen], x[chosen], w[:, chosen]).area() for w in weights])
 
 
-def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
+def interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval of bootstrap draws; those that are nan do not count."""
     defined = draws[~np.isnan(draws)]
     if not len(defined):
@@ -223,7 +223,7 @@ def auc_interval(
     return float(value), *interval(draws, level)
 
 
-def bootstrap_weights(groups: npt.ArrayLike, replicates: int, seed: int) -> Iterator[Floats]:
+def bootstrap_weights(groups: npt.ArrayLike, replicates: int, seed: int) -> Iterator[FloatArray]:
     """How often each image is drawn when whole groups are, in chunks.
 
     Yields:
@@ -288,7 +288,9 @@ def choose_threshold(
     return float(cuts[best[np.abs(cuts[best] - 0.5).argmin()]])
 
 
-def _checked(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Floats]:
+def _checked(
+    labels: npt.ArrayLike, logits: npt.ArrayLike
+) -> tuple[npt.NDArray[np.bool_], FloatArray]:
     y, x = np.asarray(labels).astype(bool), np.asarray(logits, dtype=np.float64)
     if len(y) == 0 or len(y) != len(x):
         raise ValueError(f"{len(y)} labels and {len(x)} logits; need as many, and at least one")
@@ -307,7 +309,7 @@ class _Curve:
         fp: likewise of the real.
     """
 
-    def __init__(self, y: npt.NDArray[np.bool_], x: Floats, weights: Floats) -> None:
+    def __init__(self, y: npt.NDArray[np.bool_], x: FloatArray, weights: FloatArray) -> None:
         order = np.argsort(-x, kind="stable")
         falling = x[order]
         starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
@@ -317,7 +319,7 @@ class _Curve:
         self.fp = self._cumulated(w * ~is_synthetic, starts)
         self.positives, self.negatives = self.tp[:, -1], self.fp[:, -1]
 
-    def area(self) -> Floats:
+    def area(self) -> FloatArray:
         """Under each ROC curve, shape (weightings,); nan without both classes."""
         with np.errstate(divide="ignore", invalid="ignore"):
             tpr = self.tp / self.positives[:, None]
@@ -326,14 +328,14 @@ class _Curve:
         return np.where((self.positives > 0) & (self.negatives > 0), areas, np.nan)
 
     @staticmethod
-    def _cumulated(weights: Floats, starts: npt.NDArray[np.int64]) -> Floats:
+    def _cumulated(weights: FloatArray, starts: npt.NDArray[np.int64]) -> FloatArray:
         per_score = np.add.reduceat(weights, starts, axis=1)
         return np.pad(np.cumsum(per_score, axis=1), ((0, 0), (1, 0)))
 
 
 def _weighted(
-    y: npt.NDArray[np.bool_], x: Floats, threshold: float, weights: Floats
-) -> dict[str, Floats]:
+    y: npt.NDArray[np.bool_], x: FloatArray, threshold: float, weights: FloatArray
+) -> dict[str, FloatArray]:
     """Every metric for every row of weights, shape (weightings, images)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         curve = _Curve(y, x, weights)
@@ -387,10 +389,10 @@ def _weighted(
     return {name: values[name] for name in METRICS}
 
 
-def _calibration_error(y: npt.NDArray[np.bool_], p: Floats, shares: Floats) -> Floats:
+def _calibration_error(y: npt.NDArray[np.bool_], p: FloatArray, shares: FloatArray) -> FloatArray:
     """Sum over bins of |mean probability - mean label| times the bin's share."""
     bins = np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)
     member = np.zeros((len(p), ECE_BINS))
     member[np.arange(len(p)), bins] = p - y
-    result: Floats = np.abs(shares @ member).sum(axis=1)
+    result: FloatArray = np.abs(shares @ member).sum(axis=1)
     return result

@@ -10,7 +10,7 @@ ADAPTED_TO = "(adapted to)"
 """Stands for the split of those unlabelled images; no split of data can be called so."""
 
 
-def held_out(tables: Mapping[str, pd.DataFrame], trained: pd.DataFrame | None) -> pd.DataFrame:
+def overlap(tables: Mapping[str, pd.DataFrame], trained: pd.DataFrame | None) -> pd.DataFrame:
     """Compare evaluated images with those a detector was trained, chosen on and adapted to.
 
     Args:

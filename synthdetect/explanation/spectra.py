@@ -27,9 +27,8 @@ from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.metrics import bootstrap_weights
 from synthdetect.images.batches import Batches, ImageFiles, Order
 from synthdetect.images.geometry import Preprocess
+from synthdetect.system.arrays import FloatArray
 from synthdetect.system.errors import UserError
-
-Floats = npt.NDArray[np.float64]
 
 LARGEST, SMALLEST = 256, 16
 """Sides of the centre that is looked at, in pixels."""
@@ -68,14 +67,14 @@ class Spectra:
     size: int
     groups: tuple[str, ...]
     images: npt.NDArray[np.int64]
-    maps: Floats
-    radial: Floats
-    low: Floats
-    high: Floats
+    maps: FloatArray
+    radial: FloatArray
+    low: FloatArray
+    high: FloatArray
     left_out: pd.DataFrame
 
     @property
-    def frequencies(self) -> Floats:
+    def frequencies(self) -> FloatArray:
         """Of `radial`: from 0 to 0.5, and beyond it on the diagonals up to 0.71."""
         return np.arange(self.radial.shape[1]) / self.size
 
@@ -238,11 +237,11 @@ def _ring(size: int) -> csr_array:
 
 def _bands(
     members: npt.NDArray[np.bool_],
-    curves: Floats,
+    curves: FloatArray,
     sources: npt.NDArray[np.int64],
     seed: int,
     has_real: bool,
-) -> tuple[Floats, Floats]:
+) -> tuple[FloatArray, FloatArray]:
     """Intervals of each group's mean curve less the real images', drawing whole sources."""
     shape = (len(members), curves.shape[1])
     if not has_real:
@@ -261,7 +260,7 @@ def _bands(
     return low, high
 
 
-def _peak(difference: Floats) -> tuple[float, float, float, float]:
+def _peak(difference: FloatArray) -> tuple[float, float, float, float]:
     """The sharpest rise of a map: its frequencies, its height, and that in deviations."""
     size = len(difference)
     rise = difference - median_filter(difference, _AROUND, mode="wrap")

@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
-from synthdetect.report.record import READ, Child, Record
+from synthdetect.report.record import READ, ChildRun, RunRecord
 from synthdetect.tracking.run import existing
 
 
 @contextmanager
-def collected(run_id: str) -> Iterator[Record]:
+def collected(run_id: str) -> Iterator[RunRecord]:
     """Everything a report needs of a run, its small artifacts in a folder that goes away after.
 
     Raises:
@@ -28,7 +28,7 @@ def collected(run_id: str) -> Iterator[Record]:
     begin, end = run.info.start_time, run.info.end_time
     with tempfile.TemporaryDirectory() as folder:
         _download(client, run_id, [path for path in sizes if path.endswith(READ)], Path(folder))
-        yield Record(
+        yield RunRecord(
             **vars(_child(run)),
             started=datetime.fromtimestamp(begin / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
             seconds=(end - begin) / 1000 if end else math.nan,
@@ -86,8 +86,8 @@ def _children(client: MlflowClient, run: MlflowRun) -> list[MlflowRun]:
     return found
 
 
-def _child(run: MlflowRun) -> Child:
-    return Child(
+def _child(run: MlflowRun) -> ChildRun:
+    return ChildRun(
         id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
         status=run.info.status,

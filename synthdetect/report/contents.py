@@ -14,7 +14,7 @@ from synthdetect import __version__
 from synthdetect.report.held_out import CARD, held_out, in_order, trained_on
 from synthdetect.report.page import Report, Section, Table
 from synthdetect.report.parts import MAIN, excerpt, figures
-from synthdetect.report.record import Artifacts, Record
+from synthdetect.report.record import Artifacts, RunRecord
 from synthdetect.report.results import glance, read_splits, results
 from synthdetect.report.text import label, metric, number
 
@@ -146,7 +146,7 @@ _NAMED_ONLY = ("explain/",)
 _MOST_NAMED = 4  # files of a folder that are named one by one
 
 
-def build(record: Record) -> Report:
+def build(record: RunRecord) -> Report:
     """The report of a run."""
     artifacts = Artifacts(record)
     kind = record.tags.get("synthdetect.kind", "")
@@ -175,7 +175,7 @@ def build(record: Record) -> Report:
     )
 
 
-def _facts(record: Record) -> dict[str, str]:
+def _facts(record: RunRecord) -> dict[str, str]:
     tags = record.tags
     # A cross-validation leaves device and versions to its folds.
     params = {k: v for child in record.children[:1] for k, v in child.params.items()}
@@ -212,7 +212,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def _warnings(record: Record) -> tuple[str, ...]:
+def _warnings(record: RunRecord) -> tuple[str, ...]:
     found = []
     if record.status != "FINISHED":
         error = record.tags.get("synthdetect.error", "")
@@ -228,7 +228,7 @@ def _warnings(record: Record) -> tuple[str, ...]:
 
 
 def _group(
-    record: Record, artifacts: Artifacts, group: Group, splits: tuple[str, ...] = ()
+    record: RunRecord, artifacts: Artifacts, group: Group, splits: tuple[str, ...] = ()
 ) -> Section:
     tables, warnings = [], []
     numbers = {
@@ -274,7 +274,7 @@ def _caption(path: str) -> str:
     return label(PurePosixPath(path).stem).capitalize()
 
 
-def _children(record: Record) -> Section:
+def _children(record: RunRecord) -> Section:
     """The runs inside a run, by the names and ids that the UI finds them by."""
     metrics = {"best/epoch": "chosen epoch", "best/val/auc": "val AUC", "test/auc": "test AUC"}
     rows = [
@@ -347,7 +347,7 @@ def _counts(counts: pd.DataFrame) -> Table:
     return Table("Images by label and generator, in each split", rows)
 
 
-def _training(record: Record, artifacts: Artifacts) -> Section:
+def _training(record: RunRecord, artifacts: Artifacts) -> Section:
     facts = {
         shown: _number(record.metrics, name)
         for name, shown in _TRAINING.items()
@@ -363,7 +363,7 @@ def _training(record: Record, artifacts: Artifacts) -> Section:
     return Section("Training", tables=(table,) if facts else (), figures=drawn)
 
 
-def _options(record: Record) -> Section:
+def _options(record: RunRecord) -> Section:
     rows = [
         [name, value or "none"]
         for name, value in record.params.items()
@@ -377,7 +377,7 @@ def _options(record: Record) -> Section:
     )
 
 
-def _further(record: Record, artifacts: Artifacts, splits: tuple[str, ...]) -> Section:
+def _further(record: RunRecord, artifacts: Artifacts, splits: tuple[str, ...]) -> Section:
     """What no other section knows: shown if it is small, else named."""
     tables = []
     groups = (*_COMPARISONS, *_DETAILS)

@@ -12,7 +12,7 @@ from synthdetect.datasets.labels import CLASSES, SYNTHETIC
 from synthdetect.datasets.manifest import SPLITS
 from synthdetect.datasets.splits import group_codes
 from synthdetect.report.page import Section, Table
-from synthdetect.report.record import Artifacts, Record
+from synthdetect.report.record import Artifacts, RunRecord
 from synthdetect.report.text import is_number, label, number
 
 CARD = "model/card.json"
@@ -48,7 +48,7 @@ _ONLY_REPORT = {
 _ONLY_REPORT |= dict.fromkeys(("fold", "regime"), _ONLY_REPORT["train"])
 
 
-def held_out(record: Record, artifacts: Artifacts, kind: str) -> Section:
+def held_out(record: RunRecord, artifacts: Artifacts, kind: str) -> Section:
     """The section that says what no reader should have to guess."""
     manifest = _manifest(artifacts)
     adapted, transductive = _adapted(record, artifacts, manifest)
@@ -136,7 +136,7 @@ def _images(artifacts: Artifacts) -> Facts:
     ]
 
 
-def _sources(record: Record, manifest: pd.DataFrame | None) -> tuple[Facts, tuple[str, ...]]:
+def _sources(record: RunRecord, manifest: pd.DataFrame | None) -> tuple[Facts, tuple[str, ...]]:
     """How the sources lie on both sides of training, and a warning if some do."""
     if manifest is None or manifest.empty:
         where = "in the runs inside this one" if record.children else "not recorded"
@@ -184,7 +184,7 @@ def _generators(manifest: pd.DataFrame | None, kind: str) -> Facts:
     return facts
 
 
-def _options(record: Record) -> Facts:
+def _options(record: RunRecord) -> Facts:
     facts, params = [], record.params
     if is_number(params.get("data.finetune", "")):
         amount = float(params["data.finetune"])
@@ -199,7 +199,7 @@ def _options(record: Record) -> Facts:
 
 
 def _adapted(
-    record: Record, artifacts: Artifacts, manifest: pd.DataFrame | None
+    record: RunRecord, artifacts: Artifacts, manifest: pd.DataFrame | None
 ) -> tuple[Facts, tuple[str, ...]]:
     """What a training was adapted to, and a warning if it is tested on that."""
     target = record.params.get("adaptation.target", "")
@@ -225,7 +225,7 @@ def _adapted(
     )
 
 
-def _decision(record: Record) -> Facts:
+def _decision(record: RunRecord) -> Facts:
     facts = []
     if "best/epoch" in record.metrics:
         facts.append(("chosen epoch", number(record.metrics["best/epoch"], whole=True)))
@@ -238,12 +238,12 @@ def _decision(record: Record) -> Facts:
     return facts
 
 
-def _rules(record: Record) -> bool:
+def _rules(record: RunRecord) -> bool:
     """Whether the run's own rule made its threshold, and not whoever made the model."""
     return record.params.get("decision.from", "chosen").startswith("chosen")
 
 
-def _seeds(record: Record) -> Facts:
+def _seeds(record: RunRecord) -> Facts:
     runs = [record.params, *(child.params for child in record.children)]
     seeds = sorted({params["optim.seed"] for params in runs if "optim.seed" in params})
     if not seeds:

@@ -19,7 +19,7 @@ _FIGURES_LIMIT = 24 * 2**20  # bytes of pictures in one page
 
 
 @dataclass(frozen=True)
-class Child:
+class ChildRun:
     """A run inside another.
 
     Attributes:
@@ -40,7 +40,7 @@ class Child:
 
 
 @dataclass(frozen=True)
-class Record(Child):
+class RunRecord(ChildRun):
     """A run with its artifacts.
 
     Attributes:
@@ -55,13 +55,13 @@ class Record(Child):
     seconds: float
     sizes: Mapping[str, int]
     folder: Path
-    children: tuple[Child, ...] = ()
+    children: tuple[ChildRun, ...] = ()
 
 
 class Artifacts:
     """A run's artifacts. What has been taken is shown; what is left is named at the end."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: RunRecord) -> None:
         self._folder, self._sizes = record.folder, record.sizes
         self._taken: set[str] = set()
         self._figures = 0

@@ -9,7 +9,7 @@ from synthdetect.evaluation.metrics import METRICS
 from synthdetect.evaluation.predictions import CONTROL
 from synthdetect.report.page import Section, Table
 from synthdetect.report.parts import excerpt, figures
-from synthdetect.report.record import Artifacts, Record
+from synthdetect.report.record import Artifacts, RunRecord
 from synthdetect.report.text import (
     UNDEFINED,
     interval,
@@ -63,7 +63,7 @@ def _is_overall(table: pd.DataFrame) -> bool:
     )
 
 
-def glance(record: Record, artifacts: Artifacts, splits: Splits) -> Section:
+def glance(record: RunRecord, artifacts: Artifacts, splits: Splits) -> Section:
     """The numbers one looks at first, a row a split."""
     rows = {
         split: {
@@ -88,7 +88,7 @@ def glance(record: Record, artifacts: Artifacts, splits: Splits) -> Section:
     return Section("At a glance", tables=(Table("Main metrics", table, " ".join(notes)),))
 
 
-def _control(record: Record, split: str, overall: pd.DataFrame) -> str:
+def _control(record: RunRecord, split: str, overall: pd.DataFrame) -> str:
     """A real-only split's AUC; older runs recorded it without an interval, as a metric alone."""
     name = f"{split}/{CONTROL}"
     if CONTROL in overall.index or name not in record.metrics:
@@ -108,7 +108,7 @@ def _value(overall: pd.DataFrame, name: str) -> str:
 
 
 def results(
-    record: Record, artifacts: Artifacts, splits: Splits, trained_on: set[str] | None
+    record: RunRecord, artifacts: Artifacts, splits: Splits, trained_on: set[str] | None
 ) -> Section:
     """Every metric of every split, then each split's generators, slices and figures.
 
@@ -138,7 +138,7 @@ def _all_metrics(artifacts: Artifacts, splits: Splits) -> Table:
 
 
 def _split(
-    record: Record, artifacts: Artifacts, splits: Splits, name: str, trained_on: set[str] | None
+    record: RunRecord, artifacts: Artifacts, splits: Splits, name: str, trained_on: set[str] | None
 ) -> Section:
     numbers = {label(row): _value(splits[name], row) for row in splits[name].index}
     if "decision/threshold" in record.metrics:
@@ -188,7 +188,7 @@ def _generators(table: pd.DataFrame, split: str, trained_on: set[str] | None) ->
     return replace(shown, rows=rows)
 
 
-def _further(record: Record, split: str) -> dict[str, str]:
+def _further(record: RunRecord, split: str) -> dict[str, str]:
     """Metrics of a split that stand in none of its tables, by name."""
     trained = any(name.startswith("best/val/") for name in record.metrics)
     prefix = "best/val/" if split == "val" and trained else f"{split}/"

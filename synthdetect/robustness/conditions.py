@@ -19,7 +19,8 @@ from synthdetect.images.geometry import Preprocess
 from synthdetect.images.perturbations import UNPERTURBED, Condition, select_conditions
 from synthdetect.robustness.log import log_condition, log_robustness
 from synthdetect.robustness.scoring import score_conditions
-from synthdetect.robustness.tables import Floats, conditions_table
+from synthdetect.robustness.tables import conditions_table
+from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.run import Run
@@ -31,7 +32,7 @@ RAW, EQUALISED = "raw", "equalised"
 QUALITY = int(EqualiseOptions.fields()["equalise_quality"].default)
 """Of the JPEG that equalised images are."""
 
-Score = Callable[[Preprocess, Sequence[Condition], str], Floats]
+Score = Callable[[Preprocess, Sequence[Condition], str], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _scorer(
     """Calibrated logits of a split's images, shape (conditions, images), however they are seen."""
     predictions = one.evaluation.predictions
 
-    def score(preprocess: Preprocess, conditions: Sequence[Condition], what: str) -> Floats:
+    def score(preprocess: Preprocess, conditions: Sequence[Condition], what: str) -> FloatArray:
         with deterministic(0), counting(f"{one.evaluation.split} {what}", "squares") as count:
             raw = score_conditions(
                 detector.network, one.files, predictions["sha256"], preprocess, conditions, device,

@@ -14,18 +14,18 @@ from synthdetect.robustness.figures import (
 )
 from synthdetect.robustness.tables import (
     MEASURES,
-    Floats,
     curves,
     robustness_generators,
     robustness_table,
 )
+from synthdetect.system.arrays import FloatArray
 from synthdetect.tracking.run import Run
 
 
 def log_robustness(
     run: Run,
     evaluation: Evaluation,
-    logits: Floats,
+    logits: FloatArray,
     conditions: Sequence[Condition],
     threshold: float,
     *,

@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.metrics import bootstrap_auc, interval, metrics
 from synthdetect.images.perturbations import PERTURBATIONS, UNPERTURBED, Condition
-
-Floats = npt.NDArray[np.float64]
+from synthdetect.system.arrays import FloatArray
 
 MEASURES = ("balanced_accuracy", "real_accuracy", "fake_accuracy", "f1", "ece")
 """What is shown of each condition besides the AUC and its change."""
@@ -25,7 +23,7 @@ MEASURES = ("balanced_accuracy", "real_accuracy", "fake_accuracy", "f1", "ece")
 
 def robustness_table(
     predictions: pd.DataFrame,
-    logits: Floats,
+    logits: FloatArray,
     conditions: Sequence[Condition],
     threshold: float,
     *,
@@ -45,7 +43,7 @@ def robustness_table(
 
 
 def conditions_table(
-    predictions: pd.DataFrame, logits: Mapping[str, Floats], threshold: float, *, seed: int
+    predictions: pd.DataFrame, logits: Mapping[str, FloatArray], threshold: float, *, seed: int
 ) -> pd.DataFrame:
     """The same of other ways to see the images, each compared with the first.
 
@@ -65,7 +63,7 @@ def conditions_table(
 
 
 def _compared(
-    predictions: pd.DataFrame, logits: Floats, reference: int, threshold: float, seed: int
+    predictions: pd.DataFrame, logits: FloatArray, reference: int, threshold: float, seed: int
 ) -> pd.DataFrame:
     """Metrics of each row of logits, and how far its AUC is from the reference row's."""
     labels, groups = predictions["label"].to_numpy(), group_codes(predictions)
@@ -91,7 +89,7 @@ def _compared(
 
 
 def robustness_generators(
-    predictions: pd.DataFrame, logits: Floats, conditions: Sequence[Condition], *, seed: int
+    predictions: pd.DataFrame, logits: FloatArray, conditions: Sequence[Condition], *, seed: int
 ) -> pd.DataFrame:
     """The AUC of each generator under each condition, against all real images under the same.
 

@@ -16,17 +16,17 @@ from synthdetect.datasets.prepare import Prepared
 from synthdetect.detectors.detector import Card, Detector
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.figures import learning_curves
-from synthdetect.evaluation.metrics import Floats
 from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
 from synthdetect.evaluation.summary import summary_markdown
 from synthdetect.models.networks import Start
+from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, training_bar
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.outbox import StoreAway
 from synthdetect.tracking.run import MANIFEST, TARGET, Run, environment, undisturbed
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
-from synthdetect.training.loop import Training
+from synthdetect.training.loop import TrainingState
 from synthdetect.training.session import BEST, LAST, Session, preprocessing
 
 CONFIG = "config.json"
@@ -49,7 +49,7 @@ class Outcome:
     detector: Detector
     evaluations: dict[str, Evaluation]
     model: LoggedModel
-    training: Training
+    training: TrainingState
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _fit(
     images = sum(len(prepared.manifest.split(split)) for split in ("train", "val"))
     with training_bar(epochs, session.training.progress.epoch, images) as bar:
 
-        def on_epoch(training: Training) -> None:
+        def on_epoch(training: TrainingState) -> None:
             progress = training.progress
             # An epoch that MLflow knows is on disk, and is never logged twice.
             run.log_epoch(progress.history[-1], progress.epoch, datasets)
@@ -176,7 +176,7 @@ def _fit(
 
 def _calibrated(
     run: Run, options: TrainOptions, prepared: Prepared, session: Session, final: Final | None
-) -> tuple[Detector, dict[str, Floats]]:
+) -> tuple[Detector, dict[str, FloatArray]]:
     """Score every evaluation split, and set calibration and threshold on val alone."""
     manifest = prepared.manifest
     splits = [split for split in manifest.splits if split != "train"]

@@ -22,7 +22,7 @@ from synthdetect.models.networks import Start
 from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
-from synthdetect.training.loop import Progress, Training
+from synthdetect.training.loop import Progress, TrainingState
 
 FORMAT = 4
 """Raised when the layout of the file changes."""
@@ -31,7 +31,7 @@ _TENSOR = "tensor:"
 _PARTS = ("network", "objective", "optimizer", "schedule", "scaler")
 
 
-def save(path: Path, training: Training, start: Start) -> None:
+def save(path: Path, training: TrainingState, start: Start) -> None:
     """Write a checkpoint; a kill at any moment leaves the old one or the new one, whole."""
     tensors: dict[str, Tensor] = {}
     tree = {
@@ -62,7 +62,7 @@ def load_network(path: Path, network: nn.Module) -> None:
         raise UserError(f"{path}: does not fit this network: {reason}") from error
 
 
-def load(path: Path, training: Training) -> Start:
+def load(path: Path, training: TrainingState) -> Start:
     """Put a checkpoint's state into a training built from the same configuration.
 
     Returns:

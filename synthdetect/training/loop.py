@@ -21,7 +21,7 @@ from synthdetect.training.devices import Device
 from synthdetect.training.objective import Objective, Step
 from synthdetect.training.optimizers import OPTIMIZERS
 
-Record = dict[str, float]
+EpochMetrics = dict[str, float]
 """What one epoch was like: metric names and values."""
 
 OnBatch = Callable[[int, float], None]
@@ -46,9 +46,9 @@ class Progress:
     epoch: int = 0
     best_epoch: int = 0
     best_auc: float = -math.inf
-    history: list[Record] = field(default_factory=list)
+    history: list[EpochMetrics] = field(default_factory=list)
 
-    def after(self, record: Record) -> "Progress":
+    def after(self, record: EpochMetrics) -> "Progress":
         """The progress once an epoch with this record is done.
 
         Ties keep the earlier epoch. Without validation there is nothing to choose by, and the last
@@ -71,7 +71,7 @@ class Progress:
 
 
 @dataclass
-class Training:
+class TrainingState:
     """Everything that changes while training; `synthdetect.training.checkpoint` saves all of it."""
 
     network: nn.Module
@@ -82,18 +82,18 @@ class Training:
     progress: Progress = field(default_factory=Progress)
 
 
-def start_training(network: nn.Module, device: Device, options: TrainOptions) -> Training:
+def start_training(network: nn.Module, device: Device, options: TrainOptions) -> TrainingState:
     """What the options ask for (as in the paper: AdamW), and cosine annealing over the epochs."""
     network.to(device.torch).to(memory_format=torch.channels_last)
     objective = Objective(options, device, network).to(device.torch)
     parameters = [*network.parameters(), *objective.parameters()]
     optimizer = OPTIMIZERS[options.optimizer].make(parameters, options, device.kind != "mps")
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=options.epochs)
-    return Training(network, objective, optimizer, schedule, device.scaler())
+    return TrainingState(network, objective, optimizer, schedule, device.scaler())
 
 
 def fit(
-    training: Training,
+    training: TrainingState,
     train: Batches,
     val: Batches | None,
     labels: Tensor,
@@ -106,7 +106,7 @@ def fit(
     patience: int,
     seed: int,
     on_batch: OnBatch,
-    on_epoch: Callable[[Training], None],
+    on_epoch: Callable[[TrainingState], None],
 ) -> None:
     """Train until all epochs are done or validation AUC has not risen for `patience` of them.
 
@@ -195,7 +195,7 @@ def _channels_last(images: Tensor) -> Tensor:
 
 
 def train_epoch(
-    training: Training, steps: Iterable[Step], on_batch: OnBatch
+    training: TrainingState, steps: Iterable[Step], on_batch: OnBatch
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Train on the steps of one epoch.
 

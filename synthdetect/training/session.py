@@ -16,7 +16,7 @@ from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import build, initialise
 from synthdetect.training import checkpoint
 from synthdetect.training.devices import Device
-from synthdetect.training.loop import OnBatch, Training, fit, predict, start_training
+from synthdetect.training.loop import OnBatch, TrainingState, fit, predict, start_training
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -56,7 +56,9 @@ class Session:
         if going_on:  # whatever weights are to be had by now, it began from others
             self.start = checkpoint.load(folder / LAST, self.training)
 
-    def fit(self, epochs: int, *, on_batch: OnBatch, on_epoch: Callable[[Training], None]) -> None:
+    def fit(
+        self, epochs: int, *, on_batch: OnBatch, on_epoch: Callable[[TrainingState], None]
+    ) -> None:
         """Train to the end, and take the best epoch's weights.
 
         Args:
@@ -70,7 +72,7 @@ class Session:
         options, manifest = self._options, self._prepared.manifest
         train, val = manifest.split("train"), manifest.split("val")
 
-        def keep(training: Training) -> None:
+        def keep(training: TrainingState) -> None:
             if training.progress.improved:
                 checkpoint.save_network(self._folder / BEST, training.network)
             checkpoint.save(self._folder / LAST, training, self.start)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from synthdetect.datasets.manifest import Manifest
-from synthdetect.datasets.splits import check, deal, group_codes, split
+from synthdetect.datasets.splits import assign_groups, check, group_codes, split
 from synthdetect.system.errors import UserError
 
 SHARES = (0.7, 0.15, 0.15)
@@ -97,7 +97,7 @@ class TestDealing:
         self, per_source: int, shares: tuple[float, ...]
     ) -> None:
         table = many(10_000, per_source=per_source)
-        part = deal(table, shares, seed=1, by_category=True)
+        part = assign_groups(table, shares, seed=1, by_category=True)
         sizes = np.bincount(part, minlength=len(shares)) / 10_000
         np.testing.assert_allclose(sizes, shares, atol=0.01)
         assert_undivided(table, part)
@@ -107,14 +107,14 @@ class TestDealing:
         sizes = rng.geometric(0.05, 500)
         sources = np.repeat([f"s{i}" for i in range(500)], sizes)
         table = table_of(sources.tolist(), rng.integers(0, 2, len(sources)))
-        part = deal(table, SHARES, seed=1, by_category=False)
+        part = assign_groups(table, SHARES, seed=1, by_category=False)
         np.testing.assert_allclose(np.bincount(part) / len(part), SHARES, atol=0.03)
         assert_undivided(table, part)
 
     def test_content_linked_across_sources_is_undivided(self) -> None:
         table = many(1000)
         table["sha256"] = [f"h{i // 4}" for i in range(1000)]
-        part = deal(table, SHARES, seed=1, by_category=True)
+        part = assign_groups(table, SHARES, seed=1, by_category=True)
         assert (part.reshape(250, 4) == part.reshape(250, 4)[:, :1]).all()
 
     def test_every_part_has_each_label_and_category_in_proportion(self) -> None:
@@ -122,35 +122,37 @@ class TestDealing:
         label = (rng.random(10_000) < 0.2).astype(int)
         category = np.where(rng.random(10_000) < 0.1, "rare", "common")
         table = table_of([""] * 10_000, label, category.tolist())
-        part = deal(table, SHARES, seed=1, by_category=True)
+        part = assign_groups(table, SHARES, seed=1, by_category=True)
         for (_, _), rows in table.groupby(["label", "category"]).indices.items():
             sizes = np.bincount(part[rows], minlength=3) / len(rows)
             np.testing.assert_allclose(sizes, SHARES, atol=0.02)
 
     def test_without_categories_labels_alone_are_in_proportion(self) -> None:
         table = many(3000)
-        part = deal(table, SHARES, seed=1, by_category=False)
+        part = assign_groups(table, SHARES, seed=1, by_category=False)
         for label in (0, 1):
             sizes = np.bincount(part[table["label"] == label]) / (table["label"] == label).sum()
             np.testing.assert_allclose(sizes, SHARES, atol=0.01)
-        by_category = deal(table, SHARES, seed=1, by_category=True)
+        by_category = assign_groups(table, SHARES, seed=1, by_category=True)
         assert (by_category != part).any()
 
     def test_a_rare_kind_is_in_every_part(self) -> None:
         label = np.zeros(2000, dtype=int)
         label[:20] = 1
         for seed in range(20):
-            part = deal(table_of([""] * 2000, label), SHARES, seed=seed, by_category=False)
+            part = assign_groups(table_of([""] * 2000, label), SHARES, seed=seed, by_category=False)
             assert set(part[:20]) == {0, 1, 2}
 
     def test_the_seed_decides(self) -> None:
         table = many(500)
-        first, again, other = (deal(table, SHARES, seed=s, by_category=True) for s in (1, 1, 2))
+        first, again, other = (
+            assign_groups(table, SHARES, seed=s, by_category=True) for s in (1, 1, 2)
+        )
         np.testing.assert_array_equal(first, again)
         assert (first != other).mean() > 0.2
 
     def test_neighbours_are_not_dealt_in_turn(self) -> None:
-        part = deal(table_of([""] * 1000), SHARES, seed=1, by_category=False)
+        part = assign_groups(table_of([""] * 1000), SHARES, seed=1, by_category=False)
         gaps = np.diff(np.flatnonzero(part == 1))
         assert gaps.min() == 1
         assert gaps.max() > 12
@@ -159,7 +161,7 @@ class TestDealing:
         table = many(2000, per_source=4)
         for seed in range(3):
             shuffled = table.sample(frac=1, random_state=seed)
-            part = deal(shuffled, SHARES, seed=1, by_category=True)
+            part = assign_groups(shuffled, SHARES, seed=1, by_category=True)
             assert_undivided(shuffled, part)
             np.testing.assert_allclose(np.bincount(part) / 2000, SHARES, atol=0.02)
 
@@ -167,14 +169,14 @@ class TestDealing:
         sources = [f"s{i // 50}" for i in range(1000)]
         table = table_of(sources, [i % 2 for i in range(1000)])
         for seed in range(20):
-            part = deal(table, SHARES, seed=seed, by_category=True)
+            part = assign_groups(table, SHARES, seed=seed, by_category=True)
             assert_undivided(table, part)
             assert (np.abs(np.bincount(part, minlength=3) - [700, 150, 150]) <= 50).all()
 
     def test_one_huge_source_is_undivided(self) -> None:
         sources = ["huge"] * 900 + [f"s{i}" for i in range(100)]
         table = table_of(sources, [i % 2 for i in range(1000)])
-        part = deal(table, SHARES, seed=0, by_category=True)
+        part = assign_groups(table, SHARES, seed=0, by_category=True)
         assert len(set(part[:900])) == 1
         np.testing.assert_allclose(np.bincount(part[900:]) / 100, SHARES, atol=0.1)
 
@@ -182,7 +184,7 @@ class TestDealing:
     @pytest.mark.parametrize("per_source", [1, 2])
     def test_five_folds_are_equal_and_hold_both_classes(self, seed: int, per_source: int) -> None:
         table = many(200, per_source=per_source)
-        fold = deal(table, (0.2,) * 5, seed=seed, by_category=False)
+        fold = assign_groups(table, (0.2,) * 5, seed=seed, by_category=False)
         for number in range(5):
             chosen = table[fold == number]
             assert len(chosen) == pytest.approx(40, abs=4)
@@ -199,7 +201,7 @@ class TestDealing:
                 "source_id": pd.Series(source.astype(str), dtype="str"),
             }
         )
-        part = deal(table, SHARES, seed=1, by_category=True)
+        part = assign_groups(table, SHARES, seed=1, by_category=True)
         lowest, highest = np.full(300_000, 9), np.full(300_000, -1)
         np.minimum.at(lowest, source, part)
         np.maximum.at(highest, source, part)

@@ -15,12 +15,12 @@ from synthdetect.evaluation.calibration import (
     unsure,
 )
 from synthdetect.evaluation.metrics import metrics
+from synthdetect.system.arrays import FloatArray
 
 Labels = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 
-def drawn(temperature: float, n: int = 20_000) -> tuple[Labels, Floats]:
+def drawn(temperature: float, n: int = 20_000) -> tuple[Labels, FloatArray]:
     """Labels that true log-odds make, and those log-odds too sure by a factor."""
     rng = np.random.default_rng(0)
     true = rng.normal(size=n) * 2

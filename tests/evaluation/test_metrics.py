@@ -23,9 +23,9 @@ from synthdetect.evaluation.metrics import (
     resampled,
     weighted_metrics,
 )
+from synthdetect.system.arrays import FloatArray
 
 Labels = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 NEED_BOTH = {
     "auc", "average_precision", "balanced_accuracy", "precision", "f1", "f1_macro", "eer",
@@ -33,7 +33,7 @@ NEED_BOTH = {
 }  # fmt: skip
 
 
-def random_data(seed: int, n: int = 60, ties: bool = True) -> tuple[Labels, Floats]:
+def random_data(seed: int, n: int = 60, ties: bool = True) -> tuple[Labels, FloatArray]:
     """Both classes, the synthetic ones somewhat higher; with ties, on a grid of quarters."""
     rng = np.random.default_rng(seed)
     labels = np.append(rng.integers(0, 2, n - 2), [0, 1])
@@ -42,7 +42,7 @@ def random_data(seed: int, n: int = 60, ties: bool = True) -> tuple[Labels, Floa
 
 
 def from_sklearn(
-    labels: Labels, logits: Floats, threshold: float, weight: Floats | None = None
+    labels: Labels, logits: FloatArray, threshold: float, weight: FloatArray | None = None
 ) -> dict[str, float]:
     p = expit(logits)
     said = p >= threshold
@@ -393,7 +393,7 @@ def test_copies_of_a_source_add_no_certainty() -> None:
     labels, logits = random_data(1, n=80, ties=False)
     copies = np.repeat(np.arange(80), 9)
 
-    def width(labels: Labels, logits: Floats, groups: Labels) -> float:
+    def width(labels: Labels, logits: FloatArray, groups: Labels) -> float:
         auc = intervals(labels, logits, 0.5, groups, replicates=400).set_index("metric").loc["auc"]
         return float(auc["high"] - auc["low"])
 
@@ -438,7 +438,7 @@ def test_intervals_of_the_auc_cover_the_truth_as_often_as_they_say() -> None:
 # --- the threshold
 
 
-def quality(labels: Labels, logits: Floats, threshold: float, rule: str) -> float:
+def quality(labels: Labels, logits: FloatArray, threshold: float, rule: str) -> float:
     return metrics(labels, logits, threshold)[rule]
 
 

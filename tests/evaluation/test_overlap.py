@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from synthdetect.evaluation.overlap import ADAPTED_TO, held_out
+from synthdetect.evaluation.overlap import ADAPTED_TO, overlap
 
 
 def rows(**columns: list[object]) -> pd.DataFrame:
@@ -26,7 +26,7 @@ TEST = rows(
 
 
 def test_shared_contents_and_sources_are_counted_apart() -> None:
-    found = held_out({"test": TEST}, TRAINED).set_index("fact")
+    found = overlap({"test": TEST}, TRAINED).set_index("fact")
     assert found.loc["contents shared with train", "value"] == "1 of 3 images"
     assert found.loc["contents shared with val", "value"] == "0 of 3 images"
     assert found.loc["sources shared with train", "value"] == "0 of 3 images"
@@ -38,15 +38,15 @@ def test_shared_contents_and_sources_are_counted_apart() -> None:
 
 def test_validation_images_make_no_doubt_of_results_on_validation() -> None:
     val = TRAINED[TRAINED["split"] == "val"]
-    found = held_out({"val": val}, TRAINED).set_index("fact")
+    found = overlap({"val": val}, TRAINED).set_index("fact")
     assert found.loc["contents shared with val", "value"] == f"{len(val)} of {len(val)} images"
     assert not found["warning"].any()
     train = TRAINED[TRAINED["split"] == "train"]
-    assert held_out({"val": train}, TRAINED)["warning"].any()
+    assert overlap({"val": train}, TRAINED)["warning"].any()
 
 
 def test_generators_are_told_apart_by_what_training_had() -> None:
-    found = held_out({"test": TEST}, TRAINED).set_index("fact")["value"]
+    found = overlap({"test": TEST}, TRAINED).set_index("fact")["value"]
     assert found["generators in training"] == "sd"
     assert found["generators unseen"] == "flux"
 
@@ -64,22 +64,22 @@ def test_images_that_a_detector_was_adapted_to_are_counted(
 ) -> None:
     adapted = rows(split=[ADAPTED_TO] * len(hashes), sha256=hashes)
     trained = pd.concat([TRAINED, adapted], ignore_index=True)
-    found = held_out({"test": TEST}, trained).set_index("fact")
+    found = overlap({"test": TEST}, trained).set_index("fact")
     assert found.loc["contents adapted to", "value"] == value
     assert found.loc["contents adapted to", "warning"] == warns
     assert found.loc["contents shared with train", "value"] == "1 of 3 images"
-    assert "contents adapted to" not in held_out({"test": TEST}, TRAINED)["fact"].tolist()
+    assert "contents adapted to" not in overlap({"test": TEST}, TRAINED)["fact"].tolist()
 
 
 def test_what_is_not_known_is_said() -> None:
-    nothing = held_out({"test": TEST}, None)
+    nothing = overlap({"test": TEST}, None)
     assert nothing["value"].tolist() == ["not known"]
     assert nothing["warning"].all()
-    bare = held_out({"test": TEST.drop(columns="sha256")}, TRAINED).set_index("fact")
+    bare = overlap({"test": TEST.drop(columns="sha256")}, TRAINED).set_index("fact")
     assert bare.loc["contents shared with train", "value"] == "not known"
 
 
 def test_an_unnamed_source_is_no_common_source() -> None:
     trained = TRAINED.assign(source_id="")
-    found = held_out({"test": TEST}, trained).set_index("fact")["value"]
+    found = overlap({"test": TEST}, trained).set_index("fact")["value"]
     assert found["sources shared with train"] == "0 of 3 images"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from synthdetect.evaluation.metrics import METRICS
-from synthdetect.report.record import Record
+from synthdetect.report.record import RunRecord
 
 HOSTILE = (
     "<script>window.hit=1</script>",
@@ -27,7 +27,7 @@ HOSTILE = (
 )
 """Names that somebody might give a generator, a category or a file."""
 
-Make = Callable[..., Record]
+Make = Callable[..., RunRecord]
 
 
 def png(width: int = 40, height: int = 30) -> bytes:
@@ -59,7 +59,7 @@ def generators(names: tuple[str, ...]) -> pd.DataFrame:
 def make(tmp_path: Path) -> Make:
     """Make a record of artifacts: tables, pictures, text."""
 
-    def made(files: Mapping[str, Any], **facts: Any) -> Record:
+    def made(files: Mapping[str, Any], **facts: Any) -> RunRecord:
         for path, content in files.items():
             file = tmp_path / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,6 @@ def make(tmp_path: Path) -> Make:
             "id": "0123abcd", "name": "a run", "status": "FINISHED", "params": {}, "metrics": {},
             "tags": {}, "started": "2026-01-02 03:04 UTC", "seconds": 61.0,
         }  # fmt: skip
-        return Record(**{**known, **facts}, sizes=sizes, folder=tmp_path)
+        return RunRecord(**{**known, **facts}, sizes=sizes, folder=tmp_path)
 
     return made

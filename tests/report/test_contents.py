@@ -10,7 +10,7 @@ import pytest
 from synthdetect.evaluation.metrics import METRICS
 from synthdetect.report.contents import KINDS, build
 from synthdetect.report.page import Report, Section, Table, render
-from synthdetect.report.record import Child
+from synthdetect.report.record import ChildRun
 from tests.report.conftest import HOSTILE, Make, generators, overall, png
 
 COUNTS = pd.DataFrame(
@@ -252,9 +252,9 @@ def test_moved_validation_images_are_named(make: Make, finetune: str, said: str)
     assert facts(report)["further training data"] == "more/x"
 
 
-def child(name: str, seed: str, **facts: Any) -> Child:
+def child(name: str, seed: str, **facts: Any) -> ChildRun:
     known: dict[str, Any] = {"status": "FINISHED", "metrics": {}, "tags": {}}
-    return Child(id=f"id-{name}", name=name, params={"optim.seed": seed}, **{**known, **facts})
+    return ChildRun(id=f"id-{name}", name=name, params={"optim.seed": seed}, **{**known, **facts})
 
 
 def test_one_seed_is_called_one_and_several_are_counted(make: Make) -> None:

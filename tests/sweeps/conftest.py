@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.verdicts import simulate
-from sweeps.statistics.estimates import Floats
-from sweeps.statistics.final_fits import Place, Side, Training
+from sweeps.statistics.final_fits import FinalFit, Place, Side
 from synthdetect.evaluation.predictions import tabulate
+from synthdetect.system.arrays import FloatArray
 
 KINDS = {"real": 0, "seen": 1, "unseen": 1}
 
 
-def predictions(logits: Floats, kinds: Sequence[str], threshold: float = 0.5) -> pd.DataFrame:
+def predictions(logits: FloatArray, kinds: Sequence[str], threshold: float = 0.5) -> pd.DataFrame:
     """A predictions table of logits of shape (kinds, sources, images)."""
     rows = [
         (f"{kind}/{source}_{image}.png", KINDS[kind], "" if kind == "real" else kind, f"p{source}")
@@ -27,10 +27,15 @@ def predictions(logits: Floats, kinds: Sequence[str], threshold: float = 0.5) ->
 
 
 def training(
-    logits: Floats, place: Place, *, gap: float = 0.02, seconds: float = 0.01, memory: float = 900.0
-) -> Training:
+    logits: FloatArray,
+    place: Place,
+    *,
+    gap: float = 0.02,
+    seconds: float = 0.01,
+    memory: float = 900.0,
+) -> FinalFit:
     """A final training with logits of shape (3, sources, images)."""
-    return Training(
+    return FinalFit(
         *place,
         seen=predictions(logits[[0, 1]], ("real", "seen")),
         unseen=predictions(logits[[0, 2]], ("real", "unseen")),

@@ -15,11 +15,11 @@ BASE = {"arch": "resnet18", "lr": 1e-3, "epochs": 3}
 
 def sampled(name: str, count: int = 20) -> list[dict[str, object]]:
     """The first values, and random ones."""
-    knobs = space(name, 1e-3)
+    parameters = space(name, 1e-3)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    distributions = {n: knob.range for n, knob in knobs.items()}
+    distributions = {n: parameter.range for n, parameter in parameters.items()}
     drawn = [study.ask(distributions).params for _ in range(count)]
-    return [{n: knob.first for n, knob in knobs.items()}, *drawn]
+    return [{n: parameter.first for n, parameter in parameters.items()}, *drawn]
 
 
 @pytest.mark.parametrize("name", [BASELINE, *STRATEGIES])
@@ -31,8 +31,8 @@ def test_every_value_of_a_space_makes_valid_options(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_strategy_differs_from_the_baseline_in_its_own_options_alone(name: str) -> None:
-    knobs = {n: knob.first for n, knob in space(name, 1e-3).items()}
-    mine = options_of(name, BASE, knobs, "list.csv").to_json()
+    parameters = {n: parameter.first for n, parameter in space(name, 1e-3).items()}
+    mine = options_of(name, BASE, parameters, "list.csv").to_json()
     baseline = TrainOptions.resolve(BASE).to_json()
     differing = {n for n in mine if mine[n] != baseline[n]}
     own = {*STRATEGIES[name].differences, *STRATEGIES[name].space, "lr", "target"}
@@ -42,16 +42,16 @@ def test_a_strategy_differs_from_the_baseline_in_its_own_options_alone(name: str
 
 @pytest.mark.parametrize("name", [BASELINE, *STRATEGIES])
 def test_the_learning_rate_is_tuned_on_every_side(name: str) -> None:
-    knob = space(name, 1e-3)["lr"]
-    assert knob.range._contains(knob.range.to_internal_repr(knob.first))  # type: ignore[no-untyped-call]
+    parameter = space(name, 1e-3)["lr"]
+    assert parameter.range._contains(parameter.range.to_internal_repr(parameter.first))  # type: ignore[no-untyped-call]
     if "lr" not in (STRATEGIES[name].space if name in STRATEGIES else {}):
-        assert knob.first == 1e-3
+        assert parameter.first == 1e-3
 
 
 @pytest.mark.parametrize("lr", [1e-7, 3e-4, 5.0])
 def test_the_range_of_the_learning_rate_includes_the_baselines(lr: float) -> None:
-    knob = space(BASELINE, lr)["lr"]
-    low, high = knob.range.low, knob.range.high  # type: ignore[attr-defined]
+    parameter = space(BASELINE, lr)["lr"]
+    low, high = parameter.range.low, parameter.range.high  # type: ignore[attr-defined]
     assert low <= lr <= high
 
 
@@ -61,7 +61,7 @@ def test_the_paper_says_something_of_every_strategy() -> None:
 
 def test_only_those_that_adapt_get_a_target() -> None:
     for name in STRATEGIES:
-        first = {n: knob.first for n, knob in space(name, 1e-3).items()}
+        first = {n: parameter.first for n, parameter in space(name, 1e-3).items()}
         has = options_of(name, BASE, first, "list.csv").target != ""
         assert has == STRATEGIES[name].needs_target
 
@@ -76,7 +76,7 @@ def test_unknown_and_repeated_strategies_are_refused() -> None:
 
 def test_ranges_hold_their_first_values() -> None:
     for name in STRATEGIES:
-        for n, knob in space(name, 1e-3).items():
-            value = knob.range.to_internal_repr(knob.first)
-            assert knob.range._contains(value), (name, n)  # type: ignore[no-untyped-call]
+        for n, parameter in space(name, 1e-3).items():
+            value = parameter.range.to_internal_repr(parameter.first)
+            assert parameter.range._contains(value), (name, n)  # type: ignore[no-untyped-call]
             assert np.isfinite(value)

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from sweeps import study as study_module
 from sweeps import tuning
 from sweeps.__main__ import COMMANDS
-from sweeps.strategies import STRATEGIES, Knob
+from sweeps.strategies import STRATEGIES, SearchParameter
 from synthdetect.cli import main
 from synthdetect.models.networks import build
 from tests.conftest import artifact
@@ -108,7 +108,7 @@ def test_what_diverges_is_counted_and_pruned_is_killed(
     workspace: Path, small_manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first learning rate is absurd; then a pruner that nothing can satisfy."""
-    absurd = Knob(FloatDistribution(1e-4, 1e-3), first=1e30)
+    absurd = SearchParameter(FloatDistribution(1e-4, 1e-3), first=1e30)
     smoothing = replace(STRATEGIES["label_smoothing"], space={"lr": absurd})
     monkeypatch.setitem(STRATEGIES, "label_smoothing", smoothing)
     given = ["--strategies", "label_smoothing", "--study", "s", "--epochs", "2"]

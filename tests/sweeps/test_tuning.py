@@ -63,16 +63,18 @@ def test_other_seeds_sample_otherwise(storage: RDBStorage) -> None:
 def test_every_kind_of_knob_is_suggested_from_its_range(storage: RDBStorage) -> None:
     for name in STRATEGIES:
         study = tuning.open_study(storage, name)
-        knobs = space(name, 1e-3)
+        parameters = space(name, 1e-3)
 
-        def objective(trial: Trial, knobs: dict[str, tuning.Knob] = knobs) -> float:
-            found = tuning.suggest(trial, knobs)
-            assert set(found) == set(knobs)
+        def objective(
+            trial: Trial, parameters: dict[str, tuning.SearchParameter] = parameters
+        ) -> float:
+            found = tuning.suggest(trial, parameters)
+            assert set(found) == set(parameters)
             return 0.5
 
         tuning.run_one(study, objective)
         assert study.trials[0].state == TrialState.COMPLETE
-        assert study.trials[0].distributions == {n: k.range for n, k in knobs.items()}
+        assert study.trials[0].distributions == {n: k.range for n, k in parameters.items()}
 
 
 def test_a_trial_that_fails_is_recorded_and_the_study_goes_on(storage: RDBStorage) -> None:
@@ -178,8 +180,8 @@ def _die(study: optuna.Study, place: int) -> None:
     """What is left by a process that took a trial; drew half its values; or began to train."""
     trial = study.ask()
     trial.set_user_attr(tuning.PROCESS, f"{socket.gethostname()} 0 0.00")
-    knobs = list(space("focal", 1e-3).items())
-    tuning.suggest(trial, dict(knobs[: len(knobs) * place // 2]))
+    parameters = list(space("focal", 1e-3).items())
+    tuning.suggest(trial, dict(parameters[: len(parameters) * place // 2]))
     if place == 2:
         trial.set_user_attr(tuning.RUN, "run")
 

@@ -24,7 +24,7 @@ from synthdetect.system.errors import UserError
 from synthdetect.training import checkpoint
 from synthdetect.training.checkpoint import load, load_network, save_network
 from synthdetect.training.devices import Device
-from synthdetect.training.loop import Progress, Training, start_training
+from synthdetect.training.loop import Progress, TrainingState, start_training
 from synthdetect.training.optimizers import OPTIMIZERS
 
 CPU = Device("cpu", "fp32", 0)
@@ -46,7 +46,7 @@ class Tiny(nn.Module):
 
 def fresh(
     seed: int, *, width: int = 8, lr: float = 0.01, scaler: bool = False, **options: Any
-) -> Training:
+) -> TrainingState:
     torch.manual_seed(seed)
     given = {"lr": lr, "weight_decay": 0.1, "epochs": 5, **options}
     training = start_training(Tiny(width), CPU, TrainOptions.resolve(given))
@@ -54,7 +54,7 @@ def fresh(
     return training
 
 
-def step(training: Training, seed: int) -> None:
+def step(training: TrainingState, seed: int) -> None:
     """One step on noise, and one of the schedule."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=generator)
@@ -69,11 +69,11 @@ def step(training: Training, seed: int) -> None:
     training.schedule.step()
 
 
-def save(path: Path, training: Training) -> None:
+def save(path: Path, training: TrainingState) -> None:
     checkpoint.save(path, training, START)
 
 
-def trained(scaler: bool = False, **options: Any) -> Training:
+def trained(scaler: bool = False, **options: Any) -> TrainingState:
     training = fresh(0, scaler=scaler, **options)
     for seed in range(3):
         step(training, seed)
@@ -83,7 +83,7 @@ def trained(scaler: bool = False, **options: Any) -> Training:
     return training
 
 
-def states(training: Training) -> dict[str, Any]:
+def states(training: TrainingState) -> dict[str, Any]:
     return {
         part: getattr(training, part).state_dict()
         for part in ("network", "objective", "optimizer", "schedule", "scaler")
@@ -110,7 +110,7 @@ def assert_equal(first: Any, second: Any, where: str = "") -> None:
         assert first == second or (first != first and second != second), where
 
 
-def refusal(path: Path, training: Training) -> str:
+def refusal(path: Path, training: TrainingState) -> str:
     with pytest.raises(UserError) as caught:
         load(path, training)
     assert str(path) in str(caught.value)

@@ -23,7 +23,7 @@ from synthdetect.training.devices import Device
 from synthdetect.training.loop import (
     Diverged,
     Progress,
-    Training,
+    TrainingState,
     fit,
     predict,
     prepared,
@@ -94,12 +94,12 @@ def options_of(given: dict[str, Any]) -> TrainOptions:
 
 def start(
     epochs: int, *, dropout: float = 0.0, seed: int = 0, device: Device = CPU, **given: Any
-) -> Training:
+) -> TrainingState:
     torch.manual_seed(seed)
     return start_training(Tiny(dropout), device, options_of({"epochs": epochs, **given}))
 
 
-def run(training: Training, data: Data, *, epochs: int, **changes: Any) -> Training:
+def run(training: TrainingState, data: Data, *, epochs: int, **changes: Any) -> TrainingState:
     """`fit` on the first images, validated on the others."""
     workers = changes.pop("workers", 0)
     geometry = changes.pop("geometry", "center_crop")
@@ -123,18 +123,18 @@ def run(training: Training, data: Data, *, epochs: int, **changes: Any) -> Train
     return training
 
 
-def weights_of(training: Training) -> dict[str, Tensor]:
+def weights_of(training: TrainingState) -> dict[str, Tensor]:
     return {name: v.clone() for name, v in training.network.state_dict().items()}
 
 
-def assert_same(first: Training, second: Training) -> None:
+def assert_same(first: TrainingState, second: TrainingState) -> None:
     """Weights and history, to the last bit."""
     a, b = weights_of(first), weights_of(second)
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
     assert timeless(first) == timeless(second)
 
 
-def timeless(training: Training) -> list[dict[str, float]]:
+def timeless(training: TrainingState) -> list[dict[str, float]]:
     return [
         {name: value for name, value in record.items() if name != "images_per_second"}
         for record in training.progress.history
@@ -369,8 +369,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 def trained_by(
     given: dict[str, Any], data: Data, epochs: int, *, workers: int = 0, precision: str = "fp32",
-    resumed: Training | None = None,
-) -> Training:  # fmt: skip
+    resumed: TrainingState | None = None,
+) -> TrainingState:  # fmt: skip
     device = Device("cpu", precision, workers)
     training = resumed or start(4, dropout=0.5, device=device, **given)
     others = batches_of(data.part(TRAIN, TRAIN + 18), train=True, workers=workers)
@@ -559,7 +559,7 @@ def one_step(precision: str) -> tuple[dict[str, Tensor], npt.NDArray[np.float64]
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
     objective = Objective(options_of({}), device, network)
-    training = Training(network, objective, optimizer, schedule, device.scaler())
+    training = TrainingState(network, objective, optimizer, schedule, device.scaler())
     images = torch.randint(0, 256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     targets = torch.arange(16) % 2
     step = Step(images.float(), targets.float())

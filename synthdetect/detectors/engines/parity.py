@@ -8,8 +8,7 @@ from scipy.special import expit
 
 from synthdetect.detectors.detector import Card
 from synthdetect.evaluation.metrics import metrics
-
-Floats = npt.NDArray[np.float64]
+from synthdetect.system.arrays import FloatArray
 
 FP32_TOLERANCE = 1e-3
 """Greatest change of a logit in fp32, as a share of the greatest logit or of 1."""
@@ -42,7 +41,9 @@ class Parity:
     auc_change: float
 
 
-def compare(card: Card, labels: npt.ArrayLike, by_torch: Floats, by_engine: Floats) -> Parity:
+def compare(
+    card: Card, labels: npt.ArrayLike, by_torch: FloatArray, by_engine: FloatArray
+) -> Parity:
     """Compare the logits, before calibration, of the same images.
 
     Args:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sweeps.statistics.estimates import LEAST_P, Floats, Mean, Shares, Spread, holm, per_unit
+from sweeps.statistics.estimates import LEAST_P, Mean, Shares, Spread, holm, per_unit
+from synthdetect.system.arrays import FloatArray
 
 # --- means
 
@@ -156,7 +157,7 @@ def test_holm_by_hand() -> None:
 
 
 def test_holm_never_lowers_a_p_value_and_keeps_their_order() -> None:
-    p: Floats = np.random.default_rng(0).random(30) ** 3
+    p: FloatArray = np.random.default_rng(0).random(30) ** 3
     adjusted = holm(p)
     assert (adjusted >= p).all()
     assert (adjusted <= 1).all()

@@ -82,7 +82,7 @@ def test_each_respect_is_found_where_it_was_planted_and_nowhere_else() -> None:
     )
     failing = replace(e, failed_trials=9)
     found = compare(baseline, [overfit, costly, hungry, shifted, failing], replicates=200)
-    assert {name: verdict(one).respects for name, one in found.items()} == {
+    assert {name: verdict(one).criteria for name, one in found.items()} == {
         "a": ("overfits",), "b": ("costly",), "c": ("costly",), "d": ("miscalibrated",),
         "e": ("unstable",),
     }  # fmt: skip
@@ -97,7 +97,7 @@ def test_what_calibration_on_validation_repairs_is_miscalibrated_all_the_same() 
         for t in strategy.trainings
     )
     said = verdict(judged([baseline, replace(strategy, trainings=squeezed)])["mixup"])
-    assert (said.word, said.respects) == (NO_EVIDENCE, ("miscalibrated",))
+    assert (said.word, said.criteria) == (NO_EVIDENCE, ("miscalibrated",))
     assert "miscalibrated: ECE before calibration in-distribution" in said.because
 
 
@@ -107,7 +107,7 @@ def test_a_cost_that_one_training_alone_has_is_no_evidence() -> None:
     slow = replace(strategy, trainings=(replace(first, seconds_per_image=0.1), *others))
     found = judged([baseline, slow])["a"]
     assert found.differences["seconds"].value > RULES.cost
-    assert verdict(found).respects == ()
+    assert verdict(found).criteria == ()
 
 
 def test_a_peak_of_no_memory_is_unknown() -> None:
@@ -115,7 +115,7 @@ def test_a_peak_of_no_memory_is_unknown() -> None:
     unknown = changed(strategy, peak_mib=0.0)
     found = judged([baseline, unknown])["a"]
     assert math.isnan(found.differences["memory"].value)
-    assert verdict(found).respects == ()
+    assert verdict(found).criteria == ()
 
 
 def test_a_spread_over_trainings_that_has_grown_is_unstable() -> None:
@@ -126,7 +126,7 @@ def test_a_spread_over_trainings_that_has_grown_is_unstable() -> None:
         for t, shift in zip(strategy.trainings, (-2.0, -1.5, 0.0, 2.0, 4.0), strict=True)
     )
     said = verdict(judged([baseline, replace(strategy, trainings=wild)])["a"])
-    assert (said.word, said.respects) == (NO_EVIDENCE, ("unstable",))
+    assert (said.word, said.criteria) == (NO_EVIDENCE, ("unstable",))
     assert "unstable: spread of AUC in-distribution times" in said.because
 
 
@@ -134,7 +134,7 @@ def test_a_strategy_that_loses_a_training_is_unstable_and_not_better(planted: li
     baseline, better, *others = planted
     lost = replace(better, trainings=better.trainings[1:], lost=(better.trainings[0].place,))
     said = verdict(judged([baseline, lost, *others])["sgd"])
-    assert (said.word, said.respects[0]) == (NO_EVIDENCE, "unstable")
+    assert (said.word, said.criteria[0]) == (NO_EVIDENCE, "unstable")
     assert said.because.startswith("better only in the trainings that came to their end")
     assert "1 of 5 final trainings lost" in said.because
 
@@ -143,7 +143,7 @@ def test_a_strategy_that_lost_everything() -> None:
     baseline, strategy = made_up({"a": 0.0}, sources=15)
     places = tuple(t.place for t in strategy.trainings)
     said = verdict(judged([baseline, replace(strategy, trainings=(), lost=places)])["a"])
-    assert (said.word, said.respects) == (NO_EVIDENCE, ("unstable",))
+    assert (said.word, said.criteria) == (NO_EVIDENCE, ("unstable",))
     assert "no final training came to its end" in said.because
     assert "5 of 5 final trainings lost" in said.because
 
@@ -240,8 +240,8 @@ def test_the_rules_in_words_have_their_thresholds() -> None:
 
 def test_the_thresholds_are_what_is_applied(planted: list[Side]) -> None:
     found = judged([planted[0], changed(planted[3], seconds_per_image=1.5)])["focal"]
-    assert verdict(found).respects == ("costly",)
-    assert verdict(found, replace(RULES, cost=1.7)).respects == ()
+    assert verdict(found).criteria == ("costly",)
+    assert verdict(found, replace(RULES, cost=1.7)).criteria == ()
 
 
 # --- beside the paper
@@ -262,7 +262,7 @@ def test_the_verdict_stands_beside_the_papers_claim(planted: list[Side]) -> None
 
 
 def test_claims_name_the_verdicts_respects() -> None:
-    assert all(set(claim.respects) <= set(RESPECTS) for claim in CLAIMS.values())
+    assert all(set(claim.criteria) <= set(RESPECTS) for claim in CLAIMS.values())
 
 
 # --- error rates
