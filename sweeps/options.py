@@ -6,7 +6,8 @@ from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from sweeps.strategies import STRATEGIES
-from synthdetect.config import CHECKED, DealtOptions, Names, Options, RecipeOptions
+from synthdetect.config.options import CHECKED, Names, Options
+from synthdetect.runs.options import RecipeOptions, ResplitOptions
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -65,7 +66,7 @@ class StudyOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class SweepOptions(RecipeOptions, StudyOptions, DealtOptions):
+class SweepOptions(RecipeOptions, StudyOptions, ResplitOptions):
     """Compare training strategies with a baseline, which the other options describe."""
 
     @property

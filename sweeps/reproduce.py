@@ -9,9 +9,10 @@ from sweeps.options import SweepOptions
 from sweeps.setting import Setting, make_setting
 from sweeps.training import FINAL_FOLD, digest_of_parts, fit_finally, tune_in
 from synthdetect.commands.reproduce import reproduce
-from synthdetect.config import ReproduceOptions, TrainOptions
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.reproduction.options import ReproduceOptions
 from synthdetect.reproduction.rerun import KINDS, Again, Recorded, beside
+from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.resume import read_config
 from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device
@@ -56,7 +57,7 @@ def _again(
     recorded: Recorded, setting: Setting, device: Device, manifests: list[Manifest], train: Train
 ) -> Again:
     options = recorded.resolve(TrainOptions, recorded.options)
-    if setting.target and options.target:
+    if setting.target and options.adaptation.target:
         options = replace(options, target=str(setting.target[1]))
     dealt = setting.prepared.manifest.with_table(setting.splits.parts)
     data = beside(recorded, recorded.parent, replace(setting.prepared, manifest=dealt))
@@ -66,7 +67,7 @@ def _again(
         data.changes.loc[0] = ["other splits", "", known, digest]
 
     def again(run: Run) -> None:
-        folder = Path(options.output) / run.id
+        folder = Path(options.run.output) / run.id
         try:
             train(run, options, setting, device, folder)
         finally:

@@ -48,7 +48,7 @@ def conclude(sweep: Sweep, run: Run) -> None:
     """
     sides = {name: _side(sweep, run, name) for name in sweep.names}
     baseline = sides.pop(BASELINE)
-    found = compare(baseline, list(sides.values()), level=1 - RULES.error, seed=sweep.options.seed)
+    found = compare(baseline, list(sides.values()), level=1 - RULES.error, seed=sweep.options.optim.seed)
     verdicts = {name: verdict(comparison) for name, comparison in found.items()}
     trials = pd.concat([_trials(sweep.study(name), name) for name in sweep.names])
     tables = {

@@ -9,12 +9,12 @@ from typing import Any
 from sweeps.options import SweepOptions
 from sweeps.splits import SweepSplits, make_splits, write_target
 from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
-from synthdetect.config import TrainOptions
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.datasets.splits import require_both_classes
 from synthdetect.datasets.target import Target, find_target
 from synthdetect.models.networks import check
+from synthdetect.runs.options import TrainOptions
 from synthdetect.system.console import counting
 from synthdetect.training.devices import Device, resolve
 
@@ -51,11 +51,11 @@ class Setting:
 
     def device_for(self, options: TrainOptions) -> Device:
         """What computes one training; which precision `auto` is hangs on the architecture."""
-        return resolve(options.device, options.precision, options.workers, options.arch)
+        return resolve(options.device, options.device.precision, options.device.workers, options.model.arch)
 
     def data(self, manifest: Manifest, options: TrainOptions) -> Prepared:
         """The data of one training."""
-        target = self.target[0] if self.target and options.target else None
+        target = self.target[0] if self.target and options.adaptation.target else None
         return replace(self.prepared, manifest=manifest, target=target)
 
 
@@ -67,11 +67,11 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
     """
     base = {k: v for k, v in options.to_json().items() if k in TrainOptions.fields()}
     for side in (BASELINE, *options.sides):
-        first = {name: parameter.first for name, parameter in space(side, options.lr).items()}
+        first = {name: parameter.first for name, parameter in space(side, options.optim.lr).items()}
         one = options_of(side, base, first, "list.csv")
-        check(one.arch, one.image_size, one.weights)
+        check(one.model.arch, one.image.image_size, one.model.weights)
     with counting("reading the data") as count:
-        prepared = prepare_whole(options, seed=options.seed, progress=count)
+        prepared = prepare_whole(options, seed=options.optim.seed, progress=count)
     adapts = any(STRATEGIES[name].needs_target for name in options.sides)
     splits = make_splits(
         prepared.manifest,
@@ -79,8 +79,8 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
         tuning_folds=options.tuning_folds,
         folds=options.folds,
         target_share=options.target_share if adapts else 0.0,
-        seed=options.seed,
-        narrow=partial(narrow, options=options, seed=options.seed),
+        seed=options.optim.seed,
+        narrow=partial(narrow, options=options, seed=options.optim.seed),
     )
     for fold in (*splits.tuning, *splits.final):
         require_both_classes(fold)

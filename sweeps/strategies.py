@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from synthdetect.config import TrainOptions
+from synthdetect.runs.options import TrainOptions
 
 
 @dataclass(frozen=True)

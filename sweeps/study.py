@@ -85,7 +85,7 @@ class Sweep(Setting):
         options = self.options
         return tuning.open_study(
             self.storage, f"{options.study}/{side}", sampler=options.sampler,
-            seed=options.seed, prune=options.prune,
+            seed=options.optim.seed, prune=options.prune,
         )  # fmt: skip
 
     def finals(self) -> optuna.Study:
@@ -137,7 +137,7 @@ def sweep(options: SweepOptions) -> None:
 
 
 def _prepare(options: SweepOptions) -> Sweep:
-    device = resolve(options.device, options.precision, options.workers, options.arch)
+    device = resolve(options.device, options.device.precision, options.device.workers, options.model.arch)
     require_folder(Path(options.output), "--output")
     tuning.require_storage(options.storage)
     setting = make_setting(options, device)
@@ -242,14 +242,14 @@ def _recover(sweep: Sweep, study: optuna.Study) -> None:
 
 
 def _trial(sweep: Sweep, side: str, study: optuna.Study) -> None:
-    parameters = space(side, sweep.options.lr)
+    parameters = space(side, sweep.options.optim.lr)
     if not study.get_trials(deepcopy=False):
         first = {name: parameter.first for name, parameter in parameters.items()}
         study.enqueue_trial(first, skip_if_exists=True)
 
     def objective(trial: Trial) -> float:
         tuned = tuning.suggest(trial, parameters)
-        options = sweep.training(side, tuned, sweep.options.seed)
+        options = sweep.training(side, tuned, sweep.options.optim.seed)
         with _Child(sweep, side, trial, "trial", f"{side} trial {trial.number}") as child:
             value = tune_in(
                 child.run, options, sweep, sweep.device_for(options), _folder(sweep, child.run),
@@ -272,7 +272,7 @@ def _train_finally(sweep: Sweep) -> None:
     planned: list[dict[str, Any]] = [
         {"side": side, "fold": fold, "seed": seed}
         for fold in range(len(sweep.splits.final))
-        for seed in range(sweep.options.seed, sweep.options.seed + sweep.options.seeds)
+        for seed in range(sweep.options.optim.seed, sweep.options.seed + sweep.options.seeds)
         for side in sweep.names
     ]
     if not sweep.options.worker:

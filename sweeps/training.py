@@ -17,11 +17,11 @@ import psutil
 import torch
 
 from sweeps.setting import Setting
-from synthdetect.config import TrainOptions
 from synthdetect.datasets.prepare import Prepared
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.predictions import tabulate
 from synthdetect.models.tensors import digest_of, tensors_of
+from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.training import CONFIG
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import training_bar
@@ -88,7 +88,7 @@ def tune_in(
     best: list[float] = []
     digests: list[str] = []
     for fold, part in enumerate(parts):
-        after = fold * options.epochs
+        after = fold * options.optim.epochs
 
         def watch(progress: Progress, after: int = after) -> None:
             report(float(np.mean([*best, progress.best_auc])), after + progress.epoch)
@@ -183,14 +183,14 @@ def train_in(
     Raises:
         Diverged: the loss became infinite or undefined.
     """
-    with deterministic(options.seed), _peak_memory(device) as peak:
+    with deterministic(options.optim.seed), _peak_memory(device) as peak:
         session = Session(options, prepared, device, folder)
         done = session.training.progress
         run.log_params({"model.start": session.start.source,
                         "model.start_detail": session.start.detail})  # fmt: skip
         run.log_history(done.history, {}, after=after)
         images = sum(len(prepared.manifest.split(split)) for split in ("train", "val"))
-        with training_bar(options.epochs, done.epoch, images) as bar:
+        with training_bar(options.optim.epochs, done.epoch, images) as bar:
 
             def on_epoch(training: TrainingState) -> None:
                 progress = training.progress
@@ -198,7 +198,7 @@ def train_in(
                 bar.epoch(progress.epoch, progress.history[-1], progress.improved)
                 watch(progress)
 
-            session.fit(options.epochs, on_batch=bar.batch, on_epoch=on_epoch)
+            session.fit(options.optim.epochs, on_batch=bar.batch, on_epoch=on_epoch)
         logits = session.score(splits)
     progress = session.training.progress
     speed = float(np.median([record["images_per_second"] for record in progress.history]))

@@ -11,27 +11,21 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from synthdetect import __version__
-from synthdetect.config import (
-    AS_RECIPE,
-    RECIPES,
+from synthdetect.commands.options import ListOptions, ManifestOptions, PromoteOptions
+from synthdetect.config.options import AS_RECIPE, Options, option_name
+from synthdetect.report.options import ReportOptions
+from synthdetect.reproduction.options import ReproduceOptions
+from synthdetect.runs.options import (
     AuditOptions,
-    CheckSubmissionOptions,
     CvOptions,
     EvaluateOptions,
     ExportOptions,
-    ListOptions,
-    ManifestOptions,
-    Options,
     PredictOptions,
-    PromoteOptions,
     RegimesOptions,
-    ReportOptions,
-    ReproduceOptions,
-    ServeOptions,
-    SyncOptions,
     TrainOptions,
-    option_name,
 )
+from synthdetect.serving.options import ServeOptions
+from synthdetect.submission.options import CheckSubmissionOptions
 from synthdetect.system.errors import UserError
 from synthdetect.system.redaction import without_secrets
 from synthdetect.system.visible import visible
@@ -68,35 +62,35 @@ COMMANDS: dict[str, Command] = {
         TrainOptions, "synthdetect.commands.train:train", "one tracked training run", project=True
     ),
     "cv": Command(
-        CvOptions, "synthdetect.commands.cv:cross_validate", "cross-validation", project=True
+        CvOptions, "synthdetect.runs.cross_validation:cross_validate", "cross-validation", project=True
     ),
     "regimes": Command(
         RegimesOptions,
-        "synthdetect.commands.regimes:study_regimes",
+        "synthdetect.runs.regimes:study_regimes",
         "the paper's two regimes, or each of their differences by itself",
         project=True,
     ),
     "predict": Command(
         PredictOptions,
-        "synthdetect.commands.predict:predict_images",
+        "synthdetect.runs.prediction:predict_images",
         "score images without labels, and write a submission",
         project=True,
     ),
     "evaluate": Command(
         EvaluateOptions,
-        "synthdetect.commands.evaluate:evaluate_detector",
+        "synthdetect.runs.evaluation:evaluate_detector",
         "metrics of a detector or of anybody's predictions",
         project=True,
     ),
     "audit": Command(
         AuditOptions,
-        "synthdetect.commands.audit:audit_data",
+        "synthdetect.runs.audit:audit_data",
         "find what in the data gives the labels away",
         project=True,
     ),
     "export": Command(
         ExportOptions,
-        "synthdetect.commands.export:export_detector",
+        "synthdetect.runs.export:export_detector",
         "a detector for another engine, which is faster",
         project=True,
     ),
@@ -147,11 +141,6 @@ COMMANDS: dict[str, Command] = {
         "serve a detector by MLflow's protocol, behind limits",
         short={"model": "-m", "port": "-p"},
         tracked=False,
-    ),
-    "sync": Command(
-        SyncOptions,
-        "synthdetect.commands.sync:sync",
-        "deliver what runs had to say while their tracking store was away",
     ),
 }
 
@@ -276,7 +265,7 @@ def _shown(default: Any) -> str:
 
 def project_default(command: Command, name: str) -> str:
     """The value of a parameter in `MLproject` that is as good as not giving it."""
-    if any(name in differences for differences in RECIPES.values()):
+    if any(name in differences for differences in command.options.recipes.values()):
         return AS_RECIPE
     default = command.options.fields()[name].default
     return ",".join(default) if isinstance(default, tuple) else str(default)

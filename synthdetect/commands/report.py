@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from synthdetect.config import ReportOptions
 from synthdetect.report.collect import collected, log_page
 from synthdetect.report.contents import REPORT, build
+from synthdetect.report.options import ReportOptions
 from synthdetect.report.page import render
 from synthdetect.report.text import clean
 from synthdetect.system.console import console

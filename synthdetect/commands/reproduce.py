@@ -12,7 +12,6 @@ import pandas as pd
 
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
-from synthdetect.config import ReproduceOptions
 from synthdetect.evaluation.summary import markdown
 from synthdetect.reproduction.comparison import (
     NOT_REPRODUCED,
@@ -22,6 +21,7 @@ from synthdetect.reproduction.comparison import (
     summary,
     verdict,
 )
+from synthdetect.reproduction.options import ReproduceOptions
 from synthdetect.reproduction.rerun import KINDS, Again, Kind, Recorded, read_recorded, trainings_of
 from synthdetect.reproduction.results import outcome_of
 from synthdetect.reproduction.settings import compare_settings
@@ -109,7 +109,7 @@ def _settings(recorded: Recorded, again: Again, device: Device) -> pd.DataFrame:
         **code_tags(),
     }
     if recorded.params.get("model.start") == "file":
-        now["model.start_detail"] = file_sha256(Path(options.weights).expanduser())
+        now["model.start_detail"] = file_sha256(Path(options.model.weights).expanduser())
     shown = {name: without_secrets(str(value)) for name, value in now.items()}
     found = []
     for run_id in recorded.trainings.values():

@@ -22,7 +22,7 @@ from torch import nn
 
 from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.calibration import unsure
-from synthdetect.evaluation.ensemble import ENSEMBLES, log_odds, spread
+from synthdetect.evaluation.ensemble import combine, log_odds, spread
 from synthdetect.images.batches import Batch, Batches, Images, Order
 from synthdetect.images.geometry import Preprocess
 from synthdetect.system.arrays import FloatArray
@@ -264,7 +264,7 @@ def tabulate(
     """
     rows = [row for row in range(len(names)) if row not in scores.unreadable]
     logits = scores.logits[:, rows]
-    probability, threshold = ENSEMBLES[ensemble](logits, thresholds)
+    probability, threshold = combine(ensemble, logits, thresholds)
     columns: dict[str, Any] = {}
     if len(logits) > 1:
         for number, (values, own) in enumerate(zip(logits, thresholds, strict=True), 1):

@@ -1,6 +1,5 @@
 """Making probabilities mean what they say, by a map of logits that is fitted on validation."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -119,24 +118,6 @@ def fit_isotonic(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
 def no_calibration(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
     """Leave the network's logits as they are."""
     return UNCALIBRATED
-
-
-CALIBRATIONS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], Calibration]] = {
-    "temperature": fit_temperature,
-    "platt": fit_platt,
-    "isotonic": fit_isotonic,
-    "none": no_calibration,
-}
-"""Ways to calibrate, by name: from validation labels and logits."""
-
-
-UNSURE = "unsure"
-"""The answer that is neither label."""
-
-
-def unsure(probability: npt.ArrayLike, threshold: float, band: float) -> npt.NDArray[np.bool_]:
-    """Where the answer is "unsure": the probability lies less than `band` from the threshold."""
-    return np.asarray(np.abs(np.asarray(probability) - threshold) < band)
 
 
 def _checked(

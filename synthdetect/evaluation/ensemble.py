@@ -4,8 +4,7 @@ Everywhere, `logits` are calibrated log-odds of "synthetic", shape (models, imag
 `thresholds` the models' own probabilities from which on an image is called synthetic.
 """
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -13,10 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 
+from synthdetect.evaluation.options import ENSEMBLES
 from synthdetect.system.arrays import FloatArray
-
-Combine = Callable[[FloatArray, FloatArray], tuple[FloatArray, float]]
-"""From logits and thresholds to a probability per image, shape (images,), and one threshold."""
 
 _EDGE = 1e-12  # thresholds of 0 and 1 have no logit
 
@@ -41,21 +38,21 @@ def vote(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]
     return _calls(logits, thresholds).mean(axis=0), 0.5
 
 
-def _or_alone(combine: Combine) -> Combine:
-    """Pass a single model through exactly, whatever would combine several."""
+def combine(name: str, logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
+    """Combine the scores of several models; a single model's scores pass through exactly.
 
-    @wraps(combine)
-    def combined(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
-        if len(logits) == 1:
-            return expit(logits[0]), float(thresholds[0])
-        return combine(logits, thresholds)
+    Args:
+        name: A name of `ENSEMBLES`.
+        logits: Calibrated logits of shape (models, images).
+        thresholds: The threshold of each model, of shape (models,).
 
+    Returns:
+        The probabilities, of shape (images,), and the threshold of the combination.
+    """
+    if len(logits) == 1:
+        return expit(logits[0]), float(thresholds[0])
+    combined: tuple[FloatArray, float] = ENSEMBLES[name].load()(logits, thresholds)
     return combined
-
-
-ENSEMBLES: dict[str, Combine] = {
-    combine.__name__: _or_alone(combine) for combine in (mean_logit, mean_probability, median, vote)
-}
 
 
 def log_odds(name: str, logits: FloatArray, probability: FloatArray) -> FloatArray:

@@ -34,7 +34,7 @@ def log_explanations(
         if not len(positions):
             continue
         explained = explain(
-            network, detector.card.arch, table, positions, files, detector.preprocess
+            network, detector.card.model.arch, table, positions, files, detector.preprocess
         )
         sheet = explanation_sheet(f"{split}: {kind}", explained)
         run.log_figure(sheet, f"figures/{split}/explain_{kind}.png")

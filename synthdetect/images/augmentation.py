@@ -7,7 +7,6 @@ depends on (seed, epoch, row) alone, never on its batch.
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,27 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthdetect.models.networks import IMAGENET_MEAN
+from synthdetect.images.options import AugmentationOptions
+from synthdetect.models.architectures import IMAGENET_MEAN
 
 _GREY = (0.299, 0.587, 0.114)
 """Luma weights of ITU-R BT.601, as torchvision's and Pillow's colour changes use them."""
-
-
-class Augmentation(Protocol):
-    """The part of a configuration that this file reads."""
-
-    @property
-    def hflip(self) -> float: ...
-    @property
-    def jitter(self) -> float: ...
-    @property
-    def blur(self) -> float: ...
-    @property
-    def blur_sigma(self) -> float: ...
-    @property
-    def rotation(self) -> float: ...
-    @property
-    def random_erasing(self) -> float: ...
 
 
 def draws(seed: int, epoch: int, rows: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -48,7 +31,9 @@ def draws(seed: int, epoch: int, rows: Sequence[int]) -> npt.NDArray[np.float32]
     return (np.stack(words) >> 8).astype(np.float32) / np.float32(2**24)
 
 
-def augment(images: Tensor, options: Augmentation, random: npt.NDArray[np.float32]) -> Tensor:
+def augment(
+    images: Tensor, options: AugmentationOptions, random: npt.NDArray[np.float32]
+) -> Tensor:
     """Flip, rotate, jitter, blur and erase a part of each image by its own random numbers.
 
     Args:

@@ -4,13 +4,13 @@ Resizing blurs the high frequencies in which generators leave their fingerprints
 them but sees less of the picture. So it is an option, it is logged, and it travels with the model.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from synthdetect.images.options import GEOMETRIES
 from synthdetect.images.reading import equalised, read_image
 
 Place = tuple[float, float]
@@ -19,16 +19,16 @@ Place = tuple[float, float]
 CENTRE: Place = (0.5, 0.5)
 
 
-def _resize(image: Image.Image, size: int, place: Place) -> Image.Image:
+def resize(image: Image.Image, size: int, place: Place) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def _crop(image: Image.Image, size: int, place: Place) -> Image.Image:
+def crop(image: Image.Image, size: int, place: Place) -> Image.Image:
     """Crop at native resolution; only a picture smaller than the crop is enlarged."""
     return _scaled_crop(image, size, min(1.0, min(image.size) / size), place)
 
 
-def _resize_crop(image: Image.Image, size: int, place: Place) -> Image.Image:
+def resize_crop(image: Image.Image, size: int, place: Place) -> Image.Image:
     """Short side to 256/224 of the crop, then crop: ImageNet's evaluation protocol."""
     return _scaled_crop(image, size, min(image.size) / round(size * 256 / 224), place)
 
@@ -45,26 +45,6 @@ def _scaled_crop(image: Image.Image, size: int, scale: float, place: Place) -> I
         return image.crop((left, top, left + size, top + size))
     box = (left, top, min(left + side, image.width), min(top + side, image.height))
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """One way to make a square."""
-
-    make: Callable[[Image.Image, int, Place], Image.Image]
-    random: bool
-    """Whether training places the crop at random (evaluation always takes the centre)."""
-    reduces: bool
-    """Whether large pictures are shrunk anyway, so that a JPEG may be decoded at less scale."""
-    help: str
-
-
-GEOMETRIES: dict[str, Geometry] = {
-    "resize": Geometry(_resize, False, True, "the whole picture, squeezed to a square"),
-    "center_crop": Geometry(_crop, False, False, "the centre at native resolution"),
-    "random_crop": Geometry(_crop, True, False, "a random place (training) at native resolution"),
-    "resize_crop": Geometry(_resize_crop, True, True, "short side to 8/7 of the size, then a crop"),
-}
 
 
 @dataclass(frozen=True)
@@ -102,7 +82,7 @@ class Preprocess:
         """
         if self.equalise_quality:
             image = equalised(image, self.equalise_quality)
-        return np.asarray(GEOMETRIES[self.geometry].make(image, self.image_size, place))
+        return np.asarray(GEOMETRIES[self.geometry].load()(image, self.image_size, place))
 
     @property
     def random(self) -> bool:

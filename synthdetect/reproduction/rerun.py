@@ -16,14 +16,16 @@ from synthdetect.commands.cv import (
     train_folds,
 )
 from synthdetect.commands.train import adapting, announce
-from synthdetect.config import CvOptions, Options, ReproduceOptions, TrainOptions
+from synthdetect.config.options import Options
 from synthdetect.datasets.folds import assign
 from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
 from synthdetect.evaluation.decision import Decision
 from synthdetect.models.networks import check
 from synthdetect.reproduction.manifest_diff import REMOVED, changes, match
+from synthdetect.reproduction.options import ReproduceOptions
 from synthdetect.reproduction.results import has_weights
 from synthdetect.runs.children import children
+from synthdetect.runs.options import CvOptions, TrainOptions
 from synthdetect.runs.resume import read_config
 from synthdetect.runs.training import Final, run_training
 from synthdetect.system.console import counting
@@ -197,7 +199,7 @@ def prepare_again(
     Raises:
         UserError: whatever else is wrong with them.
     """
-    check(options.arch, options.image_size, options.weights)
+    check(options.model.arch, options.image.image_size, options.model.weights)
     with counting("reading the data") as count:
         prepared = how(replace(options, on_bad_image="exclude"), seed=seed, progress=count)
     return adapting(options, prepared)
@@ -234,7 +236,7 @@ def beside(recorded: Recorded, run: Run, prepared: Prepared) -> Data:
 
 def _train(recorded: Recorded, device: Device) -> Again:
     options = recorded.resolve(TrainOptions, recorded.options)
-    data = beside(recorded, recorded.run, prepare_again(options, options.seed))
+    data = beside(recorded, recorded.run, prepare_again(options, options.optim.seed))
 
     def train(run: Run) -> None:
         announce(run, options, data.prepared)
@@ -272,17 +274,17 @@ def _refit(recorded: Recorded, device: Device) -> Again:
     options, data, _ = _dealt(recorded, recorded.parent)
     card = logged_by(recorded.run.id, recorded.name).detector.card
     epochs = int(recorded.run.metric(recorded.parent.id, "refit/epochs"))
-    final = Final(epochs, Decision(card.calibration, card.threshold, card.unsure))
+    final = Final(epochs, card.decision)
     return _alone(options, data, refit_data(options, data.prepared), device, final)
 
 
 def _dealt(recorded: Recorded, parent: Run) -> tuple[CvOptions, Data, pd.DataFrame]:
     """Options, data and folds of a cross-validation; other data are dealt anew."""
     options = recorded.resolve(CvOptions, recorded.options)
-    data = beside(recorded, parent, prepare_again(options, options.seed, prepare_whole))
+    data = beside(recorded, parent, prepare_again(options, options.optim.seed, prepare_whole))
     folds = parent.read_table(parent.id, FOLDS)
     if len(data.changes) or folds is None:
-        folds = assign(data.prepared.manifest, options, seed=options.seed)
+        folds = assign(data.prepared.manifest, options, seed=options.optim.seed)
         require_trainable(options, data.prepared, folds)
     return options, data, folds.assign(path=[data.moved.get(p, p) for p in folds["path"]])
 

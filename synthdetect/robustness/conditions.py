@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 from mlflow.data.dataset import Dataset
 
-from synthdetect.config import EqualiseOptions, EvaluateOptions
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.predictions import Evaluation
 from synthdetect.evaluation.summary import with_interval
 from synthdetect.images.geometry import Preprocess
+from synthdetect.images.options import EqualiseOptions
 from synthdetect.images.perturbations import UNPERTURBED, Condition, select_conditions
 from synthdetect.robustness.log import log_condition, log_robustness
 from synthdetect.robustness.scoring import score_conditions
 from synthdetect.robustness.tables import conditions_table
+from synthdetect.runs.options import EvaluateOptions
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError

@@ -17,7 +17,8 @@ from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.exported import load_detector
 from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.serving import SERVED_ARTIFACT

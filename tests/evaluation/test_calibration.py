@@ -7,7 +7,6 @@ from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 
 from synthdetect.evaluation.calibration import (
-    CALIBRATIONS,
     UNCALIBRATED,
     fit_isotonic,
     fit_platt,
@@ -15,6 +14,7 @@ from synthdetect.evaluation.calibration import (
     unsure,
 )
 from synthdetect.evaluation.metrics import metrics
+from synthdetect.evaluation.options import CALIBRATIONS
 from synthdetect.system.arrays import FloatArray
 
 Labels = npt.NDArray[np.bool_]
@@ -106,7 +106,7 @@ def test_no_method_turns_an_order_round(name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=60) * 4
     labels = rng.random(60) < expit(-logits)
-    after = CALIBRATIONS[name](labels, logits)(np.sort(logits))
+    after = CALIBRATIONS[name].load()(labels, logits)(np.sort(logits))
     assert (np.diff(after) >= 0).all()
     assert np.isfinite(after).all()
 
@@ -120,7 +120,7 @@ def test_no_method_turns_an_order_round(name: str, seed: int) -> None:
 def test_every_method_gives_finite_logits_of_odd_sets(
     name: str, labels: list[int], logits: list[float]
 ) -> None:
-    calibration = CALIBRATIONS[name](labels, logits)
+    calibration = CALIBRATIONS[name].load()(labels, logits)
     assert np.isfinite(calibration(np.array([-1e4, -1, 0, 1, 1e4]))).all()
     assert all(np.isfinite(list(calibration.describe().values())))
 
@@ -134,7 +134,7 @@ def test_isotonic_equals_scikit_learns_probabilities() -> None:
 
 def test_uncalibrated_changes_nothing() -> None:
     assert UNCALIBRATED([1.5, -2.0]).tolist() == [1.5, -2.0]
-    assert CALIBRATIONS["none"]([0, 1], [1.0, 2.0]) == UNCALIBRATED
+    assert CALIBRATIONS["none"].load()([0, 1], [1.0, 2.0]) == UNCALIBRATED
 
 
 def test_the_unsure_band_lies_around_the_threshold() -> None:

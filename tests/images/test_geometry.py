@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from synthdetect.config import ImageOptions
 from synthdetect.images.geometry import CENTRE, GEOMETRIES, Preprocess
+from synthdetect.images.options import ImageOptions
 from synthdetect.images.reading import BadImage, equalised, read_image
 
 Pixels = npt.NDArray[np.uint8]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from synthdetect.config import TrainOptions
 from synthdetect.images.mixing import MIXINGS, mix
+from synthdetect.runs.options import TrainOptions
 
 TARGETS = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
 SEED = (42, 3, 7)

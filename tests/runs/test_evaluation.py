@@ -296,11 +296,11 @@ def test_a_detector_sees_equalised_what_one_trained_so_would_see(trained: Run) -
     assert len(artifact(run, "evaluation/robustness.csv")) == 3  # of the one split there is
     ((_, detector, _),) = find_detectors((trained.info.run_id,))
     predictions = artifact(run, "predictions/test.csv")
-    preprocess = Preprocess(detector.card.image_size, detector.card.geometry, 75)
+    preprocess = Preprocess(detector.card.model.image_size, detector.card.geometry, 75)
     squares = np.stack([preprocess(Path(path).read_bytes()) for path in predictions["path"]])
     logits = logit(detector.score(squares))
     found = artifact(run, "evaluation/conditions.csv").iloc[1]
-    expected = metrics(predictions["label"], logits, detector.card.threshold)
+    expected = metrics(predictions["label"], logits, detector.card.decision.threshold)
     assert found["auc"] == pytest.approx(expected["auc"], abs=0.01)  # other batches, other ties
     assert found["ece"] == pytest.approx(expected["ece"], abs=0.01)
 

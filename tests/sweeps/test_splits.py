@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from sweeps.splits import make_splits, write_target
-from synthdetect.config import DataOptions
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
+from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.prepare import narrow
 from synthdetect.datasets.selection import SUPPLEMENT
 from synthdetect.system.errors import UserError

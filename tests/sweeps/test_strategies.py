@@ -7,7 +7,7 @@ import pytest
 from sweeps.options import SweepOptions
 from sweeps.statistics.paper import CLAIMS
 from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
-from synthdetect.config import TrainOptions
+from synthdetect.runs.options import TrainOptions
 from synthdetect.system.errors import UserError
 
 BASE = {"arch": "resnet18", "lr": 1e-3, "epochs": 3}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from synthdetect.detectors.detector import Detector
-from synthdetect.detectors.engines.runtimes import ENGINES, WEIGHTED, Squares
+from synthdetect.detectors.engines.options import ENGINES
+from synthdetect.detectors.engines.runtimes import WEIGHTED, Squares
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +37,7 @@ def to_graph(detector: Detector) -> "onnx.ModelProto":
         Takes `squares`, uint8 of shape (images, image_size, image_size, 3) with any number of
         images, and gives `logits`, float32 of shape (images,).
     """
-    size = detector.card.image_size
+    size = detector.card.model.image_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     program = torch.onnx.export(
         _FromSquares(detector.network).eval(),

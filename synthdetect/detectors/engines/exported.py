@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synthdetect.detectors.detector import Card, Detector, read_card
-from synthdetect.detectors.engines.runtimes import ENGINES, Compute, require
+from synthdetect.detectors.card import Card, read_card
+from synthdetect.detectors.detector import Detector
+from synthdetect.detectors.engines.options import ENGINES
+from synthdetect.detectors.engines.runtimes import Compute, require
 from synthdetect.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,9 +95,9 @@ def load_exported(path: Path) -> Detector:
 
 def _opened(content: bytes, card: Card, path: Path) -> Compute:
     """The graph in its engine, tried on two images."""
-    grey = np.full((2, card.image_size, card.image_size, 3), 128, dtype=np.uint8)
+    grey = np.full((2, card.model.image_size, card.model.image_size, 3), 128, dtype=np.uint8)
     try:
-        compute = ENGINES[card.engine].open(content, card.precision)
+        compute = ENGINES[card.engine].load()(content, card.precision)
         shape = compute(grey).shape
     except Exception as error:  # each engine has its own
         raise UserError(f"{path}: {card.engine} cannot compute it: {error}") from error

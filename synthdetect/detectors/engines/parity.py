@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from synthdetect.detectors.detector import Card
+from synthdetect.detectors.card import Card
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.system.arrays import FloatArray
 
@@ -58,9 +58,9 @@ def compare(
     if not np.isfinite(by_engine).all():
         raise NotTheSame(f"{card.engine} gives logits that are not finite numbers.")
     change = np.abs(by_engine - by_torch)
-    called = [expit(card.calibration(x)) >= card.threshold for x in (by_torch, by_engine)]
+    called = [expit(card.decision.calibration(x)) >= card.decision.threshold for x in (by_torch, by_engine)]
     auc_torch, auc_engine = (
-        metrics(labels, x, card.threshold)["auc"] for x in (by_torch, by_engine)
+        metrics(labels, x, card.decision.threshold)["auc"] for x in (by_torch, by_engine)
     )
     return Parity(
         images=len(change),

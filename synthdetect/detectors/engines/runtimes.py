@@ -1,9 +1,8 @@
-"""What computes an exported graph: a table of engines, none imported before it is used."""
+"""The inference engines of exported detectors; none is imported before it is used."""
 
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,29 +22,13 @@ WEIGHTED = ("Conv", "Gemm", "MatMul")
 """The operators with weights, where nearly all the time goes."""
 
 
-@dataclass(frozen=True)
-class Engine:
-    """One entry of the registry.
+def onnxruntime(graph: bytes, precision: str) -> Compute:
+    import onnxruntime as runtime
 
-    Attributes:
-        open: from a graph, as an ONNX file's bytes, and a precision to what computes it.
-        precisions: that it has on a CPU: `fp32`, `bf16`, `int8`.
-        rounded: of `WEIGHTED`, the operators that are computed in 8 bits only if their results are
-            rounded to 8 bits too. Without that the logits are nearer to torch's.
-    """
-
-    open: Callable[[bytes, str], Compute]
-    precisions: tuple[str, ...]
-    rounded: tuple[str, ...]
-
-
-def _onnxruntime(graph: bytes, precision: str) -> Compute:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors, which are raised too
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
 
     def compute(squares: Squares) -> npt.NDArray[np.float32]:
@@ -63,12 +46,12 @@ def _core() -> Any:
     """
     # To import openvino sends word of it over the network, unless this package is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+    import openvino as runtime
 
-    return openvino.Core()
+    return runtime.Core()
 
 
-def _openvino(graph: bytes, precision: str) -> Compute:
+def openvino(graph: bytes, precision: str) -> Compute:
     core = _core()
     settings = {
         # Its own choice would depend on the machine.
@@ -83,12 +66,6 @@ def _openvino(graph: bytes, precision: str) -> Compute:
         return np.asarray(compiled.create_infer_request().infer(squares)[0])
 
     return compute
-
-
-ENGINES: dict[str, Engine] = {
-    "onnxruntime": Engine(_onnxruntime, ("fp32", "int8"), rounded=("Conv",)),
-    "openvino": Engine(_openvino, ("fp32", "bf16", "int8"), rounded=()),
-}
 
 
 def require(*packages: str) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import to_graph
 from synthdetect.detectors.engines.exported import save_exported
 from synthdetect.evaluation.calibration import Calibration

@@ -16,7 +16,8 @@ from mlflow.tracking import MlflowClient
 from synthdetect.cli import main
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.exported import load_exported
 from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.run import MANIFEST, open_run
@@ -107,7 +108,7 @@ def test_the_model_is_served_by_its_engine_and_names_it_among_its_requirements(
     detector = Detector.load(Path("detector.safetensors"))
     squares = np.stack([detector.preprocess(path.read_bytes()) for path in paths])
     np.testing.assert_allclose(answers["probability"], detector.score(squares), atol=1e-5)
-    assert (answers["threshold"] == detector.card.threshold).all()
+    assert (answers["threshold"] == detector.card.decision.threshold).all()
     file = mlflow.artifacts.download_artifacts("models:/fast@champion/requirements.txt")
     names = {line.partition("==")[0] for line in Path(file).read_text().splitlines()}
     assert {"onnx", "openvino", "torch"} <= names

@@ -16,11 +16,11 @@ import onnx
 import pytest
 from scipy.special import logit
 
-from synthdetect.config import ExportOptions
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import quantised, to_graph
 from synthdetect.detectors.engines.exported import load_detector, save_exported
-from synthdetect.detectors.engines.runtimes import ENGINES
+from synthdetect.detectors.engines.options import ENGINES
+from synthdetect.runs.options import ExportOptions
 from synthdetect.system.errors import UserError
 from tests.conftest import ROOT
 from tests.detectors.engines.conftest import lively
@@ -31,7 +31,7 @@ Change = Callable[[onnx.ModelProto], Any]
 
 def logits(detector: Detector, squares: Squares) -> npt.NDArray[np.float64]:
     """Before calibration."""
-    return np.asarray(logit(detector.score(squares)) / detector.card.calibration.slope)
+    return np.asarray(logit(detector.score(squares)) / detector.card.decision.calibration.slope)
 
 
 def exporting(path: Path, detector: Detector, graph: onnx.ModelProto, **card: str) -> Detector:
@@ -88,7 +88,7 @@ def test_bf16_is_near(detector: Detector, graph: bytes, squares: Squares, tmp_pa
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_threads_share_an_engine(engine: str, graph: bytes, squares: Squares) -> None:
-    compute = ENGINES[engine].open(graph, "fp32")
+    compute = ENGINES[engine].load()(graph, "fp32")
     wanted = compute(squares)
     parts = [squares[: 1 + number % 9] for number in range(60)]
     with ThreadPoolExecutor(4) as threads:
@@ -97,7 +97,7 @@ def test_threads_share_an_engine(engine: str, graph: bytes, squares: Squares) ->
 
 
 def test_openvino_sends_nothing_when_imported(graph: bytes) -> None:
-    ENGINES["openvino"].open(graph, "fp32")
+    ENGINES["openvino"].load()(graph, "fp32")
     from openvino.tools.ovc import telemetry_utils
 
     assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
@@ -106,10 +106,10 @@ def test_openvino_sends_nothing_when_imported(graph: bytes) -> None:
 _COME_AND_GO = """
 import signal, sys
 from pathlib import Path
-from synthdetect.detectors.engines.runtimes import ENGINES
+from synthdetect.detectors.engines.options import ENGINES
 graph = Path(sys.argv[1]).read_bytes()
-first = ENGINES["openvino"].open(graph, "fp32")
-second = ENGINES["openvino"].open(graph, "fp32")
+first = ENGINES["openvino"].load()(graph, "fp32")
+second = ENGINES["openvino"].load()(graph, "fp32")
 del first
 del second
 try:

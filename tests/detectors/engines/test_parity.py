@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from synthdetect.detectors.detector import Card
+from synthdetect.detectors.card import Card
 from synthdetect.detectors.engines.parity import NotTheSame, compare, require_parity
 from synthdetect.evaluation.calibration import Calibration
 

@@ -3,12 +3,12 @@
 from synthdetect.audit.checks import UNSPLIT, audit
 from synthdetect.audit.figures import draw_audit
 from synthdetect.audit.log import log_audit, show
-from synthdetect.commands.report import write_report
-from synthdetect.commands.train import tags
-from synthdetect.config import AuditOptions
+from synthdetect.report.writing import write_report
+from synthdetect.runs.messages import command_tags
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.selection import add_supplement, supplement
+from synthdetect.runs.options import AuditOptions
 from synthdetect.system.console import console, counting
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.run import environment, open_run
@@ -24,7 +24,7 @@ def audit_data(options: AuditOptions) -> None:
     if options.supplement:
         extra = _indexed(options.supplement, "supplement")
         manifest = add_supplement(supplement(manifest, extra))
-    labels = tags("audit", options)
+    labels = command_tags("audit", options)
     with open_run(f"audit {options.data}", kind="audit", tags=labels) as run:
         console.print(f"run {run.id}  data {manifest.name} ({len(manifest):,} images)")
         run.log_params({**options.to_flat(), **environment(), "data.digest": manifest.digest()})
@@ -35,7 +35,7 @@ def audit_data(options: AuditOptions) -> None:
                 manifest,
                 seed=options.seed,
                 near_duplicates=options.near_duplicates,
-                equalise_quality=options.equalise_quality if options.equalise else 0,
+                equalise_quality=options.image.equalise_quality if options.image.equalise else 0,
                 progress=count,
             )
         log_audit(run, found)

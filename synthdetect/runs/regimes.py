@@ -1,4 +1,4 @@
-"""`synthdetect regimes`: the paper's two tables, and what each of its changes does by itself."""
+"""The paper's two regimes in its tables, and the effect of each of their differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.commands.report import write_report
-from synthdetect.commands.train import announce, tags
-from synthdetect.config import AUGMENTATIONS, RegimesOptions, TrainOptions
+from synthdetect.report.writing import write_report
+from synthdetect.runs.messages import announce, command_tags
 from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import prepare
@@ -20,15 +19,16 @@ from synthdetect.evaluation.effects import Cell, effects
 from synthdetect.evaluation.figures import effects_figure
 from synthdetect.evaluation.metrics import interval, metrics, resampled
 from synthdetect.evaluation.summary import markdown, with_interval
-from synthdetect.models.networks import check
-from synthdetect.runs.children import Part, train_parts
-from synthdetect.runs.resume import recorded, require_same_data
-from synthdetect.runs.training import CONFIG
+from synthdetect.runs.children import ChildTraining, train_children
+from synthdetect.runs.options import RegimesOptions, TrainOptions
+from synthdetect.runs.recipes import AUGMENTATIONS
+from synthdetect.runs.preflight import require_trainable, resolve_device
+from synthdetect.runs.resume import recorded_options, require_same_data
+from synthdetect.runs.training import log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
 from synthdetect.tracking.run import Run, open_run
-from synthdetect.training.devices import resolve
 
 PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
     ("val", "constrained"): (0.56, 0.52, 0.45),
@@ -51,19 +51,19 @@ def study_regimes(options: RegimesOptions) -> None:
 
     Raises:
         UserError: options or data that do not fit.
-        PartsFailed: some trainings failed; the others are kept.
+        TrainingsFailed: If some trainings failed; the others are kept.
     """
     digest = ""
     if options.resume:
-        options, digest = recorded(options)
-    if options.factorial:
-        _require_archs(options.archs)
+        options, digest = recorded_options(options)
+    if options.factorial and not options.archs:
+        raise UserError("--archs: name at least one; see: synthdetect list architectures.")
     require_folder(Path(options.output), "--output")
     everything = _training(options, {"supplement": options.supplement})
     with counting("reading the data") as count:
-        prepared = own = prepare(_training(options, {}), seed=options.seed, progress=count)
+        prepared = own = prepare(_training(options, {}).data, seed=options.optim.seed, progress=count)
         if options.supplement:
-            prepared = prepare(everything, seed=options.seed, progress=count)
+            prepared = prepare(everything.data, seed=options.optim.seed, progress=count)
     if digest:
         require_same_data(prepared, digest, options.resume)
     narrow = _narrow(options, own.manifest)
@@ -72,16 +72,13 @@ def study_regimes(options: RegimesOptions) -> None:
     parts = _parts(options, cells)
     name = "regimes factorial" if options.factorial else "regimes"
     with open_run(
-        name, kind="regimes", tags=tags("regimes", options), resume=options.resume
+        name, kind="regimes", tags=command_tags("regimes", options), resume=options.resume
     ) as run:
         announce(run, everything, prepared)
         console.print(f"narrow data: {_described(options, narrow)}")
-        run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest(),
-                        "regimes.narrow_generators": ",".join(narrow)})  # fmt: skip
-        record = {"options": options.to_json(), "digest": prepared.digest()}
-        run.log_json(record, CONFIG)
-        run.log_manifest(prepared.manifest)
-        done = train_parts(run, list(parts.values()), "regimes", options)
+        log_setting(run, options, digest=prepared.digest(), manifest=prepared.manifest)
+        run.log_params({"regimes.narrow_generators": ",".join(narrow)})
+        done = train_children(run, list(parts.values()), "regimes", options)
         runs = {key: done[part.name] for key, part in parts.items()}
         if options.factorial:
             _conclude_factorial(run, options, runs)
@@ -89,14 +86,6 @@ def study_regimes(options: RegimesOptions) -> None:
             _conclude_tables(run, options, runs)
     console.print(f"run          {run.id}")
     write_report(run.id)
-
-
-def _require_archs(archs: Sequence[str]) -> None:
-    if not archs:
-        raise UserError("--archs: name one at least; see: synthdetect list architectures.")
-    repeated = [arch for arch in dict.fromkeys(archs) if archs.count(arch) > 1]
-    if repeated:
-        raise UserError(f"--archs: {', '.join(repeated)} more than once; name each once.")
 
 
 def _narrow(options: RegimesOptions, manifest: Manifest) -> tuple[str, ...]:
@@ -132,7 +121,7 @@ def _is_capped(options: RegimesOptions, train: pd.DataFrame) -> bool:
 def _described(options: RegimesOptions, narrow: tuple[str, ...]) -> str:
     most = options.narrow_per_category
     capped = f", at most {most:,} images a category" if most else ""
-    return f"{', '.join(narrow) or f'all of {options.data}'}{capped}"
+    return f"{', '.join(narrow) or f'all of {options.source.data}'}{capped}"
 
 
 def _cells(options: RegimesOptions, narrow: tuple[str, ...]) -> dict[str, dict[str, str | float]]:
@@ -161,7 +150,7 @@ def _training(options: RegimesOptions, differences: Mapping[str, str | float]) -
 
 def _parts(
     options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]]
-) -> dict[tuple[str, int], Part]:
+) -> dict[tuple[str, int], ChildTraining]:
     """The trainings by cell and seed.
 
     The first seed makes the splits, so that all are judged on the same images.
@@ -170,14 +159,14 @@ def _parts(
         UserError: one of them cannot be begun.
     """
     parts = {}
-    for cell, seed in product(cells, range(options.seed, options.seed + options.seeds)):
+    for cell, seed in product(cells, range(options.optim.seed, options.seed + options.seeds)):
         training = _training(options, {**cells[cell], "seed": seed})
-        check(training.arch, training.image_size, training.weights)
-        device = resolve(training.device, training.precision, training.workers, training.arch)
+        require_trainable(training)
+        device = resolve_device(training.device, training.model.arch)
         name = cell if options.seeds == 1 else f"{cell} seed {seed}"
-        data = partial(prepare, training, seed=options.seed)
-        parts[cell, seed] = Part(name, name, "regime", training, device, data)
-    archs = sorted({part.options.arch for part in parts.values()})
+        data = partial(prepare, training.data, seed=options.optim.seed)
+        parts[cell, seed] = ChildTraining(name, name, "regime", training, device, data)
+    archs = sorted({part.options.model.arch for part in parts.values()})
     if options.weights not in ("auto", "imagenet", "none") and len(archs) > 1:
         raise UserError(
             f"--weights: a file fits one architecture, and here are {', '.join(archs)}. "
@@ -207,7 +196,7 @@ def _require_data(
         tried.append(data)
         try:
             with counting("checking the data of each training") as count:
-                prepare(_training(options, data), seed=options.seed, progress=count)
+                prepare(_training(options, data).data, seed=options.optim.seed, progress=count)
         except UserError as error:
             raise UserError(f"{', '.join(_DATA[name] for name in data)}: {error}") from error
 
@@ -223,7 +212,7 @@ def _conclude_tables(
         if any(t is None for t in tables):
             continue  # the data have no such split
         thresholds = [run.metric(run_id, "decision/threshold") for run_id in ids]
-        found = _mean_over_seeds([t for t in tables if t is not None], thresholds, options.seed)
+        found = _mean_over_seeds([t for t in tables if t is not None], thresholds, options.optim.seed)
         arch = run.client.get_run(ids[0]).data.params["model.arch"]
         for metric, paper in zip(_SHOWN, published, strict=True):
             rows.append((split, f"{regime} ({arch})", metric, paper, *found[metric]))
@@ -296,7 +285,7 @@ def _conclude_factorial(
         judged = [_on(cell, outcome, seen) for cell in made]
         if judged[0].predictions["label"].nunique() < 2:
             continue  # the test has no generator of which one knows that none was trained on it
-        measured = effects(judged, studied, "auc", seed=options.seed)
+        measured = effects(judged, studied, "auc", seed=options.optim.seed)
         found.append(measured.assign(on=outcome))
         for one in judged:
             auc = metrics(one.predictions["label"], one.predictions["logit"], 0.5)["auc"]

@@ -1,4 +1,4 @@
-"""`synthdetect cv`: folds, their pooled predictions, and the final training on everything."""
+"""Cross-validation: folds in child runs, their pooled predictions, and the refit on everything."""
 
 import tempfile
 from collections.abc import Mapping
@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.commands.report import write_report
-from synthdetect.commands.train import announce, begin, tags
-from synthdetect.config import CvOptions
 from synthdetect.datasets.folds import assign, fold_manifest, pooled
 from synthdetect.datasets.folds import read as read_folds
 from synthdetect.datasets.manifest import Manifest
@@ -19,27 +16,31 @@ from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.figures import folds_figure
 from synthdetect.evaluation.predictions import evaluate, tabulate
-from synthdetect.runs.children import Part, train_parts
-from synthdetect.runs.training import CONFIG, Final
+from synthdetect.report.writing import write_report
+from synthdetect.runs.children import ChildTraining, train_children
+from synthdetect.runs.messages import announce, command_tags
+from synthdetect.runs.options import CvOptions
+from synthdetect.runs.preflight import preflight
+from synthdetect.runs.training import Predetermined, log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.run import MANIFEST, TARGET, Run, open_run
+from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import Device
 
 FOLDS = "folds.csv"
-"""The parent's artifact that says which image is in which fold."""
+"""The artifact of the parent run that assigns images to folds."""
 
 REFIT_RULE = "median of the folds' best epochs, rounded up"
 
 
 @dataclass(frozen=True)
-class Fold:
-    """What a finished fold left.
+class FinishedFold:
+    """The results of a fold.
 
     Attributes:
-        metrics: of its run.
-        predictions: of the images it held out.
+        metrics: The metrics of its run.
+        predictions: The predictions of the images that it held out.
     """
 
     metrics: Mapping[str, float]
@@ -47,14 +48,16 @@ class Fold:
 
 
 def cross_validate(options: CvOptions) -> None:
-    """Train a detector a fold, each in a child run, and pool what they say of unseen images."""
-    options, device, prepared = begin(options, prepare_whole)
+    """Train a detector for each fold, in child runs, and pool the out-of-fold predictions."""
+    ready = preflight(options, prepare_whole)
+    options, prepared = ready.options, ready.prepared
     folds = _folds(options, prepared.manifest)
-    require_trainable(options, prepared, folds)
-    name = f"cv {options.arch} {options.recipe}"
-    with open_run(name, kind="cv", tags=tags("cv", options), resume=options.resume) as run:
+    require_valid_folds(options, prepared, folds)
+    name = f"cv {options.model.arch} {options.recipe}"
+    tags = command_tags("cv", options)
+    with open_run(name, kind="cv", tags=tags, resume=options.run.resume) as run:
         announce(run, options, prepared)
-        train_folds(run, options, prepared, folds, device)
+        train_folds(run, options, prepared, folds, ready.device)
     console.print(f"run          {run.id}")
     write_report(run.id)
 
@@ -62,53 +65,59 @@ def cross_validate(options: CvOptions) -> None:
 def train_folds(
     run: Run, options: CvOptions, prepared: Prepared, folds: pd.DataFrame, device: Device
 ) -> None:
-    """Train what is not done of the folds, and of the final training, in an open run.
+    """Train the folds that are not done, and the refit, in an open run.
 
     Args:
-        run: to log to, and to nest under.
-        options: of the cross-validation.
-        prepared: the data as a whole.
-        folds: which image is in which fold.
-        device: what computes.
+        run: The parent run.
+        options: The options of the cross-validation.
+        prepared: All data.
+        folds: The assignment of images to folds.
+        device: The device that computes.
     """
     run.log_table(folds, FOLDS)
-    run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest()})
-    record = {"options": options.to_json(), "digest": prepared.digest()}
-    run.log_json(record, CONFIG)
-    run.log_table(prepared.manifest.table, MANIFEST)
-    run.log_manifest(prepared.manifest)
-    if prepared.target:
-        run.log_table(prepared.target.table(), TARGET)
+    log_setting(
+        run,
+        options,
+        digest=prepared.digest(),
+        manifest=prepared.manifest,
+        target=prepared.target,
+    )
     numbers = sorted(folds["fold"].unique())
-    data = partial(fold_data, options, prepared, folds)
-    parts = [
-        Part(str(n), f"fold {n} of {len(numbers)}", "fold", options, device, partial(data, n))
+    trainings = [
+        ChildTraining(
+            str(n),
+            f"fold {n} of {len(numbers)}",
+            "fold",
+            options,
+            device,
+            partial(fold_data, options, prepared, folds, n),
+        )
         for n in numbers
     ]
-    runs = train_parts(run, parts, "cv", options)
+    runs = train_children(run, trainings, "cv", options)
     done = {fold: _finished_fold(run, runs[str(fold)]) for fold in numbers}
-    final = _conclude_folds(run, options, done)
-    if options.refit:
-        _refit(run, options, prepared, device, final)
+    predetermined = _conclude_folds(run, options, done)
+    if options.folds.refit:
+        _refit(run, options, prepared, device, predetermined)
 
 
 def fold_data(options: CvOptions, prepared: Prepared, folds: pd.DataFrame, fold: int) -> Prepared:
-    """The data of one fold's training: what it trains on is narrowed, what validates it is not."""
+    """Return the data of one fold; its training images are narrowed, its validation images not."""
     manifest = fold_manifest(prepared.manifest, folds, fold)
-    return prepared.trained_on(manifest, options, seed=options.seed)
+    return prepared.trained_on(manifest, options.data, seed=options.optim.seed)
 
 
 def refit_data(options: CvOptions, prepared: Prepared) -> Prepared:
-    """The data of the final training."""
-    manifest = narrow(pooled(prepared.manifest), options, seed=options.seed)
+    """Return the data of the refit: all labelled images train."""
+    manifest = narrow(pooled(prepared.manifest), options.data, seed=options.optim.seed)
     return replace(prepared, manifest=manifest)
 
 
-def require_trainable(options: CvOptions, prepared: Prepared, folds: pd.DataFrame) -> None:
-    """Refuse folds of which one cannot be trained or validated, before any is.
+def require_valid_folds(options: CvOptions, prepared: Prepared, folds: pd.DataFrame) -> None:
+    """Check that every fold can be trained and validated, before any is.
 
     Raises:
-        UserError: it says which, and why.
+        UserError: If one cannot; the message names it.
     """
     numbers = sorted(folds["fold"].unique())
     with counting("checking the folds", "folds") as count:
@@ -123,40 +132,46 @@ def require_trainable(options: CvOptions, prepared: Prepared, folds: pd.DataFram
 
 
 def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
-    """The assignment: the resumed run's if it has one, else a given one, else a new one."""
-    if options.resume:
-        own = Run(options.resume).read_table(options.resume, FOLDS)
+    """Return the folds of the resumed run if it has them, else given ones, else new ones."""
+    resume, given = options.run.resume, options.folds.folds_from
+    if resume:
+        own = Run(resume).read_table(resume, FOLDS)
         if own is not None:
             return own
-    if options.folds_from:
-        given = Path(options.folds_from)
-        if given.is_file():
-            folds = read_folds(given, manifest)
-        else:
-            found = Run(options.folds_from).read_table(options.folds_from, FOLDS)
-            if found is None:
-                raise UserError(
-                    f"--folds-from: {options.folds_from!r} is neither a file nor a "
-                    "cross-validation's run id."
-                )
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / FOLDS
-                found.to_csv(path, index=False)
-                folds = read_folds(path, manifest)
-        return folds
-    return assign(manifest, options, seed=options.seed)
+    if not given:
+        return assign(manifest, options.folds, seed=options.optim.seed)
+    if Path(given).is_file():
+        return read_folds(Path(given), manifest)
+    found = Run(given).read_table(given, FOLDS)
+    if found is None:
+        raise UserError(
+            f"--folds-from: {given!r} is neither a file nor the run id of a cross-validation."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FOLDS
+        found.to_csv(path, index=False)
+        return read_folds(path, manifest)
 
 
-def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:
-    console.print(f"final training  {final.epochs} epochs on train and val together", style="bold")
+def _refit(
+    run: Run,
+    options: CvOptions,
+    prepared: Prepared,
+    device: Device,
+    predetermined: Predetermined,
+) -> None:
+    epochs = predetermined.epochs
+    console.print(f"refit  {epochs} epochs on train and val together", style="bold")
     data = partial(refit_data, options, prepared)
-    refit = Part("refit", "refit", "refit", options, device, data, final)
-    child = train_parts(run, [refit], "cv", options)["refit"]
+    refit = ChildTraining("refit", "refit", "refit", options, device, data, predetermined)
+    child = train_children(run, [refit], "cv", options)["refit"]
     run.set_tags({"synthdetect.refit_run": child})
 
 
-def _conclude_folds(run: Run, options: CvOptions, done: Mapping[int, Fold]) -> Final:
-    """Log means, deviations and pooled metrics; decide what the final training needs."""
+def _conclude_folds(
+    run: Run, options: CvOptions, done: Mapping[int, FinishedFold]
+) -> Predetermined:
+    """Log means, deviations and pooled metrics; return epochs and decision of the refit."""
     rows = pd.DataFrame({fold: dict(result.metrics) for fold, result in done.items()}).T
     per_fold = rows[[name for name in rows if name.startswith(("best/", "test/"))]].dropna(axis=1)
     summary = {}
@@ -169,18 +184,17 @@ def _conclude_folds(run: Run, options: CvOptions, done: Mapping[int, Fold]) -> F
     )
     epochs = int(np.ceil(np.median(rows["best/epoch"])))
     raw = oof["raw_logit"].to_numpy()
-    decision = decide(options, oof["label"], raw)
+    decision = decide(options.decision, oof["label"], raw)
     pool = tabulate(oof, decision.calibration(raw), decision.threshold, raw)
     evaluation = evaluate(
-        {"oof": pool}, decision.threshold, seed=options.seed, band=decision.unsure
+        {"oof": pool}, decision.threshold, seed=options.optim.seed, band=decision.unsure
     )["oof"]
     log_evaluation(run, evaluation, "oof", decision.threshold)
     run.log_metrics(
         {
             **summary,
             "refit/epochs": float(epochs),
-            "decision/threshold": decision.threshold,
-            **{f"decision/{name}": v for name, v in decision.calibration.describe().items()},
+            **{f"decision/{name}": value for name, value in decision.describe().items()},
         }
     )
     run.set_tags({"synthdetect.refit_rule": REFIT_RULE})
@@ -194,7 +208,7 @@ def _conclude_folds(run: Run, options: CvOptions, done: Mapping[int, Fold]) -> F
     table("Cross-validation", columns, shown)
     lines = [" | ".join(["", *row, ""]).strip() for row in [columns, ["---"] * 3, *shown]]
     run.describe("\n".join(lines))
-    return Final(epochs, decision)
+    return Predetermined(epochs, decision)
 
 
 def _pm(summary: Mapping[str, float], name: str) -> str:
@@ -206,9 +220,9 @@ def _interval(overall: pd.DataFrame, name: str) -> str:
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _finished_fold(run: Run, run_id: str) -> Fold:
+def _finished_fold(run: Run, run_id: str) -> FinishedFold:
     metrics = run.client.get_run(run_id).data.metrics
     predictions = run.read_table(run_id, "predictions/val.csv")
     if predictions is None:
         raise UserError(f"run {run_id} has lost its predictions; delete it and resume.")
-    return Fold(metrics, predictions)
+    return FinishedFold(metrics, predictions)

@@ -10,18 +10,20 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from synthdetect.commands.train import tags
-from synthdetect.config import ExportOptions
+from synthdetect.runs.messages import command_tags
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.prepare import readable
 from synthdetect.datasets.splits import split
-from synthdetect.detectors.detector import TORCH, Card, Detector
+from synthdetect.detectors.card import TORCH, Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import quantised, to_graph
 from synthdetect.detectors.engines.exported import SUFFIX, load_exported, save_exported
+from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.detectors.engines.parity import FP32_TOLERANCE, Parity, compare, require_parity
-from synthdetect.detectors.engines.runtimes import ENGINES, Squares, require
+from synthdetect.detectors.engines.runtimes import Squares, require
 from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.images.batches import Batches, ImageFiles, Order
+from synthdetect.runs.options import ExportOptions
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically, require_folder
@@ -69,10 +71,10 @@ def export_detector(options: ExportOptions) -> None:
     found = _model(options)
     images = _images(options, found.detector.card)
     folder.mkdir(parents=True, exist_ok=True)
-    arch = found.detector.card.arch
+    arch = found.detector.card.model.arch
     file = folder / f"{arch}-{options.engine}-{options.precision}{SUFFIX}"
     name = f"export {arch} {options.engine} {options.precision}"
-    labels = {**tags("export", options), "synthdetect.data": images.val.name}
+    labels = {**command_tags("export", options), "synthdetect.data": images.val.name}
     with open_run(name, kind="export", tags=labels) as run:
         console.print(f"run {run.id}  {found.name} to {options.engine} in {options.precision}")
         versions = {f"version.{package}": version(package) for package in packages}
@@ -83,7 +85,7 @@ def export_detector(options: ExportOptions) -> None:
             run.log_table(images.excluded, "data/excluded.csv")
             left_out = f"{len(images.excluded)} unreadable image(s) left out"
             console.print(left_out, style="bold yellow")
-        console.print(f"data {images.val.name}{'' if options.data else ', split as in training'}")
+        console.print(f"data {images.val.name}{'' if options.source.data else ', split as in training'}")
         for doubt in images.doubts:
             console.print(f"--data: {doubt}.", style="bold yellow")
         with replace_atomically(file) as temporary:
@@ -128,21 +130,21 @@ def _model(options: ExportOptions) -> Found:
 def _images(options: ExportOptions, card: Card) -> Images:
     """Images of the detector's training, which its run recorded, or those that are given."""
     trained = training_rows(card)
-    if trained is None and not options.data:
+    if trained is None and not options.source.data:
         raise UserError(
             "--data: what the detector was trained on is not known, since its run "
             f"({card.provenance.get('run_id', 'unnamed')}) has no record in {_store()}. Give "
             "labelled images, or set MLFLOW_TRACKING_URI to the store that has it."
         )
-    data = options.data or str(card.provenance.get("data", ""))
+    data = options.source.data or str(card.provenance.get("data", ""))
     with counting("reading the data") as count:
-        manifest, excluded = readable(load(data), options.on_bad_image, count)
+        manifest, excluded = readable(load(data), options.source.on_bad_image, count)
     if trained is not None:
         trained = trained[trained["split"] != ADAPTED_TO]
     judged = "val"
-    if options.data or trained is None:
+    if options.source.data or trained is None:
         manifest = split(
-            manifest, seed=options.seed, val_share=options.val_share, test_share=options.test_share
+            manifest, seed=options.seed, val_share=options.source.val_share, test_share=options.source.test_share
         )
     else:
         manifest = _as_trained(manifest, trained)

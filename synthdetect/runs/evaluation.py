@@ -9,12 +9,12 @@ import pandas as pd
 from mlflow.data.dataset import Dataset
 
 from synthdetect.audit.log import audit_quickly
-from synthdetect.commands.report import write_report
-from synthdetect.commands.train import tags
-from synthdetect.config import EvaluateOptions
+from synthdetect.report.writing import write_report
+from synthdetect.runs.messages import command_tags
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.prepare import readable
-from synthdetect.detectors.detector import TORCH, Detector
+from synthdetect.detectors.card import TORCH
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.external import on_its_side, read_predictions
@@ -26,6 +26,7 @@ from synthdetect.explanation.log import log_explanations, log_spectra
 from synthdetect.images.batches import ImageFiles
 from synthdetect.report.held_out import CARD
 from synthdetect.robustness.conditions import Judged, asked, check_conditions, judge_conditions
+from synthdetect.runs.options import EvaluateOptions
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
@@ -67,7 +68,7 @@ def evaluate_detector(options: EvaluateOptions) -> None:
         UserError: options, images or a table that do not fit.
     """
     _check(options)
-    device = resolve(options.device, "fp32", options.workers)
+    device = resolve(options.device.device, "fp32", options.device.workers)
     if options.predictions:
         subject = _foreign(options)
         _splits(options, subject.manifest.splits)
@@ -78,7 +79,7 @@ def evaluate_detector(options: EvaluateOptions) -> None:
     for name in options.slices:
         slice_values(subject.manifest.table, name)
     scoring = _scoring(options, subject) if subject.detector else None
-    with open_run("evaluate", kind="evaluate", tags=tags("evaluate", options)) as run:
+    with open_run("evaluate", kind="evaluate", tags=command_tags("evaluate", options)) as run:
         console.print(f"run {run.id}")
         datasets = _log_setting(run, options, subject, device)
         if scoring:
@@ -162,7 +163,7 @@ def _ours(options: EvaluateOptions) -> Subject:
         )
     return Subject(
         manifest.with_table(manifest.table[manifest.table["split"].isin(wanted)]),
-        Decision(card.calibration, card.threshold, card.unsure),
+        card.decision,
         True,
         found.detector,
         found.model_id,
@@ -285,7 +286,7 @@ def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
     decision = subject.given
     if _on_val(options, subject):
         val = subject.manifest.split("val").table
-        decision = decide(options, val["label"], val["raw_logit"])
+        decision = decide(options.decision, val["label"], val["raw_logit"])
         where = "chosen on the val rows given here"
     elif subject.detector:
         where = "as the model's card says, from its own validation"
@@ -293,7 +294,7 @@ def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
         where = "as the table says"
     else:
         where = "0.5, since nothing else was given; probabilities are not calibrated"
-    return replace(decision, unsure=options.unsure or subject.given.unsure), where
+    return replace(decision, unsure=options.decision.unsure or subject.given.unsure), where
 
 
 def _on_val(options: EvaluateOptions, subject: Subject) -> bool:
@@ -309,7 +310,7 @@ def _check_decision(options: EvaluateOptions, subject: Subject) -> None:
         if subject.manifest.split("val").table["label"].nunique() < 2:
             raise UserError("--decide val: there are no val rows of both classes to decide on.")
         return
-    asked_for = options.changed("threshold", "max_fpr", "calibration")
+    asked_for = options.changed("threshold_rule", "max_fpr", "calibration")
     if asked_for:
         _, where = _decide(options, subject)
         raise UserError(

@@ -13,14 +13,14 @@ import pandas as pd
 
 from synthdetect import __version__
 from synthdetect.commands.submission import show
-from synthdetect.commands.train import tags
-from synthdetect.config import PredictOptions
+from synthdetect.runs.messages import command_tags
 from synthdetect.datasets.manifest import SAMPLE
 from synthdetect.datasets.unlabelled import unlabelled
-from synthdetect.detectors.detector import Card
+from synthdetect.detectors.card import Card
 from synthdetect.detectors.scoring import Scores, Scoring, names_sha256, tabulate
 from synthdetect.evaluation.ensemble import agreement
 from synthdetect.images.batches import Images
+from synthdetect.runs.options import PredictOptions
 from synthdetect.submission.runfile import TEAM_NAME, base_name, check_submission, write_submission
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
@@ -46,7 +46,7 @@ def predict_images(options: PredictOptions) -> None:
     """
     _check(options)
     require_folder(Path(options.output), "--output")
-    device = resolve(options.device, "fp32", options.workers)
+    device = resolve(options.device.device, "fp32", options.device.workers)
     models = find_detectors(options.model)
     if options.submission == "constrained":
         for name, detector, _ in models:
@@ -63,15 +63,15 @@ def predict_images(options: PredictOptions) -> None:
     scoring = Scoring(
         folder, detectors, images, data=where, tta=options.tta, batch_size=options.batch_size
     )
-    labels = tags("predict", options)
+    labels = command_tags("predict", options)
     earlier = scoring.run_id if is_there(scoring.run_id) else ""
     with open_run("predict", kind="predict", tags=labels, resume=earlier) as run:
         scoring.run_id = run.id
         console.print(f"run {run.id}  {len(names):,} images, {len(models)} model(s)")
         speed = _score(run, options, scoring, device)
         scores = scoring.scores()
-        thresholds = np.array([detector.card.threshold for detector in detectors])
-        band = float(np.mean([detector.card.unsure for detector in detectors]))
+        thresholds = np.array([detector.card.decision.threshold for detector in detectors])
+        band = float(np.mean([detector.card.decision.unsure for detector in detectors]))
         predictions, threshold = tabulate(names, scores, thresholds, options.ensemble, band)
         files = _write(folder, options, models, predictions, threshold)
         files += _write_agreement(folder, models, scores, thresholds)
