@@ -3,12 +3,12 @@
 from synthdetect.audit.checks import UNSPLIT, audit
 from synthdetect.audit.figures import draw_audit
 from synthdetect.audit.log import log_audit, show
-from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import AuditOptions
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.selection import add_supplement, supplement
+from synthdetect.report.writing import write_report
 from synthdetect.system.console import console, counting
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.run import environment, open_run

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.commands.report import write_report
 from synthdetect.commands.train import announce, begin, tags
 from synthdetect.config import CvOptions
 from synthdetect.datasets.folds import assign, fold_manifest, pooled
@@ -19,6 +18,7 @@ from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.figures import folds_figure
 from synthdetect.evaluation.predictions import evaluate, tabulate
+from synthdetect.report.writing import write_report
 from synthdetect.runs.children import Part, train_parts
 from synthdetect.runs.training import CONFIG, Final
 from synthdetect.system.console import console, counting, table

@@ -9,7 +9,6 @@ import pandas as pd
 from mlflow.data.dataset import Dataset
 
 from synthdetect.audit.log import audit_quickly
-from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import EvaluateOptions
 from synthdetect.datasets.manifest import Manifest, load
@@ -25,6 +24,7 @@ from synthdetect.evaluation.summary import summary_markdown, summary_rows
 from synthdetect.explanation.log import log_explanations, log_spectra
 from synthdetect.images.batches import ImageFiles
 from synthdetect.report.held_out import CARD
+from synthdetect.report.writing import write_report
 from synthdetect.robustness.conditions import Judged, asked, check_conditions, judge_conditions
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.commands.report import write_report
 from synthdetect.commands.train import announce, tags
 from synthdetect.config import AUGMENTATIONS, RegimesOptions, TrainOptions
 from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
@@ -21,6 +20,7 @@ from synthdetect.evaluation.figures import effects_figure
 from synthdetect.evaluation.metrics import interval, metrics, resampled
 from synthdetect.evaluation.summary import markdown, with_interval
 from synthdetect.models.networks import check
+from synthdetect.report.writing import write_report
 from synthdetect.runs.children import Part, train_parts
 from synthdetect.runs.resume import recorded, require_same_data
 from synthdetect.runs.training import CONFIG

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import ReproduceOptions
 from synthdetect.evaluation.summary import markdown
+from synthdetect.report.writing import write_report
 from synthdetect.reproduction.comparison import (
     NOT_REPRODUCED,
     Outcome,
