@@ -32,7 +32,7 @@ KINDS = {
     "audit": "Audit of the data",
     "predict": "Predictions",
     "sweep": "Sweep",
-    "reproduce": "Rerun of a recorded run",
+    "reproduce": "Reproduction of a run",
 }
 """Titles by the run's tag `synthdetect.kind`; for any other kind the title is the tag itself."""
 
@@ -110,7 +110,7 @@ _DETAILS = (
     ),
 )
 _CAPTIONS = {
-    "regimes/tables.csv": "The tables of the paper, and the reproduced values",
+    "regimes/tables.csv": "The paper's tables and the measured values",
     "regimes/effects.csv": "Effect of each factor",
     "regimes/cells.csv": "Training runs",
     "sweep/comparison.csv": "Comparison of the strategies",
@@ -248,7 +248,7 @@ def _group(
             continue
         if path == "audit/findings.csv" and {"severity", "name"} <= set(table):
             warned = table.loc[table["severity"] == "warning", "name"]
-            warnings += [f"The audit has warnings: {', '.join(warned)}."] if len(warned) else []
+            warnings += [f"The audit warns of {', '.join(warned)}."] if len(warned) else []
         if path == "cv/folds.csv":
             tables += _folds(table, path)
         elif path.endswith("robustness.csv") and {"split", "images"} <= set(table):
