@@ -22,8 +22,8 @@ from sweeps.results import conclude
 from sweeps.setting import Setting, make_setting
 from sweeps.strategies import BASELINE, space
 from sweeps.training import fit_finally, tune_in
-from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
+from synthdetect.report.writing import write_report
 from synthdetect.runs.training import CONFIG
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.evaluation.summary import markdown
+from synthdetect.report.writing import write_report
 from synthdetect.reproduction.comparison import (
     NOT_REPRODUCED,
     Outcome,

@@ -11,7 +11,6 @@ from synthdetect.evaluation.calibration import UNCALIBRATED, Calibration
 from synthdetect.evaluation.metrics import choose_threshold
 from synthdetect.evaluation.options import CALIBRATIONS, DecisionOptions
 
-
 UNSURE = "unsure"
 """The answer that is neither label."""
 

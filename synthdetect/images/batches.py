@@ -1,8 +1,8 @@
-"""Batches of images, the same ones in the same order whatever reads them.
+"""Batches of images, in an order that does not depend on the number of workers.
 
-Everything random about an image is seeded by (seed, epoch, row), and the order of an epoch by
-(seed, epoch). So neither the number of workers nor a restart can change what the network sees, and
-there is no random state to save.
+The random numbers of an image are seeded by (seed, epoch, row), and the order of an epoch by (seed,
+epoch). Neither the number of workers nor a restart changes what the network sees, and there is no
+random state to save.
 """
 
 import copy

@@ -1,7 +1,7 @@
-"""Batches whose images, and labels with them, are mixed in pairs: a table of ways.
+"""Registry of methods that mix the images of a batch, and their labels, in pairs.
 
-Unlike the changes of `synthdetect.images.augmentation`, which concern one image each, these depend
-on the batch, and are seeded by (seed, epoch, number of the batch).
+Unlike the augmentation of single images (`synthdetect.images.augmentation`), mixing depends on the
+batch and is seeded by (seed, epoch, number of the batch).
 """
 
 from collections.abc import Callable

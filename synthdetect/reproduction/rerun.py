@@ -19,7 +19,6 @@ from synthdetect.commands.train import adapting, announce
 from synthdetect.config.options import Options
 from synthdetect.datasets.folds import assign
 from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
-from synthdetect.evaluation.decision import Decision
 from synthdetect.models.networks import check
 from synthdetect.reproduction.manifest_diff import REMOVED, changes, match
 from synthdetect.reproduction.options import ReproduceOptions

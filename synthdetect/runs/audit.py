@@ -3,11 +3,11 @@
 from synthdetect.audit.checks import UNSPLIT, audit
 from synthdetect.audit.figures import draw_audit
 from synthdetect.audit.log import log_audit, show
-from synthdetect.report.writing import write_report
-from synthdetect.runs.messages import command_tags
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.selection import add_supplement, supplement
+from synthdetect.report.writing import write_report
+from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import AuditOptions
 from synthdetect.system.console import console, counting
 from synthdetect.system.errors import UserError

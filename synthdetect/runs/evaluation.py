@@ -9,8 +9,6 @@ import pandas as pd
 from mlflow.data.dataset import Dataset
 
 from synthdetect.audit.log import audit_quickly
-from synthdetect.report.writing import write_report
-from synthdetect.runs.messages import command_tags
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.prepare import readable
 from synthdetect.detectors.card import TORCH
@@ -25,7 +23,9 @@ from synthdetect.evaluation.summary import summary_markdown, summary_rows
 from synthdetect.explanation.log import log_explanations, log_spectra
 from synthdetect.images.batches import ImageFiles
 from synthdetect.report.held_out import CARD
+from synthdetect.report.writing import write_report
 from synthdetect.robustness.conditions import Judged, asked, check_conditions, judge_conditions
+from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import EvaluateOptions
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError

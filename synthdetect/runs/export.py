@@ -10,7 +10,6 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from synthdetect.runs.messages import command_tags
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.prepare import readable
 from synthdetect.datasets.splits import split
@@ -23,6 +22,7 @@ from synthdetect.detectors.engines.parity import FP32_TOLERANCE, Parity, compare
 from synthdetect.detectors.engines.runtimes import Squares, require
 from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.images.batches import Batches, ImageFiles, Order
+from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import ExportOptions
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError

@@ -13,13 +13,13 @@ import pandas as pd
 
 from synthdetect import __version__
 from synthdetect.commands.submission import show
-from synthdetect.runs.messages import command_tags
 from synthdetect.datasets.manifest import SAMPLE
 from synthdetect.datasets.unlabelled import unlabelled
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.scoring import Scores, Scoring, names_sha256, tabulate
 from synthdetect.evaluation.ensemble import agreement
 from synthdetect.images.batches import Images
+from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import PredictOptions
 from synthdetect.submission.runfile import TEAM_NAME, base_name, check_submission, write_submission
 from synthdetect.system.arrays import FloatArray

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.report.writing import write_report
-from synthdetect.runs.messages import announce, command_tags
 from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import prepare
@@ -19,10 +17,12 @@ from synthdetect.evaluation.effects import Cell, effects
 from synthdetect.evaluation.figures import effects_figure
 from synthdetect.evaluation.metrics import interval, metrics, resampled
 from synthdetect.evaluation.summary import markdown, with_interval
+from synthdetect.report.writing import write_report
 from synthdetect.runs.children import ChildTraining, train_children
+from synthdetect.runs.messages import announce, command_tags
 from synthdetect.runs.options import RegimesOptions, TrainOptions
-from synthdetect.runs.recipes import AUGMENTATIONS
 from synthdetect.runs.preflight import require_trainable, resolve_device
+from synthdetect.runs.recipes import AUGMENTATIONS
 from synthdetect.runs.resume import recorded_options, require_same_data
 from synthdetect.runs.training import log_setting
 from synthdetect.system.console import console, counting, table

@@ -14,8 +14,8 @@ from mlflow.tracking import MlflowClient
 
 from synthdetect.config.options import Affects, Options, option_name
 from synthdetect.datasets.prepare import Prepared
-from synthdetect.runs.settings import compare_settings
 from synthdetect.runs.artifacts import CHECKPOINTS, CONFIG
+from synthdetect.runs.settings import compare_settings
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from synthdetect.commands.cv import fold_data, refit_data, require_trainable
+
 from synthdetect.datasets.folds import assign
 from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
 from synthdetect.datasets.target import find_target
