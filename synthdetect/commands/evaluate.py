@@ -25,7 +25,12 @@ from synthdetect.evaluation.summary import summary_markdown, summary_rows
 from synthdetect.explanation.log import log_explanations, log_spectra
 from synthdetect.images.batches import ImageFiles
 from synthdetect.report.held_out import CARD
-from synthdetect.robustness.conditions import Judged, asked, check_conditions, judge_conditions
+from synthdetect.robustness.evaluation import (
+    EvaluatedSplit,
+    check_perturbations,
+    evaluate_perturbations,
+    requested,
+)
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
@@ -73,7 +78,7 @@ def evaluate_detector(options: EvaluateOptions) -> None:
         _splits(options, subject.manifest.splits)
     else:
         subject = _ours(options)
-        check_conditions(options, subject.manifest)
+        check_perturbations(options, subject.manifest)
     _check_decision(options, subject)
     for name in options.slices:
         slice_values(subject.manifest.table, name)
@@ -87,9 +92,11 @@ def evaluate_detector(options: EvaluateOptions) -> None:
         evaluations, decision = _evaluate(run, options, subject, datasets)
         _explain(run, options, subject, evaluations, decision.threshold, device)
         if subject.detector:
-            judged = [Judged(e, subject.files(e), datasets[s]) for s, e in evaluations.items()]
-            judge_conditions(
-                run, options, subject.detector, decision, judged, device, subject.model_id
+            evaluated = [
+                EvaluatedSplit(e, subject.files(e), datasets[s]) for s, e in evaluations.items()
+            ]
+            evaluate_perturbations(
+                run, options, subject.detector, decision, evaluated, device, subject.model_id
             )
         if scoring:
             scoring.discard()
@@ -118,10 +125,10 @@ def _check(options: EvaluateOptions) -> None:
         raise UserError("--data: give labelled images: a manifest, a folder, or 'sample'.")
     if options.columns and not options.predictions:
         raise UserError("--columns: names the columns of --predictions, which is not given.")
-    if options.predictions and asked(options):
+    if options.predictions and requested(options):
         raise UserError(
-            f"{' and '.join(asked(options))}: a table of --predictions has no images to score "
-            "again. Give --model and --data, or leave it out."
+            f"{' and '.join(requested(options))}: a table of --predictions has no images to "
+            "score again. Give --model and --data, or leave it out."
         )
     require_folder(Path(options.output), "--output")
 
