@@ -16,8 +16,8 @@ import numpy as np
 from scipy.stats import binomtest, norm, t
 
 from benchmarks.common import parser, report
-from sweeps.statistics.estimates import Mean, holm
 from sweeps.statistics.verdicts import BETTER, NO_EVIDENCE, RULES, word_for
+from synthdetect.evaluation.estimates import Mean, holm
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import table
 from synthdetect.training.devices import resolve

@@ -1,1 +1,1 @@
-"""Differences between training strategies: estimates, intervals and verdicts."""
+"""Differences between training strategies: comparisons, figures and verdicts."""

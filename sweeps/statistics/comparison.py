@@ -19,10 +19,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sweeps.statistics.estimates import Estimate, Mean, Shares, Spread, holm, per_unit
 from sweeps.statistics.final_fits import FinalFit, Place, Side
-from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
+from synthdetect.evaluation.estimates import (
+    Estimate,
+    Mean,
+    Shares,
+    Spread,
+    holm,
+    independent_sources,
+    per_unit,
+)
 from synthdetect.evaluation.metrics import bootstrap_weights, weighted_metrics
 from synthdetect.system.arrays import FloatArray
 
@@ -267,7 +274,7 @@ def compare(
                 f"{baseline.name} {sorted(baseline.places)}"
             )
     tests = _tests(sides)
-    sources = {part: _sources(table) for part, table in tests.items()}
+    sources = {part: independent_sources(table) for part, table in tests.items()}
     quantities = {side.name: _quantities(side, tests, replicates, seed) for side in sides}
     pairs = {
         side.name: _pair(baseline, side, quantities[baseline.name], quantities[side.name], sources)
@@ -343,12 +350,6 @@ def _tests(sides: Sequence[Side]) -> dict[str, pd.DataFrame]:
 def _sorted(training: FinalFit, part: str) -> pd.DataFrame:
     table: pd.DataFrame = getattr(training, part).sort_values("path", ignore_index=True)
     return table
-
-
-def _sources(table: pd.DataFrame) -> int:
-    """Independent photographs of the class that has fewer."""
-    groups = pd.Series(group_codes(table))
-    return min(int(groups[table["label"] == label].nunique()) for label in (REAL, SYNTHETIC))
 
 
 def _quantities(

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
-from synthdetect.evaluation.calibration import unsure
+from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.metrics import (
     auc_interval,
     choose_threshold,

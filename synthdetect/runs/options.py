@@ -25,6 +25,7 @@ from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.evaluation.options import ENSEMBLES, DecisionOptions
 from synthdetect.images.options import EqualiseOptions
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.robustness.options import RobustnessOptions
 from synthdetect.runs.recipes import RECIPES
 from synthdetect.training.options import (
     DeviceOptions,
@@ -206,6 +207,7 @@ class EvaluateOptions(Options):
 
     decision: DecisionOptions = nested(DecisionOptions)
     device: DeviceOptions = nested(DeviceOptions)
+    perturbed: RobustnessOptions = nested(RobustnessOptions)
     model: Names = option((), _MODEL_HELP)
     data: str = option("", "Labelled images to score: as for train.", Affects.PLACE)
     predictions: str = option(
@@ -232,19 +234,6 @@ class EvaluateOptions(Options):
         12, "Worst mistakes of a detector, and as many hits, to explain by Grad-CAM.", ge=0
     )
     spectra: bool = option(True, "Whether to draw the mean spectra of a detector's images.")
-    robustness: str = option(
-        "", "Also score perturbed images: all, some (jpeg), or some levels (jpeg:50)."
-    )
-    equalised: bool = option(
-        False, "Also score the images after equalise, which gives all the same encoding."
-    )
-    cache_gib: float = option(
-        4.0,
-        "Disk space for preprocessed images of robustness and equalised, in GiB.",
-        Affects.SPEED,
-        ge=0,
-        le=1e6,
-    )
     output: str = option(
         "evaluation", "Folder for the results; each run has its own folder in it.", Affects.RECORD
     )
