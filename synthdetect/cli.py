@@ -62,7 +62,10 @@ COMMANDS: dict[str, Command] = {
         TrainOptions, "synthdetect.commands.train:train", "one tracked training run", project=True
     ),
     "cv": Command(
-        CvOptions, "synthdetect.runs.cross_validation:cross_validate", "cross-validation", project=True
+        CvOptions,
+        "synthdetect.runs.cross_validation:cross_validate",
+        "cross-validation",
+        project=True,
     ),
     "regimes": Command(
         RegimesOptions,
@@ -96,7 +99,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "reproduce": Command(
         ReproduceOptions,
-        "synthdetect.commands.reproduce:reproduce",
+        "synthdetect.commands.reproduce:reproduce_run",
         "do a recorded run again and say whether it comes to the same",
         positional=("run_id",),
         project=True,

@@ -57,7 +57,7 @@ def option(
         affects: What changes if the option changes.
         limits: Bounds of the value, as of `pydantic.Field` (`ge`, `gt`, `le`, `lt`, `pattern`).
     """
-    extra = {"affects": affects.value}
+    extra: dict[str, Any] = {"affects": affects.value}
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 

@@ -21,7 +21,7 @@ from scipy.special import expit
 from torch import nn
 
 from synthdetect.detectors.detector import Detector
-from synthdetect.evaluation.calibration import unsure
+from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.ensemble import combine, log_odds, spread
 from synthdetect.images.batches import Batch, Batches, Images, Order
 from synthdetect.images.geometry import Preprocess
@@ -123,7 +123,8 @@ class Scoring:
         ):
             networks = [self._detectors[number].network.to(device.torch) for number in members]
             order = Order(len(self._images), self._batch_size, first=journal.rows)
-            batches = Batches(self._images.seen_by(preprocess), order, device.workers)
+            images = self._images.seen_by(preprocess)
+            batches = Batches(images, order, device.workers, pin_memory=device.pin_memory)
             for batch in batches.epoch(0):
                 for row, reason in batch.unreadable if self._strict else ():
                     raise UserError(
@@ -250,43 +251,53 @@ def names_sha256(images: Images) -> str:
     return digest.hexdigest()
 
 
-def tabulate(
-    names: Sequence[str], scores: Scores, thresholds: FloatArray, ensemble: str, band: float = 0.0
-) -> tuple[pd.DataFrame, float]:
-    """Make the table of predictions.
+def answer_table(
+    names: Sequence[str], scores: Scores, decisions: Sequence[Decision], ensemble: str
+) -> tuple[pd.DataFrame, Decision]:
+    """Make the table of answers for images without labels.
+
+    Args:
+        names: The names of the images.
+        scores: The scores of the detectors.
+        decisions: The decision of each detector.
+        ensemble: How several detectors are combined; a name of `ENSEMBLES`.
 
     Returns:
-        The table and the threshold between the labels. It has a row an image, with the columns
-        `image`; of several models `logit_1`, `probability_1` and `label_1` (0 real, 1 synthetic)
-        and so on; `logit`, `probability` and `label` of all together; of several models
-        `logit_std` and `probability_std` between them; with a band, `unsure` (0 or 1); and
-        `error`, why an image is unreadable, which then has no numbers.
+        The table and the decision of all detectors together, for calibrated scores. The table has
+        a row for each image, with the columns `image`; of several detectors `logit_1`,
+        `probability_1` and `label_1` (0 real, 1 synthetic) and so on; `logit`, `probability` and
+        `label` of all together; of several detectors `logit_std` and `probability_std` between
+        them; with a band of doubt `unsure` (0 or 1); and `error`, the reason why an image cannot be
+        read, in which case it has no numbers.
     """
     rows = [row for row in range(len(names)) if row not in scores.unreadable]
     logits = scores.logits[:, rows]
+    thresholds = np.array([decision.threshold for decision in decisions])
     probability, threshold = combine(ensemble, logits, thresholds)
+    band = float(np.mean([decision.unsure for decision in decisions]))
+    together = Decision(threshold=threshold, unsure=band)
     columns: dict[str, Any] = {}
     if len(logits) > 1:
-        for number, (values, own) in enumerate(zip(logits, thresholds, strict=True), 1):
+        for number, (values, own) in enumerate(zip(logits, decisions, strict=True), 1):
             columns |= _answers(f"_{number}", values, expit(values), own)
-    columns |= _answers("", log_odds(ensemble, logits, probability), probability, threshold)
+    columns |= _answers("", log_odds(ensemble, logits, probability), probability, together)
     if band:
-        columns["unsure"] = pd.array(unsure(probability, threshold, band).astype(int), "Int8")
+        columns["unsure"] = pd.array(together.answer(probability).unsure.astype(int), "Int8")
     if len(logits) > 1:
         columns["logit_std"], columns["probability_std"] = spread(logits)
     table = pd.DataFrame(columns, index=rows).reindex(range(len(names)))
     table.insert(0, "image", list(names))
     table["error"] = [scores.unreadable.get(row, "") for row in range(len(names))]
-    return table, threshold
+    return table, together
 
 
 def _answers(
-    suffix: str, logits: FloatArray, probability: FloatArray, threshold: float
+    suffix: str, logits: FloatArray, probability: FloatArray, decision: Decision
 ) -> dict[str, Any]:
     return {
         f"logit{suffix}": logits,
         f"probability{suffix}": probability,
-        f"label{suffix}": pd.array((probability >= threshold).astype(int), dtype="Int8"),
+        f"label{suffix}": pd.array(decision.answer(probability).label, dtype="Int8"),
     }
 
 

@@ -246,7 +246,7 @@ def evaluate(
             at_best = summarise(table, best, seed=seed)
             oracle = at_best[at_best["metric"].isin(AT_THRESHOLD)].reset_index(drop=True)
         if band:
-            left = unsure(table["probability"], threshold, band)
+            left = Decision(threshold=threshold, unsure=band).answer(table["probability"]).unsure
             right = (table["predicted"] == table["label"])[~left]
             extra["unsure/share"] = float(left.mean())
             extra["unsure/accuracy_of_the_rest"] = float(right.mean()) if len(right) else math.nan

@@ -105,9 +105,7 @@ def evaluate_perturbations(
     compared = []
     for split in scored:
         limit = int(options.cache_gib * 2**30)
-        score = _scorer(
-            detector, decision, split, device, limit, seed=seed, batch_size=batch_size
-        )
+        score = _scorer(detector, decision, split, device, limit, seed=seed, batch_size=batch_size)
         bound: dict[str, Any] = {"dataset": split.dataset, "model_id": model_id}
         plain = split.evaluation.predictions["logit"].to_numpy()
         _, *perturbed = select_perturbations(options.robustness)

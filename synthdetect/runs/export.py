@@ -85,7 +85,9 @@ def export_detector(options: ExportOptions) -> None:
             run.log_table(images.excluded, "data/excluded.csv")
             left_out = f"{len(images.excluded)} unreadable image(s) left out"
             console.print(left_out, style="bold yellow")
-        console.print(f"data {images.val.name}{'' if options.source.data else ', split as in training'}")
+        console.print(
+            f"data {images.val.name}{'' if options.source.data else ', split as in training'}"
+        )
         for doubt in images.doubts:
             console.print(f"--data: {doubt}.", style="bold yellow")
         with replace_atomically(file) as temporary:
@@ -144,7 +146,10 @@ def _images(options: ExportOptions, card: Card) -> Images:
     judged = "val"
     if options.source.data or trained is None:
         manifest = split(
-            manifest, seed=options.seed, val_share=options.source.val_share, test_share=options.source.test_share
+            manifest,
+            seed=options.seed,
+            val_share=options.source.val_share,
+            test_share=options.source.test_share,
         )
     else:
         manifest = _as_trained(manifest, trained)

@@ -61,7 +61,9 @@ def study_regimes(options: RegimesOptions) -> None:
     require_folder(Path(options.output), "--output")
     everything = _training(options, {"supplement": options.supplement})
     with counting("reading the data") as count:
-        prepared = own = prepare(_training(options, {}).data, seed=options.optim.seed, progress=count)
+        prepared = own = prepare(
+            _training(options, {}).data, seed=options.optim.seed, progress=count
+        )
         if options.supplement:
             prepared = prepare(everything.data, seed=options.optim.seed, progress=count)
     if digest:
@@ -159,7 +161,7 @@ def _parts(
         UserError: one of them cannot be begun.
     """
     parts = {}
-    for cell, seed in product(cells, range(options.optim.seed, options.seed + options.seeds)):
+    for cell, seed in product(cells, range(options.optim.seed, options.optim.seed + options.seeds)):
         training = _training(options, {**cells[cell], "seed": seed})
         require_trainable(training)
         device = resolve_device(training.device, training.model.arch)
@@ -212,7 +214,9 @@ def _conclude_tables(
         if any(t is None for t in tables):
             continue  # the data have no such split
         thresholds = [run.metric(run_id, "decision/threshold") for run_id in ids]
-        found = _mean_over_seeds([t for t in tables if t is not None], thresholds, options.optim.seed)
+        found = _mean_over_seeds(
+            [t for t in tables if t is not None], thresholds, options.optim.seed
+        )
         arch = run.client.get_run(ids[0]).data.params["model.arch"]
         for metric, paper in zip(_SHOWN, published, strict=True):
             rows.append((split, f"{regime} ({arch})", metric, paper, *found[metric]))

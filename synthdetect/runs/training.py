@@ -114,7 +114,14 @@ def run_training(
     with _saving_checkpoints(run, folder), measuring or nullcontext():
         with noting_fallbacks() as fallbacks:
             session = train_network(
-                run, options, prepared, device, folder, datasets=datasets, hooks=hooks, epochs=epochs
+                run,
+                options,
+                prepared,
+                device,
+                folder,
+                datasets=datasets,
+                hooks=hooks,
+                epochs=epochs,
             )
             with deterministic(options.optim.seed):
                 logits = _score(session, prepared.manifest, score_train)
@@ -182,12 +189,13 @@ def train_network(
     Returns:
         The session, whose network has the weights of the best epoch.
     """
-    datasets, total = datasets or {}, epochs or options.optim.epochs
+    bound: Mapping[str, Dataset] = datasets or {}
+    total = epochs or options.optim.epochs
     with deterministic(options.optim.seed):
         session = Session(options, prepared, device, folder)
         _log_start(run, session.start)
         progress = session.training.progress
-        run.log_history(progress.history, datasets, after=after)
+        run.log_history(progress.history, bound, after=after)
         images = sum(len(prepared.manifest.split(split)) for split in ("train", "val"))
         with training_bar(total, progress.epoch, images) as bar:
 
@@ -200,7 +208,7 @@ def train_network(
                 def on_epoch(self, training: TrainingState) -> None:
                     progress = training.progress
                     # What is logged is on disk already, so that it is never logged twice.
-                    run.log_epoch(progress.history[-1], after + progress.epoch, datasets)
+                    run.log_epoch(progress.history[-1], after + progress.epoch, bound)
                     bar.epoch(progress.epoch, progress.history[-1], progress.improved)
                     if hooks:
                         hooks.on_epoch(training)

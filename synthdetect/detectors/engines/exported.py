@@ -97,7 +97,7 @@ def _opened(content: bytes, card: Card, path: Path) -> Compute:
     """The graph in its engine, tried on two images."""
     grey = np.full((2, card.model.image_size, card.model.image_size, 3), 128, dtype=np.uint8)
     try:
-        compute = ENGINES[card.engine].load()(content, card.precision)
+        compute: Compute = ENGINES[card.engine].load()(content, card.precision)
         shape = compute(grey).shape
     except Exception as error:  # each engine has its own
         raise UserError(f"{path}: {card.engine} cannot compute it: {error}") from error

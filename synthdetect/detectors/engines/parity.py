@@ -58,7 +58,10 @@ def compare(
     if not np.isfinite(by_engine).all():
         raise NotTheSame(f"{card.engine} gives logits that are not finite numbers.")
     change = np.abs(by_engine - by_torch)
-    called = [expit(card.decision.calibration(x)) >= card.decision.threshold for x in (by_torch, by_engine)]
+    called = [
+        expit(card.decision.calibration(x)) >= card.decision.threshold
+        for x in (by_torch, by_engine)
+    ]
     auc_torch, auc_engine = (
         metrics(labels, x, card.decision.threshold)["auc"] for x in (by_torch, by_engine)
     )
