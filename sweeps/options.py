@@ -1,4 +1,4 @@
-"""The options of a sweep: those of its baseline's training, and those of the study."""
+"""The options of a sweep: those of the baseline's training, and those of the study."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -16,51 +16,63 @@ class StudyOptions(Options):
     section: ClassVar = "sweep"
 
     strategies: Names = Field(
-        (), description=f"separated by commas (default: all): {', '.join(STRATEGIES)}"
+        (),
+        description="Strategies to compare, separated by commas; an empty value selects all: "
+        f"{', '.join(STRATEGIES)}.",
     )
-    trials: int = Field(10, ge=1, description="of tuning, for the baseline and for each strategy")
-    folds: int = Field(5, ge=1, le=100, description="final trainings a side, each on other folds")
-    seeds: int = Field(1, ge=1, le=100, description="of each final training")
+    trials: int = Field(10, ge=1, description="Tuning trials of the baseline and of each strategy.")
+    folds: int = Field(
+        5, ge=1, le=100, description="Folds of the final fits. A side is trained once on each."
+    )
+    seeds: int = Field(1, ge=1, le=100, description="Final fits of a side on each fold.")
     tuning_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.4, description="share of the labelled photographs that only tuning sees"
+        0.4, description="Share of the labelled photographs that are used for tuning only."
     )
-    tuning_folds: int = Field(1, ge=1, le=20, description="trainings a trial, each on other folds")
+    tuning_folds: int = Field(
+        1, ge=1, le=20, description="Folds of a tuning trial, which trains once on each."
+    )
     target_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.25,
-        description="share of the test's photographs that adaptation may see without labels; no "
-        "side is tested on them",
+        description="Share of the test photographs that domain adaptation may use without their "
+        "labels. No side is tested on them.",
     )
     study: str = Field(
         "strategies",
-        pattern=r"^[A-Za-z0-9][\w.\-]*$",  # a folder's name, and part of queries
-        description="its name; the same name goes on with it",
+        pattern=r"^[A-Za-z0-9][\w.\-]*$",  # it names a folder and is part of queries
+        description="Name of the study. The name of an existing study continues it.",
     )
     storage: str = Field(
-        "sqlite:///optuna.db", description="Optuna's database: sqlite:///FILE, postgresql://..."
+        "sqlite:///optuna.db",
+        description="Database of Optuna, such as sqlite:///FILE or postgresql://HOST/NAME.",
     )
-    sampler: Literal["tpe", "random"] = Field("tpe", description="how trials choose: tpe or random")
+    sampler: Literal["tpe", "random"] = Field(
+        "tpe", description="Sampler of the trials' values: tpe or random."
+    )
     prune: bool = Field(
         True,
-        description="stop trials after 3, 9, 27, ... epochs that are not in the best third so far",
+        description="Stop a trial after 3, 9, 27, ... epochs if it is not in the best third so "
+        "far.",
     )
     timeout: float = Field(
-        0.0, ge=0, description="seconds after which no further round of trials begins (0: none)"
+        0.0, ge=0, description="Seconds after which no new round of trials starts (0: no limit)."
     )
     worker: bool = Field(
-        False, description="help a study that another process leads, until nothing is left to do"
+        False, description="Work on a study that another process leads, until nothing is left."
     )
     takeover: bool = Field(
-        False, description="lead a study whose leader's machine is gone, and will not come back"
+        False, description="Lead a study whose leader ran on a machine that is gone for good."
     )
-    dry_run: bool = Field(False, description="only print the plan and an estimate of the time")
-    output: str = Field("runs", description="folder for checkpoints of unfinished runs")
+    dry_run: bool = Field(
+        False, description="Print the plan with an estimate of its time, and do nothing else."
+    )
+    output: str = Field("runs", description="Folder for the checkpoints of unfinished runs.")
 
     @field_validator("strategies")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_strategies(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in names if name not in STRATEGIES]
         if unknown or len(set(names)) < len(names):
-            raise ValueError(f"give each once, of: {', '.join(STRATEGIES)}")
+            raise ValueError(f"name each strategy once; known are: {', '.join(STRATEGIES)}")
         return names
 
 
@@ -69,6 +81,6 @@ class SweepOptions(RecipeOptions, StudyOptions, DealtOptions):
     """Compare training strategies with a baseline, which the other options describe."""
 
     @property
-    def sides(self) -> tuple[str, ...]:
-        """The strategies that are compared."""
+    def compared(self) -> tuple[str, ...]:
+        """Names of the strategies that are compared with the baseline."""
         return self.strategies or tuple(STRATEGIES)

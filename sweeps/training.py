@@ -1,5 +1,6 @@
-"""The trainings of a sweep, each in its own run: curves as it goes, what it cost, and what it takes
-to do it again.
+"""The trainings of a sweep: tuning trials and final fits, each logged to a run of its own.
+
+A run has the training curves, the cost of the training, and all that a rerun needs.
 """
 
 import ctypes
@@ -31,21 +32,21 @@ from synthdetect.training.loop import Progress, TrainingState
 from synthdetect.training.session import Session
 
 FINAL_FOLD = "final.fold"
-"""Parameter of a final training's run: which fold of the final part validates, counted from 0."""
+"""Parameter of a final fit's run: the fold that validates, counted from 0."""
 
-_SAMPLED = 0.05  # seconds between looks at the memory in use
+_SAMPLED = 0.05  # seconds between measurements of the memory in use
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What one training came to.
+    """The result of one training.
 
     Attributes:
-        progress: with the record of every epoch.
-        logits: the best epoch's, by split, in the manifest's order.
-        seconds_per_image: of training, the median over epochs.
-        peak_mib: most memory that it added to what the process had, in MiB.
-        digest: SHA-256 of the best epoch's weights.
+        progress: Progress with the record of every epoch.
+        logits: Logits of the best epoch by split, in the order of the manifest.
+        seconds_per_image: Training time per image, the median over epochs.
+        peak_mib: Peak of the memory that the training added to the process's, in MiB.
+        digest: SHA-256 of the weights of the best epoch.
     """
 
     progress: Progress
@@ -56,7 +57,7 @@ class Trained:
 
     @property
     def best(self) -> dict[str, float]:
-        """The record of the chosen epoch."""
+        """The record of the best epoch."""
         return self.progress.history[self.progress.best_epoch - 1]
 
 
@@ -69,19 +70,19 @@ def tune_in(
     *,
     report: Callable[[float, int], None] = lambda value, step: None,
 ) -> float:
-    """Train once a fold of the tuning part, one after the other in one run.
+    """Run a tuning trial: train once on each fold of the tuning part, all in one run.
 
     Args:
-        run: to log to.
-        options: of the training.
-        setting: of the sweep.
-        device: what computes.
-        folder: for checkpoints.
-        report: told, of every epoch, the mean over folds of the best validation AUC so far, and
-            the step; may raise to stop.
+        run: Run to log to.
+        options: Options of the training.
+        setting: Setting of the sweep.
+        device: Device that trains.
+        folder: Folder for checkpoints.
+        report: Called after every epoch with the mean over folds of the best validation AUC so
+            far, and the step. It may raise an exception to stop the trial.
 
     Returns:
-        That mean in the end.
+        The mean over folds of the best validation AUC.
     """
     parts = [setting.data(manifest, options) for manifest in setting.splits.tuning]
     _log_setting(run, options, parts, device)
@@ -107,15 +108,15 @@ def tune_in(
 def fit_finally(
     run: Run, options: TrainOptions, setting: Setting, device: Device, fold: int, folder: Path
 ) -> float:
-    """One final training, scored on the test.
+    """Run a final fit: train on all folds of the final part but one, and score the test split.
 
     Args:
-        run: to log to.
-        options: of the training.
-        setting: of the sweep.
-        device: what computes.
-        fold: of the final part, which one validates; counted from 0.
-        folder: for checkpoints.
+        run: Run to log to.
+        options: Options of the training.
+        setting: Setting of the sweep.
+        device: Device that trains.
+        fold: Fold that validates, counted from 0.
+        folder: Folder for checkpoints.
 
     Returns:
         The best validation AUC.
@@ -144,7 +145,7 @@ def fit_finally(
 
 
 def digest_of_parts(parts: Sequence[Prepared]) -> str:
-    """What stands for the data of a run's trainings."""
+    """Return the SHA-256 of the data of all trainings of a run."""
     return hashlib.sha256(" ".join(part.digest() for part in parts).encode()).hexdigest()
 
 
@@ -168,20 +169,20 @@ def train_in(
     splits: tuple[str, ...] = (),
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Trained:
-    """Train, and log each epoch; goes on where `folder` says it was.
+    """Train, and log each epoch; resume from the checkpoint in `folder` if there is one.
 
     Args:
-        run: to log to.
-        options: of the training.
-        prepared: its data.
-        device: what computes.
-        folder: for checkpoints; whoever calls removes it in the end.
-        after: steps of what the run did before.
-        splits: to score in the end.
-        watch: told of every epoch once it is logged; may raise to stop.
+        run: Run to log to.
+        options: Options of the training.
+        prepared: Data of the training.
+        device: Device that trains.
+        folder: Folder for checkpoints, which the caller removes.
+        after: Steps that the run has logged before this training.
+        splits: Splits to score with the weights of the best epoch.
+        watch: Called after every epoch is logged. It may raise an exception to stop.
 
     Raises:
-        Diverged: the loss became infinite or undefined.
+        Diverged: If the loss became infinite or undefined.
     """
     with deterministic(options.seed), _peak_memory(device) as peak:
         session = Session(options, prepared, device, folder)
@@ -206,7 +207,7 @@ def train_in(
 
 
 def _give_back_memory() -> None:
-    """Have glibc return what earlier trainings freed; else later ones would seem to need less."""
+    """Make glibc return freed memory to the system; else later trainings would seem smaller."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim:
         trim(0)
@@ -214,10 +215,10 @@ def _give_back_memory() -> None:
 
 @contextmanager
 def _peak_memory(device: Device) -> Iterator[list[float]]:
-    """Measure what is added to the memory in use, in MiB; the list holds it afterwards.
+    """Measure the peak of the added memory in MiB; the yielded list holds it afterwards.
 
-    On CUDA it is what torch allocated; elsewhere the process's resident memory, looked at often,
-    since the system's own peak would be that of all trainings before.
+    On CUDA this is the memory that torch allocates. Elsewhere it is the resident memory of the
+    process, sampled often, since the peak that the system reports covers all earlier trainings.
     """
     result = [float("nan")]
     gc.collect()

@@ -4,12 +4,15 @@ What has changed since is listed first, then it trains in a new run, and then bo
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pandas as pd
 
+from synthdetect.commands.extensions import Extension, installed_extensions
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import ReproduceOptions
@@ -50,17 +53,38 @@ class NotReproduced(RuntimeError):
     """A run was done again and came to something else."""
 
 
-def reproduce(options: ReproduceOptions, kinds: Mapping[str, Kind] = KINDS) -> None:
+def kinds_with(extensions: Iterable[Extension]) -> dict[str, Kind]:
+    """Return how to rerun each kind of run, of this package and of extensions.
+
+    An extension's function is imported only when a run of its kind is rerun.
+    """
+    added = {
+        kind: partial(_rerun, function)
+        for extension in extensions
+        for kind, function in extension.run_kinds.items()
+        if kind not in KINDS
+    }
+    return {**KINDS, **added}
+
+
+def _rerun(function: str, recorded: Recorded, device: Device) -> Again:
+    rerun: Kind = resolve_name(function)
+    return rerun(recorded, device)
+
+
+def reproduce(options: ReproduceOptions, kinds: Mapping[str, Kind] | None = None) -> None:
     """Do a recorded run again in a new run, compare both, and say what came of it.
 
     Args:
         options: which run, and how.
-        kinds: how the runs of each kind are done again.
+        kinds: how the runs of each kind are done again; None selects the kinds of this package and
+            of the installed extensions.
 
     Raises:
         UserError: the run cannot be done again, or the data have changed.
         NotReproduced: it came to something else.
     """
+    kinds = kinds_with(installed_extensions()) if kinds is None else kinds
     recorded = read_recorded(options, kinds)
     with computing_with(int(recorded.params["hardware.threads"])):
         device = recorded.device()
