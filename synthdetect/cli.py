@@ -7,12 +7,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from synthdetect import __version__
+from synthdetect.commands.command import Command
+from synthdetect.commands.extensions import installed_extensions
 from synthdetect.commands.options import ListOptions, ManifestOptions, PromoteOptions
-from synthdetect.config.options import AS_RECIPE, Options, option_name
+from synthdetect.config.options import AS_RECIPE, option_name
 from synthdetect.report.options import ReportOptions
 from synthdetect.reproduction.options import ReproduceOptions
 from synthdetect.runs.options import (
@@ -32,29 +33,6 @@ from synthdetect.system.visible import visible
 
 TRACEBACK = "SYNTHDETECT_TRACEBACK"
 """Environment variable: set, an error shows its traceback."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command: its options, and the function `module:name` that takes them.
-
-    Attributes:
-        options: the class whose fields are the command's options.
-        function: imported only when the command runs.
-        help: one line.
-        positional: fields that are given by position.
-        short: one-letter options by field.
-        project: whether `MLproject` has it as an entry point.
-        tracked: whether it needs the tracking store.
-    """
-
-    options: type[Options]
-    function: str
-    help: str
-    positional: tuple[str, ...] = ()
-    short: Mapping[str, str] = field(default_factory=dict)
-    project: bool = False
-    tracked: bool = True
 
 
 COMMANDS: dict[str, Command] = {
@@ -159,7 +137,8 @@ def main(
     Args:
         arguments: of the command line; None takes the process's.
         program: its name in messages.
-        commands: what there is; None stands for `COMMANDS`.
+        commands: the program's commands by name; None selects `COMMANDS` and the commands of the
+            installed extensions.
 
     Returns:
         0: done; 1: something broke; 2: what the user gave cannot be used; 130 and 143: interrupted.
@@ -167,8 +146,8 @@ def main(
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when imported
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        commands = COMMANDS if commands is None else commands
         given_arguments = sys.argv[1:] if arguments is None else arguments
+        commands = _commands_for(given_arguments) if commands is None else commands
         name, given = parse(given_arguments, program, commands)
         command = commands[name]
         options = command.options.resolve(given)
@@ -188,6 +167,18 @@ def main(
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error}", 1)
     return 0
+
+
+def _commands_for(arguments: Sequence[str]) -> Mapping[str, Command]:
+    """`COMMANDS`, with those of the installed extensions unless the arguments call one of them."""
+    called = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if called in COMMANDS:
+        return COMMANDS
+    commands = dict(COMMANDS)
+    for extension in installed_extensions():
+        for name, command in extension.commands.items():
+            commands.setdefault(name, command)
+    return commands
 
 
 class Terminated(KeyboardInterrupt):

@@ -29,7 +29,7 @@ LISTS = (
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ManifestOptions(Options):
-    """Write the manifest of a folder: label, split, generator, hash, size and format of each image."""
+    """Write the manifest of a folder: label, split, generator, hash and format of each image."""
 
     folder: str = required("A folder in a known layout, a manifest, or 'sample'.")
     output: str = required("The manifest to write: .csv or .parquet.")

@@ -44,7 +44,7 @@ class Card:
     model: ModelSpec
     geometry: str
     equalise_quality: int = 0
-    decision: Decision = Decision()
+    decision: Decision = field(default_factory=Decision)
     provenance: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
     engine: str = TORCH

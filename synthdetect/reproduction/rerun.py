@@ -1,4 +1,4 @@
-"""How a recorded run is run again, by its kind: with its own options, initial weights and splits."""
+"""How a recorded run is rerun, by its kind: with its own options, weights and splits."""
 
 import importlib
 from collections.abc import Callable, Mapping

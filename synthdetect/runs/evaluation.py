@@ -130,8 +130,8 @@ def _check(options: EvaluateOptions) -> None:
         raise UserError("--columns: names the columns of --predictions, which is not given.")
     if options.predictions and requested(options.perturbed):
         raise UserError(
-            f"{' and '.join(requested(options.perturbed))}: a table of --predictions has no images to "
-            "score again. Give --model and --data, or leave it out."
+            f"{' and '.join(requested(options.perturbed))}: a table of --predictions has no "
+            "images to score again. Give --model and --data, or leave it out."
         )
     require_folder(Path(options.output), "--output")
 

@@ -1,4 +1,4 @@
-"""What a training prints when it begins and when it ends, and the tags that describe its command."""
+"""What a training prints when it begins and ends, and the tags that describe its command."""
 
 import shlex
 
@@ -16,7 +16,7 @@ from synthdetect.training.session import preprocessing
 
 
 def command_tags(command: str, options: Options) -> dict[str, str]:
-    """Return the tags by which runs are filtered in the UI, and the command that repeats the run."""
+    """Return tags to filter runs by in the UI, and the command that repeats the run."""
     values, kind = options.to_json(), type(options)
     # An option given against the recipe must be repeated, though it has its default elsewhere.
     recipe = {name: values[name] for name in ("recipe",) if name in values}

@@ -241,9 +241,9 @@ def _submit(
     bad = _unreadable(predictions)
     if len(bad) and not options.unreadable_as:
         raise UserError(
-            f"--submission: {len(bad)} image(s) cannot be read, but a submission needs an answer for "
-            f"every image:\n{_first(bad)}\nGive it by --unreadable-as real or synthetic; nothing is "
-            f"scored again. Or repair the images and delete {folder / 'state.json'}."
+            f"--submission: {len(bad)} image(s) cannot be read, but a submission needs an answer "
+            f"for every image:\n{_first(bad)}\nGive it by --unreadable-as real or synthetic; "
+            f"nothing is scored again. Or repair the images and delete {folder / 'state.json'}."
         )
     answer = {"real": 0.0, "synthetic": 1.0}.get(options.unreadable_as, float("nan"))
     ids = [base_name(name) for name in predictions["image"]]

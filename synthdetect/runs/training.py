@@ -111,20 +111,23 @@ def run_training(
     if len(prepared.excluded):
         run.log_table(prepared.excluded, "data/excluded.csv")
     epochs = predetermined.epochs if predetermined else None
-    with _saving_checkpoints(run, folder), measuring or nullcontext():
-        with noting_fallbacks() as fallbacks:
-            session = train_network(
-                run,
-                options,
-                prepared,
-                device,
-                folder,
-                datasets=datasets,
-                hooks=hooks,
-                epochs=epochs,
-            )
-            with deterministic(options.optim.seed):
-                logits = _score(session, prepared.manifest, score_train)
+    with (
+        _saving_checkpoints(run, folder),
+        measuring or nullcontext(),
+        noting_fallbacks() as fallbacks,
+    ):
+        session = train_network(
+            run,
+            options,
+            prepared,
+            device,
+            folder,
+            datasets=datasets,
+            hooks=hooks,
+            epochs=epochs,
+        )
+        with deterministic(options.optim.seed):
+            logits = _score(session, prepared.manifest, score_train)
     run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
     if predetermined:
         decision = predetermined.decision

@@ -52,7 +52,7 @@ class Coral(nn.Module):
 
 
 def reversal(progress: float) -> float:
-    """Return the factor of the reversed gradient, which grows from 0 towards 1 (Ganin et al. 2016)."""
+    """Return the factor of the reversed gradient, from 0 towards 1 (Ganin et al. 2016)."""
     return 2 / (1 + math.exp(-10 * progress)) - 1
 
 

@@ -141,10 +141,10 @@ def noting_fallbacks() -> Iterator[set[str]]:
 
 @contextlib.contextmanager
 def computing_with(threads: int) -> Iterator[None]:
-    """Compute with a number of threads if there are as many cores; restore the number afterwards.
+    """Compute with a number of threads if there are as many cores; restore it afterwards.
 
-    The number of threads decides how sums are split, and thereby their last bits. Libraries need not
-    respect a number that is larger than that of the cores.
+    The number of threads decides how sums are split, and thereby their last bits. Libraries need
+    not respect a number that is larger than that of the cores.
     """
     before = torch.get_num_threads()
     if 0 < threads <= (os.cpu_count() or 1):

@@ -136,7 +136,7 @@ def start_training(network: Network, device: Device, options: TrainingOptions) -
 def fit(
     training: TrainingState, data: TrainingData, hooks: Hooks, *, epochs: int | None = None
 ) -> None:
-    """Train until all epochs are done, or the validation AUC has not improved for `patience` epochs.
+    """Train until all epochs are done or the validation AUC stops improving.
 
     Args:
         training: The state to start from; it is changed in place.
