@@ -24,7 +24,7 @@ from benchmarks.common import parser, ratio, report, take_turns
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
-from synthdetect.detectors.engines.convert import quantised, to_graph
+from synthdetect.detectors.engines.convert import quantise, to_graph
 from synthdetect.detectors.engines.exported import load_exported, save_exported
 from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.detectors.scoring import Scoring
@@ -103,7 +103,7 @@ def _detectors(detector: Detector, train: Manifest, folder: Path) -> dict[str, D
         for precision in entry.precisions:
             graph = copy.deepcopy(plain)
             if precision == "int8":
-                graph = quantised(graph, engine, np.array_split(squares, _CALIBRATED_ON // 16))
+                graph = quantise(graph, engine, np.array_split(squares, _CALIBRATED_ON // 16))
             file = folder / f"{engine}_{precision}.onnx"
             save_exported(file, graph, replace(detector.card, engine=engine, precision=precision))
             made[f"{engine} {precision}"] = load_exported(file)

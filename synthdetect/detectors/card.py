@@ -69,8 +69,7 @@ def read_card(header: Any, path: Path) -> Card:
     Raises:
         UserError: If it is no card, has another format, or names what this version does not know.
     """
-    if isinstance(header, dict) and header.get("format") == 2:
-        header = _from_format_2(header, path)
+    header = current_header(header, path)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
         raise UserError(f"{path}: card format {found!r}; this version reads {FORMAT} and 2.")
@@ -100,8 +99,16 @@ def _decision(header: Mapping[str, Any]) -> Decision:
     return Decision(**{**header, "calibration": Calibration(**calibration, knots=knots)})
 
 
-def _from_format_2(header: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Convert a card whose specification and decision were not nested."""
+def current_header(header: Any, path: Path) -> Any:
+    """Convert the header of a card of format 2 to the present format; return others as they are.
+
+    In format 2 the model specification and the decision were not nested.
+
+    Raises:
+        UserError: If a header of format 2 lacks fields.
+    """
+    if not isinstance(header, dict) or header.get("format") != 2:
+        return header
     moved = {
         "model": ("arch", "image_size", "mean", "std"),
         "decision": ("calibration", "threshold", "unsure"),

@@ -15,7 +15,7 @@ from synthdetect.datasets.prepare import readable
 from synthdetect.datasets.splits import split
 from synthdetect.detectors.card import TORCH, Card
 from synthdetect.detectors.detector import Detector
-from synthdetect.detectors.engines.convert import quantised, to_graph
+from synthdetect.detectors.engines.convert import quantise, to_graph
 from synthdetect.detectors.engines.exported import SUFFIX, load_exported, save_exported
 from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.detectors.engines.parity import FP32_TOLERANCE, Parity, compare, require_parity
@@ -62,7 +62,7 @@ def export_detector(options: ExportOptions) -> None:
 
     Raises:
         UserError: options, a model or images that do not fit, or packages that are not there.
-        NotTheSame: the engine's answers are too far from torch's; no file is written then.
+        ParityError: the engine's answers are too far from torch's; no file is written then.
     """
     packages = _check(options)
     folder = Path(options.output)
@@ -223,7 +223,7 @@ def _write(
     graph = to_graph(detector)
     card = replace(detector.card, engine=options.engine, precision=options.precision)
     if options.precision == "int8":
-        graph = quantised(graph, options.engine, _squares(_batches(detector, train, device)))
+        graph = quantise(graph, options.engine, _squares(_batches(detector, train, device)))
         seen = {"calibrated_on": train.name, "calibrated_on_digest": train.digest()}
         card = replace(card, provenance={**card.provenance, **seen})
     save_exported(path, graph, card)
