@@ -37,7 +37,7 @@ def show_plan(setting: Setting) -> None:
         trainings = options.study.trials * len(tuning), options.study.seeds * len(final)
         rows.append([side, *map(str, trainings), f"{1000 * seconds:.0f}", f"{minutes:.1f}"])
     table(
-        f"{options.study.study}: {len(setting.sides)} sides, {options.optim.epochs} epochs per training",
+        f"{options.study.study}: {len(setting.sides)} sides, {options.optim.epochs} epochs each",
         ["side", "trainings in tuning", "final fits", "ms per step", "minutes"],
         rows,
     )

@@ -75,8 +75,8 @@ def sweep(options: SweepOptions) -> None:
     if options.study.worker:
         if not parent_id:
             raise UserError(
-                f"--worker: no process leads a study {options.study.study!r} in this --storage yet. "
-                "Start one without --worker first."
+                f"--worker: no process leads a study {options.study.study!r} in this --storage "
+                "yet. Start one without --worker first."
             )
         stand_aside(parent_id)
         _work(replace(prepared_sweep, parent=Run(parent_id)))
@@ -84,8 +84,8 @@ def sweep(options: SweepOptions) -> None:
     leader = study.user_attrs.get(tuning.PROCESS, "")
     if leader and not (is_gone(leader) or options.study.takeover):
         raise UserError(
-            f"--study: another process ({leader}) leads {options.study.study!r}. Work on the study with "
-            "it by --worker true, or stop it first. If its machine is gone for good, give "
+            f"--study: another process ({leader}) leads {options.study.study!r}. Work on the study "
+            "with it by --worker true, or stop it first. If its machine is gone for good, give "
             "--takeover true."
         )
     study.set_user_attr(tuning.PROCESS, this_process())
@@ -137,8 +137,8 @@ def _register_options(study: optuna.Study, sweep: Sweep) -> str:
         if differing:
             before = ", ".join(f"{name} {known.get(name)!r}" for name in differing)
             raise UserError(
-                f"--study: {sweep.options.study.study!r} was started with {before}. Give the same, or "
-                "another --study."
+                f"--study: {sweep.options.study.study!r} was started with {before}. Give the same, "
+                "or another --study."
             )
     return str(study.user_attrs.get(tuning.RUN, ""))
 
