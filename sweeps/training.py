@@ -20,7 +20,7 @@ from sweeps.setting import Setting
 from synthdetect.config import TrainOptions
 from synthdetect.datasets.prepare import Prepared
 from synthdetect.evaluation.decision import decide
-from synthdetect.evaluation.predictions import tabulate
+from synthdetect.evaluation.predictions import prediction_table
 from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.runs.training import CONFIG
 from synthdetect.system.arrays import FloatArray
@@ -129,7 +129,7 @@ def fit_finally(
     decision = decide(options, val["label"], trained.logits["val"])
     for split, raw in trained.logits.items():
         rows = part.manifest.split(split).table
-        table = tabulate(rows, decision.calibration(raw), decision.threshold, raw)
+        table = prediction_table(rows, decision.calibration(raw), decision.threshold, raw)
         run.log_table(table, f"predictions/{split}.csv")
     run.log_metrics(
         {

@@ -18,7 +18,7 @@ from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.figures import folds_figure
-from synthdetect.evaluation.predictions import evaluate, tabulate
+from synthdetect.evaluation.predictions import evaluate, prediction_table
 from synthdetect.runs.children import Part, train_parts
 from synthdetect.runs.training import CONFIG, Final
 from synthdetect.system.console import console, counting, table
@@ -170,7 +170,7 @@ def _conclude_folds(run: Run, options: CvOptions, done: Mapping[int, Fold]) -> F
     epochs = int(np.ceil(np.median(rows["best/epoch"])))
     raw = oof["raw_logit"].to_numpy()
     decision = decide(options, oof["label"], raw)
-    pool = tabulate(oof, decision.calibration(raw), decision.threshold, raw)
+    pool = prediction_table(oof, decision.calibration(raw), decision.threshold, raw)
     evaluation = evaluate(
         {"oof": pool}, decision.threshold, seed=options.seed, band=decision.unsure
     )["oof"]

@@ -17,9 +17,9 @@ from synthdetect.datasets.prepare import readable
 from synthdetect.detectors.detector import TORCH, Detector
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.decision import Decision, decide
-from synthdetect.evaluation.external import on_its_side, read_predictions
+from synthdetect.evaluation.external import keep_threshold_side, read_predictions
 from synthdetect.evaluation.overlap import overlap
-from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
+from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
 from synthdetect.evaluation.slices import slice_values
 from synthdetect.evaluation.summary import summary_markdown, summary_rows
 from synthdetect.explanation.log import log_explanations, log_spectra
@@ -241,8 +241,8 @@ def _evaluate(
     raw = rows["raw_logit"].to_numpy()
     logits, own = decision.calibration(raw), _own_probabilities(options, subject)
     if own is not None:
-        logits = on_its_side(logits, own, decision.threshold)
-    scored = tabulate(rows, logits, decision.threshold, raw, own)
+        logits = keep_threshold_side(logits, own, decision.threshold)
+    scored = prediction_table(rows, logits, decision.threshold, raw, own)
     tables = {s: scored[scored["split"] == s].reset_index(drop=True) for s in splits}
     run.log_params({"decision.from": where})
     run.log_metrics(

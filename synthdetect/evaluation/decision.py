@@ -1,4 +1,4 @@
-"""From a score to an answer: calibration and threshold, chosen on validation and nowhere else."""
+"""Calibration and threshold, which are chosen on validation images only."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from synthdetect.evaluation.metrics import choose_threshold
 
 @dataclass(frozen=True)
 class Decision:
-    """How scores are answered.
+    """How a detector's logits become labels.
 
     Attributes:
-        calibration: from the network's logits to those of the probabilities.
-        threshold: the probability from which on an image is called synthetic.
-        unsure: the answer is "unsure" where the probability is nearer to the threshold than this.
+        calibration: calibration of the network's logits.
+        threshold: lowest probability of images that are classified as synthetic.
+        unsure: images whose probability lies less than this from the threshold are "unsure".
     """
 
     calibration: Calibration = UNCALIBRATED
@@ -25,12 +25,12 @@ class Decision:
 
 
 def decide(options: DecisionOptions, labels: npt.ArrayLike, logits: npt.ArrayLike) -> Decision:
-    """Fit calibration and threshold.
+    """Fit a calibration and choose a threshold.
 
     Args:
-        options: how.
-        labels: of validation images (or those out of fold), never of test images.
-        logits: the network's, of the same images.
+        options: methods of calibration and of choosing the threshold.
+        labels: labels of validation or out-of-fold images, never of test images.
+        logits: the network's logits of these images.
     """
     calibration = CALIBRATIONS[options.calibration](labels, logits)
     threshold = choose_threshold(labels, calibration(logits), options.threshold, options.max_fpr)

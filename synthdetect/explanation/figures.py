@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from synthdetect.datasets.labels import CLASSES
-from synthdetect.evaluation.figures import NEUTRAL, REAL_COLOUR, plain
+from synthdetect.evaluation.figures import NEUTRAL, REAL_COLOUR, display_text
 from synthdetect.explanation.gradcam import Explanation
 from synthdetect.explanation.spectra import CLEAR, Spectra, fingerprints
 
@@ -27,12 +27,15 @@ def explanation_sheet(title: str, explanation: Explanation) -> Figure:
     rows = max(1, -(-len(explanation.rows) // _COLUMNS))
     figure = Figure(figsize=(3.6 * _COLUMNS, 0.7 + 2.25 * rows), layout="constrained")
     hint = "bright: what spoke most for the answer, in each image by its own measure"
-    figure.suptitle(f"{plain(title)}\n{hint if len(explanation.rows) else 'no images'}")
+    figure.suptitle(f"{display_text(title)}\n{hint if len(explanation.rows) else 'no images'}")
     places = figure.subplots(rows, _COLUMNS, squeeze=False).flat
     for axes, (row, pair) in zip(places, _pairs(explanation), strict=False):
         axes.imshow(pair)
         called = f"called {CLASSES[row['predicted']]}, p = {row['probability']:.3f}"
-        axes.set_title(f"{plain(_origin(row))}: {called}\n{plain(_short(row['path']))}", fontsize=8)
+        axes.set_title(
+            f"{display_text(_origin(row))}: {called}\n{display_text(_short(row['path']))}",
+            fontsize=8,
+        )
     for axes in figure.axes:
         axes.set_axis_off()
     return figure
@@ -101,7 +104,7 @@ def _maps(spectra: Spectra) -> Figure:
             _map(figure, axes, spectra.maps[group], cmap="inferno")
             less = ""
         name = f"{spectra.groups[group]}{less} ({spectra.images[group]})"
-        axes.set_title(plain(name), fontsize=9)
+        axes.set_title(display_text(name), fontsize=9)
     return figure
 
 
@@ -133,7 +136,7 @@ def _radial(spectra: Spectra) -> Figure:
     colours = [REAL_COLOUR, "black", *matplotlib.colormaps["tab20"](np.r_[2:20:2, 3:20:2])]
     for group, name in enumerate(spectra.groups):
         style = {"color": colours[group % len(colours)], "lw": 1.2}
-        label = plain(f"{name} ({spectra.images[group]})")
+        label = display_text(f"{name} ({spectra.images[group]})")
         axes[0].plot(spectra.frequencies, spectra.radial[group], label=label, **style)
         if group in spectra.compared:
             difference = spectra.radial[group] - spectra.radial[0]

@@ -16,7 +16,7 @@ from synthdetect.datasets.prepare import Prepared
 from synthdetect.detectors.detector import Card, Detector
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.figures import learning_curves
-from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
+from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
 from synthdetect.evaluation.summary import summary_markdown
 from synthdetect.models.networks import Start
 from synthdetect.system.arrays import FloatArray
@@ -108,7 +108,9 @@ def run_training(
     run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
     card = detector.card
     tables = {
-        split: tabulate(manifest.split(split).table, detector.calibrated(raw), card.threshold, raw)
+        split: prediction_table(
+            manifest.split(split).table, detector.calibrated(raw), card.threshold, raw
+        )
         for split, raw in logits.items()
     }
     evaluations = evaluate(tables, card.threshold, seed=options.seed, band=card.unsure)

@@ -1,4 +1,4 @@
-"""Several detectors as one: every rule against numbers worked out by hand."""
+"""Ensembles: every combination and measure of agreement against hand calculations."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_the_median_is_of_logits() -> None:
     assert threshold == pytest.approx(sigmoid(log_odds_of(0.6) / 2))
 
 
-def test_a_vote_asks_each_model_with_its_own_threshold() -> None:
+def test_each_model_votes_with_its_own_threshold() -> None:
     probability, threshold = ENSEMBLES["vote"](LOGITS, THRESHOLDS)
     # 0 >= logit(.5); 1 >= logit(.6) = .41; 5 >= logit(.9) = 2.2. Then 2 and -1 and 0.
     np.testing.assert_allclose(probability, [1, 1 / 3, 0, 1])
@@ -49,8 +49,8 @@ def test_a_vote_asks_each_model_with_its_own_threshold() -> None:
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-def test_a_single_model_passes_through_exactly(name: str) -> None:
-    threshold = 0.1 + 0.2  # one that the way to log-odds and back would change
+def test_a_single_model_is_left_unchanged(name: str) -> None:
+    threshold = 0.1 + 0.2  # would change by conversion to log-odds and back
     probability, combined = ENSEMBLES[name](LOGITS[:1], np.array([threshold]))
     np.testing.assert_array_equal(probability, expit(LOGITS[0]))
     assert combined == threshold
@@ -58,25 +58,25 @@ def test_a_single_model_passes_through_exactly(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-def test_equal_models_are_as_good_as_one(name: str) -> None:
+def test_equal_models_classify_as_one_does(name: str) -> None:
     logits, thresholds = np.repeat(LOGITS[:1], 3, axis=0), np.full(3, 0.7)
     probability, threshold = ENSEMBLES[name](logits, thresholds)
     np.testing.assert_array_equal(probability >= threshold, expit(LOGITS[0]) >= 0.7)
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-def test_no_images_are_no_error(name: str) -> None:
+def test_no_images_give_no_error(name: str) -> None:
     probability, _ = ENSEMBLES[name](LOGITS[:, :0], THRESHOLDS)
     assert probability.shape == log_odds(name, LOGITS[:, :0], probability).shape == (0,)
 
 
 @pytest.mark.parametrize("name", ["mean_logit", "median"])
-def test_thresholds_at_both_ends_still_give_a_number(name: str) -> None:
+def test_thresholds_of_0_and_1_give_a_finite_threshold(name: str) -> None:
     _, threshold = ENSEMBLES[name](LOGITS[:2], np.array([0.0, 1.0]))
     assert threshold == pytest.approx(0.5, abs=1e-4)
 
 
-def test_the_logit_keeps_its_digits_where_the_probability_is_one() -> None:
+def test_the_combined_logit_keeps_its_digits_at_a_probability_of_one() -> None:
     combined = {}
     for name in ENSEMBLES:
         probability, _ = ENSEMBLES[name](LOGITS, THRESHOLDS)
@@ -96,7 +96,7 @@ def test_agreement_of_every_two_models() -> None:
     np.testing.assert_allclose(table["spearman"], [0.5, 0.5, 1])
 
 
-def test_a_model_that_scores_all_alike_has_no_rank_correlation() -> None:
+def test_a_model_with_equal_scores_has_no_rank_correlation() -> None:
     table = agreement(np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]), THRESHOLDS[:2], ["a", "b"])
     assert np.isnan(table["spearman"][0])
     assert table["same_label"][0] == 1
