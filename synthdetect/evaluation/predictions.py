@@ -36,6 +36,27 @@ _LONGEST_NAME = 100  # of a generator in a metric's name, which has at most 250 
 
 _SCORES = ("raw_logit", "logit", "probability", "predicted")
 _FILE_COLUMNS = ("bytes", "mtime_ns")  # columns of the index that do not describe the image
+_ORACLE_RULE = "balanced_accuracy"
+
+AT_THRESHOLD = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "f1_macro",
+    "real_accuracy",
+    "fake_accuracy",
+)
+"""Metrics that depend on the threshold."""
+
+CONTROL = "auc_against_real"
+"""Metric of splits with real images only; see `against_real`."""
+
+MEAN, WORST = "(mean)", "(worst)"
+"""Rows of `per_generator` that summarise all generators."""
+
+_IN_METRICS = {MEAN: "generators/mean", WORST: "generators/worst"}
 
 
 def prediction_table(
@@ -65,29 +86,6 @@ def prediction_table(
     return table
 
 
-_ORACLE_RULE = "balanced_accuracy"
-
-AT_THRESHOLD = (
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "f1_macro",
-    "real_accuracy",
-    "fake_accuracy",
-)
-"""Metrics that depend on the threshold."""
-
-CONTROL = "auc_against_real"
-"""Metric of splits with real images only; see `against_real`."""
-
-MEAN, WORST = "(mean)", "(worst)"
-"""Rows of `per_generator` that summarise all generators."""
-
-_IN_METRICS = {MEAN: "generators/mean", WORST: "generators/worst"}
-
-
 def overall_metrics(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.DataFrame:
     """Compute all metrics of a predictions table with 95 % bootstrap intervals over sources."""
     return metric_intervals(
@@ -109,19 +107,19 @@ def per_generator(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.Dat
     synthetic = table.loc[~real, "generator"]
     if not real.any() or synthetic.empty:
         return pd.DataFrame()
-    names = {g: real | (table["generator"] == g).to_numpy() & ~real for g in synthetic.unique()}
+    masks = {g: real | (table["generator"] == g).to_numpy() & ~real for g in synthetic.unique()}
     draws = bootstrap_metrics(
-        table["label"], table["logit"], threshold, group_codes(table), names, seed=seed
+        table["label"], table["logit"], threshold, group_codes(table), masks, seed=seed
     )
     rows: list[dict[str, Any]] = []
-    for generator in sorted(names):
-        part = table[names[generator]]
+    for generator in sorted(masks):
+        part = table[masks[generator]]
         measured = metrics(part["label"], part["logit"], threshold)
         low, high = percentile_interval(draws[generator]["auc"])
         rows.append(
             {
                 "generator": generator or "(unnamed)",
-                "images": int((names[generator] & ~real).sum()),
+                "images": int((masks[generator] & ~real).sum()),
                 "auc": measured.pop("auc"),
                 "auc_low": low,
                 "auc_high": high,
@@ -130,7 +128,7 @@ def per_generator(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.Dat
         )
     found = pd.DataFrame(rows)
     if len(found) > 1:
-        aucs = np.stack([draws[g]["auc"] for g in names])
+        aucs = np.stack([draws[g]["auc"] for g in masks])
         for name, value, drawn in (
             (MEAN, found["auc"].mean(), aucs.mean(axis=0)),
             (WORST, found["auc"].min(), aucs.min(axis=0)),
@@ -194,9 +192,7 @@ class Evaluation:
         values |= {f"{prefix}/oracle/{m}": v for m, v in _pairs(self.oracle)}
         for row in self.generators.to_dict(orient="records"):
             name = _IN_METRICS.get(row["generator"]) or _metric_name(row["generator"])
-            if (
-                f"{prefix}/{name}/auc" in values
-            ):  # of a generator that differs in replaced characters
+            if f"{prefix}/{name}/auc" in values:  # two names differ only in replaced characters
                 name += f"_{short_hash(row['generator'])}"
             values[f"{prefix}/{name}/auc"] = row["auc"]
             values[f"{prefix}/{name}/recall"] = row["recall"]
@@ -260,9 +256,8 @@ def evaluate(
             is_unsure = unsure(table["probability"], threshold, band)
             correct = (table["predicted"] == table["label"])[~is_unsure]
             extra["unsure/share"] = float(is_unsure.mean())
-            extra["unsure/accuracy_of_the_rest"] = (
-                float(correct.mean()) if len(correct) else math.nan
-            )
+            accuracy = float(correct.mean()) if len(correct) else math.nan
+            extra["unsure/accuracy_of_the_rest"] = accuracy
         columns = default_slices(table) if slices is None else slices
         result[name] = Evaluation(
             name,

@@ -12,13 +12,13 @@ from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.metrics import bootstrap_metrics, metrics, percentile_interval
 from synthdetect.system.errors import UserError
 
-_DEFAULT = ("category", "platform", "format", "jpeg_quality", "size")
 SIZE = "size"
 """Name of the slices by the shorter side, which is computed from `width` and `height`."""
 
 UNKNOWN = "(unknown)"
 """Slice of the images whose value is unknown."""
 
+_DEFAULT = ("category", "platform", "format", "jpeg_quality", SIZE)
 _EDGES = {
     SIZE: (0, 128, 256, 512, 1024, 2048),
     "jpeg_quality": (0, 1, 50, 70, 80, 90, 95),

@@ -155,9 +155,8 @@ def severity_curves(table: pd.DataFrame) -> dict[str, list[tuple[int, float]]]:
         if np.isfinite(value):
             result.setdefault(f"robustness/{name}", []).append((step, float(value)))
 
-    for perturbation, rows in table.drop(index=unperturbed.name).groupby(
-        "perturbation", sort=False
-    ):
+    perturbed = table.drop(index=unperturbed.name)
+    for perturbation, rows in perturbed.groupby("perturbation", sort=False):
         steps = [0, *(1 + PERTURBATIONS[perturbation].levels.index(x) for x in rows["level"])]
         for name in ("auc", "auc_change", *MEASURES):
             for step, value in zip(steps, [unperturbed[name], *rows[name]], strict=True):
