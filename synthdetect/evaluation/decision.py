@@ -1,4 +1,4 @@
-"""From a score to an answer: calibration and threshold, chosen on validation and nowhere else."""
+"""Calibration and threshold, which are chosen on validation images only."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -60,12 +60,12 @@ class Answers(NamedTuple):
 
 
 def decide(options: DecisionOptions, labels: npt.ArrayLike, logits: npt.ArrayLike) -> Decision:
-    """Fit calibration and threshold.
+    """Fit a calibration and choose a threshold.
 
     Args:
-        options: how.
-        labels: of validation images (or those out of fold), never of test images.
-        logits: the network's, of the same images.
+        options: methods of calibration and of choosing the threshold.
+        labels: labels of validation or out-of-fold images, never of test images.
+        logits: the network's logits of these images.
     """
     calibration = CALIBRATIONS[options.calibration].load()(labels, logits)
     threshold = choose_threshold(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.estimates import Mean, independent_sources
-from synthdetect.evaluation.metrics import metrics, resampled
+from synthdetect.evaluation.metrics import bootstrap_metrics, metrics
 from synthdetect.system.arrays import FloatArray
 
 _LEVEL = 0.95
@@ -74,7 +74,7 @@ def _replicates(cell: Cell, metric: str, seed: int) -> FloatArray:
     table = cell.predictions
     args = (table["label"], table["logit"], cell.threshold)
     everything = {"": np.ones(len(table), dtype=bool)}
-    draws = resampled(*args, group_codes(table), everything, seed=seed)[""][metric]
+    draws = bootstrap_metrics(*args, group_codes(table), everything, seed=seed)[""][metric]
     return np.append(metrics(*args)[metric], draws)
 
 

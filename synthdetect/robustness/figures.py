@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from synthdetect.evaluation.figures import NEUTRAL, REAL_COLOUR, SYNTHETIC_COLOUR, plain
+from synthdetect.evaluation.figures import NEUTRAL, REAL_COLOUR, SYNTHETIC_COLOUR, display_text
 from synthdetect.images.perturbations import PERTURBATIONS, UNPERTURBED
 
 _COLUMNS = 3
@@ -52,7 +52,7 @@ def robustness_generators_figure(generators: pd.DataFrame, split: str) -> Figure
             x, y, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=8,
             color="white" if value > 0.8 else "black",
         )  # fmt: skip
-    axes.set_yticks(range(len(names)), [plain(name) for name in names])
+    axes.set_yticks(range(len(names)), [display_text(name) for name in names])
     axes.set_xticks(range(len(levels)), _level_names(levels), fontsize=8)
     above = axes.secondary_xaxis("top")
     starts = np.flatnonzero(levels["perturbation"] != levels["perturbation"].shift())

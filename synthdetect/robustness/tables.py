@@ -12,7 +12,7 @@ import pandas as pd
 
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
-from synthdetect.evaluation.metrics import bootstrap_auc, interval, metrics
+from synthdetect.evaluation.metrics import bootstrap_auc, metrics, percentile_interval
 from synthdetect.images.perturbations import PERTURBATIONS, UNPERTURBED, PerturbationLevel
 from synthdetect.system.arrays import FloatArray
 
@@ -79,8 +79,8 @@ def _compared(
     draws = [bootstrap_auc(labels, scores, groups, seed=seed) for scores in logits]
     rows: list[dict[str, Any]] = []
     for value, drawn in zip(values, draws, strict=True):
-        low, high = interval(drawn)
-        change_low, change_high = interval(drawn - draws[reference])
+        low, high = percentile_interval(drawn)
+        change_low, change_high = percentile_interval(drawn - draws[reference])
         rows.append(
             {
                 "images": len(labels),
@@ -122,7 +122,7 @@ def robustness_generators(
         for perturbation, scores in zip(perturbations, logits, strict=True):
             # The same replicates as in `per_generator`, so unperturbed images have equal intervals.
             draws = bootstrap_auc(label, scores, groups, among=members, seed=seed)
-            low, high = interval(draws)
+            low, high = percentile_interval(draws)
             rows.append(
                 {
                     "perturbation": perturbation.name,
@@ -155,9 +155,8 @@ def severity_curves(table: pd.DataFrame) -> dict[str, list[tuple[int, float]]]:
         if np.isfinite(value):
             result.setdefault(f"robustness/{name}", []).append((step, float(value)))
 
-    for perturbation, rows in table.drop(index=unperturbed.name).groupby(
-        "perturbation", sort=False
-    ):
+    perturbed = table.drop(index=unperturbed.name)
+    for perturbation, rows in perturbed.groupby("perturbation", sort=False):
         steps = [0, *(1 + PERTURBATIONS[perturbation].levels.index(x) for x in rows["level"])]
         for name in ("auc", "auc_change", *MEASURES):
             for step, value in zip(steps, [unperturbed[name], *rows[name]], strict=True):

@@ -15,7 +15,7 @@ from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.figures import folds_figure
-from synthdetect.evaluation.predictions import evaluate, tabulate
+from synthdetect.evaluation.predictions import evaluate, prediction_table
 from synthdetect.report.writing import write_report
 from synthdetect.runs.children import ChildTraining, train_children
 from synthdetect.runs.messages import announce, command_tags
@@ -185,10 +185,8 @@ def _conclude_folds(
     epochs = int(np.ceil(np.median(rows["best/epoch"])))
     raw = oof["raw_logit"].to_numpy()
     decision = decide(options.decision, oof["label"], raw)
-    pool = tabulate(oof, decision.calibration(raw), decision.threshold, raw)
-    evaluation = evaluate(
-        {"oof": pool}, decision.threshold, seed=options.optim.seed, band=decision.unsure
-    )["oof"]
+    pool = prediction_table(oof, decision.calibration(raw), decision, raw)
+    evaluation = evaluate({"oof": pool}, decision, seed=options.optim.seed)["oof"]
     log_evaluation(run, evaluation, "oof", decision.threshold)
     run.log_metrics(
         {

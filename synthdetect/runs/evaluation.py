@@ -15,9 +15,9 @@ from synthdetect.detectors.card import TORCH
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.decision import Decision, decide
-from synthdetect.evaluation.external import on_its_side, read_predictions
+from synthdetect.evaluation.external import keep_threshold_side, read_predictions
 from synthdetect.evaluation.overlap import overlap
-from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
+from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
 from synthdetect.evaluation.slices import slice_values
 from synthdetect.evaluation.summary import summary_markdown, summary_rows
 from synthdetect.explanation.log import log_explanations, log_spectra
@@ -243,8 +243,8 @@ def _evaluate(
     raw = rows["raw_logit"].to_numpy()
     logits, own = decision.calibration(raw), _own_probabilities(options, subject)
     if own is not None:
-        logits = on_its_side(logits, own, decision.threshold)
-    scored = tabulate(rows, logits, decision.threshold, raw, own)
+        logits = keep_threshold_side(logits, own, decision.threshold)
+    scored = prediction_table(rows, logits, decision, raw, own)
     tables = {s: scored[scored["split"] == s].reset_index(drop=True) for s in splits}
     run.log_params({"decision.from": where})
     run.log_metrics(
@@ -254,7 +254,7 @@ def _evaluate(
     console.print(f"threshold {decision.threshold:.4f}, {where}")
     _overlap(run, subject, tables)
     evaluations = evaluate(
-        tables, decision.threshold, seed=options.seed, band=decision.unsure,
+        tables, decision, seed=options.seed,
         slices=options.slices or None,
     )  # fmt: skip
     for split, evaluation in evaluations.items():

@@ -15,7 +15,7 @@ from synthdetect.datasets.prepare import prepare
 from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.effects import Cell, effects
 from synthdetect.evaluation.figures import effects_figure
-from synthdetect.evaluation.metrics import interval, metrics, resampled
+from synthdetect.evaluation.metrics import bootstrap_metrics, metrics, percentile_interval
 from synthdetect.evaluation.summary import markdown, with_interval
 from synthdetect.report.writing import write_report
 from synthdetect.runs.children import ChildTraining, train_children
@@ -243,11 +243,11 @@ def _mean_over_seeds(
         args = (predictions["label"], predictions["logit"], threshold)
         everything = {"": np.ones(len(predictions), dtype=bool)}
         values.append(metrics(*args))
-        draws.append(resampled(*args, group_codes(predictions), everything, seed=seed)[""])
+        draws.append(bootstrap_metrics(*args, group_codes(predictions), everything, seed=seed)[""])
     return {
         name: (
             float(np.mean([v[name] for v in values])),
-            *interval(np.mean([d[name] for d in draws], axis=0)),
+            *percentile_interval(np.mean([d[name] for d in draws], axis=0)),
         )
         for name in _SHOWN
     }

@@ -20,7 +20,7 @@ from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.figures import learning_curves
-from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
+from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
 from synthdetect.evaluation.summary import summary_markdown
 from synthdetect.models.weights import Start
 from synthdetect.runs.artifacts import CHECKPOINTS, CONFIG
@@ -145,16 +145,14 @@ def run_training(
         ),
     )
     tables = {
-        split: tabulate(
-            prepared.manifest.split(split).table, decision.calibration(raw), decision.threshold, raw
+        split: prediction_table(
+            prepared.manifest.split(split).table, decision.calibration(raw), decision, raw
         )
         for split, raw in logits.items()
     }
     if score_train:
         run.log_table(tables.pop("train"), "predictions/train.csv")
-    evaluations = evaluate(
-        tables, decision.threshold, seed=options.optim.seed, band=decision.unsure
-    )
+    evaluations = evaluate(tables, decision, seed=options.optim.seed)
     model = log_detector(run, detector)
     result = TrainingResult(detector, evaluations, model, session.training)
     _log_result(run, result, prepared.manifest, datasets, kind, predetermined)

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.effects import Cell, effects
 from synthdetect.evaluation.metrics import bootstrap_auc, metrics
-from synthdetect.evaluation.predictions import tabulate
+from synthdetect.evaluation.predictions import prediction_table
 
 FACTORS = {"data": ("narrow", "diverse"), "depth": ("18", "50", "101")}
 
@@ -41,7 +42,9 @@ def study(
     for (a, data), (b, name) in product(*(enumerate(levels) for levels in FACTORS.values())):
         apart = 1 + breadth * a + depth * b + noise * rng.normal() / 3
         logits = common + apart * label + 0.3 * rng.normal(size=len(label))
-        cells.append(Cell({"data": data, "depth": name}, tabulate(rows, logits, 0.5), 0.5))
+        cells.append(
+            Cell({"data": data, "depth": name}, prediction_table(rows, logits, Decision()), 0.5)
+        )
     return cells
 
 

@@ -1,4 +1,4 @@
-"""Several detectors as one: every rule against numbers worked out by hand."""
+"""Ensembles: every combination and measure of agreement against hand calculations."""
 
 import math
 
@@ -59,7 +59,7 @@ def test_a_single_model_passes_through_exactly(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-def test_equal_models_are_as_good_as_one(name: str) -> None:
+def test_equal_models_classify_as_one_does(name: str) -> None:
     logits, thresholds = np.repeat(LOGITS[:1], 3, axis=0), np.full(3, 0.7)
     probability, threshold = combine(name, logits, thresholds)
     np.testing.assert_array_equal(probability >= threshold, expit(LOGITS[0]) >= 0.7)
@@ -77,7 +77,7 @@ def test_thresholds_at_both_ends_still_give_a_number(name: str) -> None:
     assert threshold == pytest.approx(0.5, abs=1e-4)
 
 
-def test_the_logit_keeps_its_digits_where_the_probability_is_one() -> None:
+def test_the_combined_logit_keeps_its_digits_at_a_probability_of_one() -> None:
     combined = {}
     for name in ENSEMBLES:
         probability, _ = combine(name, LOGITS, THRESHOLDS)
@@ -97,7 +97,7 @@ def test_agreement_of_every_two_models() -> None:
     np.testing.assert_allclose(table["spearman"], [0.5, 0.5, 1])
 
 
-def test_a_model_that_scores_all_alike_has_no_rank_correlation() -> None:
+def test_a_model_with_equal_scores_has_no_rank_correlation() -> None:
     table = agreement(np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]), THRESHOLDS[:2], ["a", "b"])
     assert np.isnan(table["spearman"][0])
     assert table["same_label"][0] == 1

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.metrics import bootstrap_weights, metrics
-from synthdetect.evaluation.predictions import per_generator, summarise, tabulate
+from synthdetect.evaluation.predictions import overall_metrics, per_generator, prediction_table
 from synthdetect.images.perturbations import PerturbationLevel, select_perturbations
 from synthdetect.robustness.figures import (
     robustness_figure,
@@ -47,7 +48,7 @@ def made(
     )  # fmt: skip
     base = rng.normal(size=60) + 2 * labels
     logits = np.stack([base + 0.5 * k * rng.normal(size=60) for k in range(len(perturbations))])
-    return tabulate(rows, logits[0], THRESHOLD), logits
+    return prediction_table(rows, logits[0], Decision(threshold=THRESHOLD)), logits
 
 
 def test_each_row_has_the_metrics_of_its_perturbation() -> None:
@@ -68,7 +69,7 @@ def test_each_row_has_the_metrics_of_its_perturbation() -> None:
 def test_the_unperturbed_row_equals_a_plain_evaluation() -> None:
     predictions, logits = made()
     row = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=1).iloc[0]
-    plain = summarise(predictions, THRESHOLD, seed=1).set_index("metric").loc["auc"]
+    plain = overall_metrics(predictions, THRESHOLD, seed=1).set_index("metric").loc["auc"]
     assert row[["auc", "auc_low", "auc_high"]].tolist() == plain.tolist()
     assert row[["auc_change", "auc_change_low", "auc_change_high"]].tolist() == [0, 0, 0]
 

@@ -8,7 +8,8 @@ import pandas as pd
 
 from benchmarks.verdicts import simulate
 from sweeps.statistics.final_fits import FinalFit, FitKey, Side
-from synthdetect.evaluation.predictions import tabulate
+from synthdetect.evaluation.decision import Decision
+from synthdetect.evaluation.predictions import prediction_table
 from synthdetect.system.arrays import FloatArray
 
 KINDS = {"real": 0, "seen": 1, "unseen": 1}
@@ -24,7 +25,9 @@ def predictions(logits: FloatArray, kinds: Sequence[str], threshold: float = 0.5
     ]
     columns = ["path", "label", "generator", "source_id"]
     table = pd.DataFrame(rows, columns=columns).assign(split="test", category="")
-    return tabulate(table, logits.reshape(-1), threshold, logits.reshape(-1))
+    return prediction_table(
+        table, logits.reshape(-1), Decision(threshold=threshold), logits.reshape(-1)
+    )
 
 
 def final_fit(
