@@ -1,8 +1,8 @@
 """How Sphinx builds the documentation: `sphinx-build -W --keep-going -b html docs build/docs`.
 
 The package must be installed with its extra `docs`. Under `-W` a warning fails the build, and these
-are warnings: a link to a page or an anchor that does not exist, and a reference to an object of this
-project that does not exist. Nothing is fetched from the network.
+are warnings: a link to a page or an anchor that does not exist, and a reference to an object of
+this project that does not exist. Nothing is fetched from the network.
 """
 
 import sys
