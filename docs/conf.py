@@ -13,7 +13,6 @@ from synthdetect import __version__
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "synthdetect"
-author = "the authors of synthdetect"
 release = version = __version__
 
 extensions = [
@@ -29,6 +28,7 @@ myst_heading_anchors = 3
 
 # Reference: docstrings, and the options of each command.
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # else methods show what torch and MLflow say of theirs
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
@@ -46,4 +46,5 @@ nitpick_ignore_regex = [(r"py:class", r".*"), (r"py:.*", r"(?!synthdetect\b|swee
 
 html_theme = "furo"
 html_title = f"synthdetect {release}"
+html_show_copyright = False
 html_show_sphinx = False

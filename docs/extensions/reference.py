@@ -13,14 +13,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import ArrayLike
 from pydantic.dataclasses import is_pydantic_dataclass
 from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
 
 from sweeps.__main__ import COMMANDS as SWEEP_COMMANDS
 from synthdetect.cli import COMMANDS, Command
 
 PACKAGES = ("synthdetect", "sweeps")
 
+_ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
 _SHORT_ARRAY = r"~numpy.typing.NDArray[\1]"
 _ARRAY = re.compile(
     r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[(~?[\w.]+)\]\]"
@@ -73,7 +76,7 @@ def _packages(package: str) -> Iterator[tuple[str, str]]:
 
 
 def _automodule(name: str) -> str:
-    return f".. automodule:: {name}\n   :members:\n   :show-inheritance:\n"
+    return f".. automodule:: {name}\n   :members:\n"
 
 
 def _command_page(name: str, command: Command) -> str:
@@ -99,14 +102,12 @@ def _option(name: str, command: Command) -> str:
     field = command.options.fields()[name]
     spelling = name if name in command.positional else f"--{name.replace('_', '-')} VALUE"
     spellings = [f"{command.short[name]} VALUE"] if name in command.short else []
-    default = "" if field.is_required() else f" Default: {_shown(field.default)}."
-    text = (field.description or "").removesuffix(".")
-    return f".. option:: {', '.join([*spellings, spelling])}\n\n   {text}.{default}\n"
-
-
-def _shown(default: Any) -> str:
-    text = ",".join(default) if isinstance(default, tuple) else str(default)
-    return f"``{text}``" if text else "empty"
+    text = (field.description or "").removesuffix(".") + "."
+    default = field.default
+    shown = ",".join(default) if isinstance(default, tuple) else str(default)
+    if shown and not field.is_required():
+        text += f" Default: ``{shown}``."
+    return f".. option:: {', '.join([*spellings, spelling])}\n\n   {text}\n"
 
 
 def _heading(text: str, line: str) -> str:
@@ -114,13 +115,22 @@ def _heading(text: str, line: str) -> str:
 
 
 def _shorten_signature(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
 ) -> tuple[str | None, str | None] | None:
     """Leave out an options class's signature, and spell arrays as the code does."""
     if what == "class" and is_pydantic_dataclass(obj):
         return "", None
-    signature, returns = (text and _ARRAY.sub(_SHORT_ARRAY, text) for text in (signature, returns))
-    return signature, returns
+    return _shorten(signature), _shorten(returns)
+
+
+def _shorten(text: str | None) -> str | None:
+    return text and _ARRAY.sub(_SHORT_ARRAY, text.replace(_ARRAY_LIKE, "~numpy.typing.ArrayLike"))
 
 
 def _prepare_docstring(
