@@ -366,7 +366,7 @@ class _Child:
         )
         states = {None: "complete", Stopped: "pruned"}
         state = "interrupted" if interrupted else states.get(kind, "failed")
-        self.run.set_tags({STATE: state})
+        self.run.end_tags[STATE] = state
         self._opened.__exit__(kind, error, trace)
         if not interrupted:  # else it goes on from its checkpoint
             shutil.rmtree(_folder(self._sweep, self.run), ignore_errors=True)

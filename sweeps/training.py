@@ -194,7 +194,7 @@ def train_in(
 
             def on_epoch(training: TrainingState) -> None:
                 progress = training.progress
-                run.log_epoch(progress.history[-1], after + progress.epoch, {})
+                run.log_progress(progress.history, {}, after=after)
                 bar.epoch(progress.epoch, progress.history[-1], progress.improved)
                 watch(progress)
 

@@ -28,7 +28,6 @@ from synthdetect.config import (
     ReportOptions,
     ReproduceOptions,
     ServeOptions,
-    SyncOptions,
     TrainOptions,
     option_name,
 )
@@ -147,11 +146,6 @@ COMMANDS: dict[str, Command] = {
         "serve a detector by MLflow's protocol, behind limits",
         short={"model": "-m", "port": "-p"},
         tracked=False,
-    ),
-    "sync": Command(
-        SyncOptions,
-        "synthdetect.commands.sync:sync",
-        "deliver what runs had to say while their tracking store was away",
     ),
 }
 

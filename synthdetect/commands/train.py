@@ -46,7 +46,7 @@ def train(options: TrainOptions) -> None:
         with computing_as_begun(run, begun, device) as device:
             outcome = run_training(run, options, prepared, device)
         register_it = partial(register, outcome.model, options.register)
-        version = run.outbox.insist(register_it) if options.register else ""
+        version = run.retry(register_it) if options.register else ""
     conclude(run, outcome, options.register, version)
 
 

@@ -817,11 +817,6 @@ class ServeOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=CHECKED)
-class SyncOptions(Options):
-    """Deliver what runs had to say while their tracking store was away."""
-
-
 AUGMENTATIONS: dict[str, Mapping[str, Any]] = {
     "light": {},  # flip, light colour jitter, blur: what the defaults say
     "extensive": {"geometry": "resize_crop", "rotation": 10.0, "jitter": 0.2},

@@ -10,8 +10,8 @@ from synthdetect.datasets.prepare import Prepared
 from synthdetect.runs.resume import computing_as_begun, fetch_checkpoint
 from synthdetect.runs.training import Final, run_training
 from synthdetect.system.console import console
+from synthdetect.tracking.availability import StoreAway
 from synthdetect.tracking.models import register
-from synthdetect.tracking.outbox import StoreAway
 from synthdetect.tracking.run import FOLD, Run, open_run
 from synthdetect.training.devices import Device
 
@@ -106,7 +106,7 @@ def _train(
         if part.final:
             name = part.options.register
             register_it = partial(register, outcome.model, name)
-            version = child.outbox.insist(register_it) if name else ""
+            version = child.retry(register_it) if name else ""
             conclude(child, outcome, name, version)
     return child.id
 

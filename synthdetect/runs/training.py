@@ -21,9 +21,9 @@ from synthdetect.evaluation.summary import summary_markdown
 from synthdetect.models.networks import Start
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, training_bar
+from synthdetect.tracking.availability import StoreAway
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.models import log_detector
-from synthdetect.tracking.outbox import StoreAway
 from synthdetect.tracking.run import MANIFEST, TARGET, Run, environment, undisturbed
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import TrainingState
@@ -167,8 +167,8 @@ def _fit(
 
         def on_epoch(training: TrainingState) -> None:
             progress = training.progress
-            # An epoch that MLflow knows is on disk, and is never logged twice.
-            run.log_epoch(progress.history[-1], progress.epoch, datasets)
+            # Its checkpoint is on disk, so that a resumed run can log it if this one does not.
+            run.log_progress(progress.history, datasets)
             bar.epoch(progress.epoch, progress.history[-1], progress.improved)
 
         session.fit(epochs, on_batch=bar.batch, on_epoch=on_epoch)
