@@ -15,7 +15,7 @@ from optuna.trial import Trial, TrialState
 from sweeps import tuning
 from sweeps.strategies import Choice, FloatRange, IntRange, SearchParameter, space
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.outbox import StoreAway
+from synthdetect.tracking.availability import StoreAway
 
 
 @pytest.fixture
