@@ -1,4 +1,4 @@
-"""The command line, built from the options' classes. Nothing heavy is imported for `--help`."""
+"""The command line, built from the classes of options; `--help` imports nothing heavy."""
 
 import argparse
 import importlib
@@ -32,23 +32,26 @@ from synthdetect.system.redaction import without_secrets
 from synthdetect.system.visible import visible
 
 TRACEBACK = "SYNTHDETECT_TRACEBACK"
-"""Environment variable: set, an error shows its traceback."""
+"""Environment variable; if it is set, an error prints its traceback."""
 
 
 COMMANDS: dict[str, Command] = {
     "train": Command(
-        TrainOptions, "synthdetect.commands.train:train", "one tracked training run", project=True
+        TrainOptions,
+        "synthdetect.commands.train:train",
+        "train one detector in a tracked run",
+        project=True,
     ),
     "cv": Command(
         CvOptions,
         "synthdetect.runs.cross_validation:cross_validate",
-        "cross-validation",
+        "cross-validate in tracked runs",
         project=True,
     ),
     "regimes": Command(
         RegimesOptions,
         "synthdetect.runs.regimes:study_regimes",
-        "the paper's two regimes, or each of their differences by itself",
+        "train the paper's two regimes, or all combinations of their differences",
         project=True,
     ),
     "predict": Command(
@@ -60,7 +63,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         EvaluateOptions,
         "synthdetect.runs.evaluation:evaluate_detector",
-        "metrics of a detector or of anybody's predictions",
+        "evaluate a detector or a table of predictions",
         project=True,
     ),
     "audit": Command(
@@ -72,20 +75,20 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         ExportOptions,
         "synthdetect.runs.export:export_detector",
-        "a detector for another engine, which is faster",
+        "export a detector to a faster inference engine",
         project=True,
     ),
     "reproduce": Command(
         ReproduceOptions,
         "synthdetect.commands.reproduce:reproduce_run",
-        "do a recorded run again and say whether it comes to the same",
+        "rerun a recorded run and compare the results",
         positional=("run_id",),
         project=True,
     ),
     "report": Command(
         ReportOptions,
         "synthdetect.commands.report:report",
-        "a run's results as one page",
+        "write the results of a run as one page",
         positional=("run_id",),
     ),
     "check-submission": Command(
@@ -98,7 +101,7 @@ COMMANDS: dict[str, Command] = {
     "manifest": Command(
         ManifestOptions,
         "synthdetect.commands.manifest:write_manifest",
-        "write the table of a folder's images",
+        "write the manifest of a folder of images",
         positional=("folder",),
         short={"output": "-o"},
         tracked=False,
@@ -106,20 +109,20 @@ COMMANDS: dict[str, Command] = {
     "list": Command(
         ListOptions,
         "synthdetect.commands.lists:show",
-        "show architectures, recipes and other names",
+        "list the names that options accept",
         positional=("what",),
         tracked=False,
     ),
     "promote": Command(
         PromoteOptions,
         "synthdetect.commands.promote:promote_version",
-        "make a model's version the champion",
+        "make a version of a model the champion",
         positional=("name", "version"),
     ),
     "serve": Command(
         ServeOptions,
         "synthdetect.commands.serve:serve",
-        "serve a detector by MLflow's protocol, behind limits",
+        "serve a detector by MLflow's protocol, with limits on requests",
         short={"model": "-m", "port": "-p"},
         tracked=False,
     ),
@@ -182,7 +185,7 @@ def _commands_for(arguments: Sequence[str]) -> Mapping[str, Command]:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """SIGTERM was received; it ends a run like Ctrl-C."""
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
@@ -200,7 +203,7 @@ def _fail(message: str, status: int) -> int:
 def parse(
     arguments: Sequence[str], program: str, commands: Mapping[str, Command]
 ) -> tuple[str, dict[str, Any]]:
-    """The command's name, and what was given to it, as text by option."""
+    """Return the name of the command, and the given options as text by name."""
     parser = argparse.ArgumentParser(
         prog=program,
         description="Train, compare and serve detectors of AI-generated images.",
@@ -219,7 +222,7 @@ def parse(
     options = [argument for argument in unknown if argument.startswith("--")]
     if unknown and not options:
         raise UserError(f"unexpected argument {unknown[0]!r}. See: {program} {name} --help")
-    for option in options:  # `resolve` names them all, with what was perhaps meant
+    for option in options:  # `resolve` reports them all, with suggestions
         given[option[2:].partition("=")[0]] = None
     return name, given
 
@@ -235,7 +238,7 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
             parser.add_argument(
                 name, help=text, nargs=None if required else "?", default=argparse.SUPPRESS
             )
-            if command.project:  # `mlflow run` gives every parameter by name
+            if command.project:  # `mlflow run` passes every parameter by name
                 parser.add_argument(
                     option_name(name), f"--{name}", dest=name, help=argparse.SUPPRESS,
                     default=argparse.SUPPRESS,
@@ -258,7 +261,7 @@ def _shown(default: Any) -> str:
 
 
 def project_default(command: Command, name: str) -> str:
-    """The value of a parameter in `MLproject` that is as good as not giving it."""
+    """Return the default of a parameter in `MLproject`, which means the same as not giving it."""
     if any(name in differences for differences in command.options.recipes.values()):
         return AS_RECIPE
     default = command.options.fields()[name].default

@@ -1,4 +1,4 @@
-"""`synthdetect audit`."""
+"""The audit of data in a run of its own."""
 
 from synthdetect.audit.checks import UNSPLIT, audit
 from synthdetect.audit.figures import draw_audit
@@ -15,10 +15,10 @@ from synthdetect.tracking.run import environment, open_run
 
 
 def audit_data(options: AuditOptions) -> None:
-    """Audit the data as they are, whether or not they are fit to train on, in a run of its own.
+    """Audit data in a tracked run, whether or not they could be trained on.
 
     Raises:
-        UserError: the data cannot be read at all, or there are warnings and `strict` is asked for.
+        UserError: If the data cannot be read, or there are warnings and `strict` is given.
     """
     manifest = _indexed(options.data)
     if options.supplement:
@@ -30,7 +30,7 @@ def audit_data(options: AuditOptions) -> None:
         run.log_params({**options.to_flat(), **environment(), "data.digest": manifest.digest()})
         run.log_manifest(manifest.with_table(manifest.table.replace({"split": {"": UNSPLIT}})))
         run.log_table(manifest.table, "data/manifest.csv")
-        with counting("looking for pictures that look alike") as count:
+        with counting("looking for near-duplicates") as count:
             found = audit(
                 manifest,
                 seed=options.seed,

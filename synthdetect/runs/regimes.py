@@ -43,14 +43,14 @@ _TITLES = {"val": "Table 1: validation set", "test": "Table 2: test set"}
 _OUTCOMES = {"test": "all of the test", "unseen": "generators that no training had"}
 _DATA = {"generators": "--narrow", "per_category": "--narrow-per-category",
          "supplement": "--supplement", "finetune": "--finetune"}  # fmt: skip
-"""How a training's data may differ from the others', and the option that says so."""
+"""Data options in which the trainings may differ, and the options of this command that set them."""
 
 
 def study_regimes(options: RegimesOptions) -> None:
-    """Train the regimes (or all combinations), each in a child run, and tabulate them.
+    """Train the regimes, or all combinations, in child runs, and tabulate the results.
 
     Raises:
-        UserError: options or data that do not fit.
+        UserError: If options or data do not fit.
         TrainingsFailed: If some trainings failed; the others are kept.
     """
     digest = ""
@@ -91,7 +91,7 @@ def study_regimes(options: RegimesOptions) -> None:
 
 
 def _narrow(options: RegimesOptions, manifest: Manifest) -> tuple[str, ...]:
-    """The generators of the narrow data; none stands for all, where something else narrows them."""
+    """Return the generators of the narrow data; empty if all, when something else narrows them."""
     train = manifest.split("train").table
     generators = train.loc[train["label"] == SYNTHETIC, "generator"]
     counts = generators[generators != ""].value_counts()
@@ -107,27 +107,27 @@ def _narrow(options: RegimesOptions, manifest: Manifest) -> tuple[str, ...]:
     if everything and not (options.supplement or _is_capped(options, train)):
         raise UserError(
             f"--narrow: the narrow data would be all of the train split of {manifest.name} "
-            f"(generators: {found}), as the diverse are. Name two or more in its generator column "
-            "and leave one out of --narrow, give --supplement, which the diverse data alone have, "
-            "or a smaller --narrow-per-category."
+            f"(generators: {found}), like the diverse data. Name at least two generators in the "
+            "generator column and leave one out of --narrow, give --supplement, which only the "
+            "diverse data include, or a smaller --narrow-per-category."
         )
     return narrow
 
 
 def _is_capped(options: RegimesOptions, train: pd.DataFrame) -> bool:
-    """Whether a category has more images than the narrow data may have of it."""
+    """Return whether --narrow-per-category removes images."""
     pairs = train.groupby(["category", "label"]).size().unstack(fill_value=0).min(axis=1)
     return 0 < options.narrow_per_category < 2 * int(pairs.max())
 
 
 def _described(options: RegimesOptions, narrow: tuple[str, ...]) -> str:
     most = options.narrow_per_category
-    capped = f", at most {most:,} images a category" if most else ""
+    capped = f", at most {most:,} images per category" if most else ""
     return f"{', '.join(narrow) or f'all of {options.source.data}'}{capped}"
 
 
 def _cells(options: RegimesOptions, narrow: tuple[str, ...]) -> dict[str, dict[str, str | float]]:
-    """By name, how each training differs from the defaults, but for its seed."""
+    """Return how each training differs from the defaults, apart from its seed, by name."""
     data: dict[str, dict[str, str | float]] = {
         "narrow": {"generators": ",".join(narrow), "per_category": options.narrow_per_category},
         "diverse": {"supplement": options.supplement},
@@ -153,12 +153,12 @@ def _training(options: RegimesOptions, differences: Mapping[str, str | float]) -
 def _parts(
     options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]]
 ) -> dict[tuple[str, int], ChildTraining]:
-    """The trainings by cell and seed.
+    """Return the trainings by cell and seed.
 
-    The first seed makes the splits, so that all are judged on the same images.
+    The first seed makes the splits, so that all are evaluated on the same images.
 
     Raises:
-        UserError: one of them cannot be begun.
+        UserError: If a training cannot begin.
     """
     parts = {}
     for cell, seed in product(cells, range(options.optim.seed, options.optim.seed + options.seeds)):
@@ -171,7 +171,7 @@ def _parts(
     archs = sorted({part.options.model.arch for part in parts.values()})
     if options.weights not in ("auto", "imagenet", "none") and len(archs) > 1:
         raise UserError(
-            f"--weights: a file fits one architecture, and here are {', '.join(archs)}. "
+            f"--weights: a file fits one architecture, but these are trained: {', '.join(archs)}. "
             "Give auto, imagenet or none."
         )
     return parts
@@ -180,15 +180,15 @@ def _parts(
 def _require_data(
     options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]], manifest: Manifest
 ) -> None:
-    """See that everything can be trained on and judged, before anything is.
+    """Check that all data can be trained and evaluated on, before anything is trained.
 
     Raises:
-        UserError: it cannot.
+        UserError: If some cannot.
     """
     if options.factorial and manifest.split("test").table["label"].nunique() < 2:
         raise UserError(
-            f"--factorial: {manifest.name} has no test split with both classes to judge on. Put "
-            "real and synthetic images into test, or empty the split column to have it made."
+            f"--factorial: {manifest.name} has no test split with both classes. Put real and "
+            "synthetic images into test, or empty the split column so that it is made."
         )
     tried: list[dict[str, str | float]] = [{"supplement": options.supplement}]
     for differences in cells.values():
@@ -206,7 +206,7 @@ def _require_data(
 def _conclude_tables(
     run: Run, options: RegimesOptions, runs: Mapping[tuple[str, int], str]
 ) -> None:
-    """Both tables in the paper's form, its numbers beside ours."""
+    """Log and print both tables of the paper, with its numbers and the measured ones."""
     rows = []
     for (split, regime), published in PAPER.items():
         ids = [run_id for (cell, _), run_id in runs.items() if cell == regime]
@@ -237,7 +237,7 @@ def _conclude_tables(
 def _mean_over_seeds(
     tables: Sequence[pd.DataFrame], thresholds: Sequence[float], seed: int
 ) -> dict[str, tuple[float, float, float]]:
-    """Each metric's mean over trainings with its interval over sources, not over seeds."""
+    """Return the mean of each metric over trainings, with its 95 % interval over sources only."""
     values, draws = [], []
     for predictions, threshold in zip(tables, thresholds, strict=True):
         args = (predictions["label"], predictions["logit"], threshold)
@@ -254,7 +254,7 @@ def _mean_over_seeds(
 
 
 def _wide(long: pd.DataFrame) -> pd.DataFrame:
-    """The paper's form: a row a run, once with its numbers and once with ours."""
+    """Return a table in the form of the paper: for each run its numbers and the measured ones."""
     rows = []
     for regime, part in long.groupby("regime", sort=False):
         measured = part[["ours", "low", "high"]].to_numpy()
@@ -268,7 +268,7 @@ def _conclude_factorial(
     options: RegimesOptions,
     runs: Mapping[tuple[str, int], str],
 ) -> None:
-    """Every cell, and the effect of each change by itself on all of the test and on the unseen."""
+    """Log and print every cell, and the effect of each factor on test and unseen generators."""
     factors: dict[str, Sequence[str]] = {
         "architecture": options.archs,
         "data": ("narrow", "diverse"),
@@ -288,7 +288,7 @@ def _conclude_factorial(
     for outcome in _OUTCOMES:
         judged = [_on(cell, outcome, seen) for cell in made]
         if judged[0].predictions["label"].nunique() < 2:
-            continue  # the test has no generator of which one knows that none was trained on it
+            continue  # no generator of the test split is known to be unseen
         measured = effects(judged, studied, "auc", seed=options.optim.seed)
         found.append(measured.assign(on=outcome))
         for one in judged:
@@ -306,12 +306,12 @@ def _conclude_factorial(
         key = f"effects/{row['factor']}/{row['level']}/{row['on']}/auc"
         run.log_metrics({key: row["effect"]})
     columns = ["change", "judged on", "change of AUC [95 %]", "pairs"]
-    table("What each change does by itself", columns, shown)
+    table("The effect of each difference", columns, shown)
     run.describe(markdown(pd.DataFrame(shown, columns=columns)))
 
 
 def _seen(run: Run, runs: Mapping[tuple[str, int], str]) -> set[str]:
-    """The generators that any training had, and no name, behind which there may be any."""
+    """Return the generators of any training, and the empty name, which may stand for any."""
     seen = {""}
     for run_id in runs.values():
         counts = run.read_table(run_id, "data/counts.csv")
