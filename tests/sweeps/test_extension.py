@@ -11,8 +11,7 @@ import pytest
 
 from sweeps.extension import EXTENSION
 from synthdetect.commands import extensions
-from synthdetect.commands.reproduce import kinds_with
-from synthdetect.reproduction.rerun import KINDS
+from synthdetect.runs.kinds import RUN_KINDS
 from tests.conftest import ROOT
 
 ENTRY_POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
@@ -68,13 +67,12 @@ def test_the_programs_own_commands_import_no_extension(installed: dict[str, str]
     assert "sweeps" not in result.stdout.splitlines()[-1].split()
 
 
-def test_reproduce_can_rerun_the_runs_of_a_sweep() -> None:
-    kinds = kinds_with([EXTENSION])
-    assert {"trial", "final"} == set(kinds) - set(KINDS)
-    assert {name: kinds[name] for name in KINDS} == KINDS
+def test_the_kinds_of_runs_are_no_kinds_of_the_program() -> None:
+    assert not set(EXTENSION.run_kinds) & set(RUN_KINDS)
 
 
 def test_the_functions_of_the_extension_exist() -> None:
     functions = [command.function for command in EXTENSION.commands.values()]
-    for name in (*functions, *EXTENSION.run_kinds.values()):
+    reruns = [kind.rerun for kind in EXTENSION.run_kinds.values() if kind.rerun]
+    for name in (*functions, *reruns):
         assert callable(resolve_name(name))

@@ -24,7 +24,7 @@ def test_all_values_of_a_search_space_are_valid_options(side: str) -> None:
     sampled = [suggest(study.ask(), parameters) for _ in range(20)]
     for tuned in [first_values(parameters), *sampled]:
         options = options_of(side, BASE, tuned, "list.csv")
-        assert {name: getattr(options, name) for name in tuned} == tuned
+        assert {name: options.value(name) for name in tuned} == tuned
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -63,7 +63,7 @@ def test_every_strategy_has_a_paper_claim() -> None:
 def test_only_strategies_that_adapt_get_a_target() -> None:
     for name, strategy in STRATEGIES.items():
         options = options_of(name, BASE, first_values(space(name, 1e-3)), "list.csv")
-        assert (options.target != "") == strategy.needs_target
+        assert (options.adaptation.target != "") == strategy.needs_target
 
 
 @pytest.mark.parametrize("given", ["focal,magic", "focal,focal"])

@@ -15,6 +15,7 @@ from sweeps.__main__ import COMMANDS
 from sweeps.strategies import STRATEGIES, FloatRange, SearchParameter
 from synthdetect.cli import main
 from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
 from tests.conftest import artifact
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--batch-size", "16",
@@ -85,7 +86,8 @@ def test_a_sweep_tunes_fits_and_judges(
     assert verdicts["paper"].str.contains("overfitting").all()
     trainings = artifact(parent, "sweep/trainings.csv")
     assert len(trainings) == 6
-    weights = 4 * sum(p.numel() for p in build("mobilenet_v3_large", 32).parameters()) / 2**20
+    network = build(ModelSpec.of("mobilenet_v3_large", 32))
+    weights = 4 * sum(p.numel() for p in network.parameters()) / 2**20
     assert (trainings["peak_mib"] > weights).all(), "the weights alone take as much memory"
     artifacts = {f.path for f in mlflow.artifacts.list_artifacts(run_id=parent.info.run_id)}
     assert {"figures", "sweep", "report.html"} <= artifacts
