@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.common import parser, ratio, report, take_turns
 from benchmarks.training import epochs, some_images, with_a_cache_of_its_own
-from synthdetect.config import TrainOptions
+from synthdetect.runs.options import TrainOptions
 from synthdetect.system.files import file_sha256
 from synthdetect.training.devices import resolve
 

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.common import parser, ratio, report, seconds_of
-from synthdetect.config import CvOptions
 from synthdetect.datasets.folds import assign, fold_manifest
 from synthdetect.datasets.prepare import Prepared, prepare
+from synthdetect.runs.options import CvOptions
 from synthdetect.training.devices import Device, deterministic, resolve
 from synthdetect.training.session import Session
 

@@ -22,10 +22,11 @@ import torch
 
 from benchmarks.common import parser, ratio, report, take_turns
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.detectors.detector import Card, Detector
-from synthdetect.detectors.engines.convert import quantised, to_graph
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
+from synthdetect.detectors.engines.convert import quantise, to_graph
 from synthdetect.detectors.engines.exported import load_exported, save_exported
-from synthdetect.detectors.engines.runtimes import ENGINES
+from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.images.batches import ImageFiles
@@ -84,12 +85,12 @@ def main() -> None:
                 for name in detectors
                 if name != BASE
             ]
-    shown = f"{detector.card.arch} at {detector.card.image_size}"
+    shown = f"{detector.card.model.arch} at {detector.card.model.image_size}"
     notes = (
         f"{shown}, {given.rounds} rounds, {torch.get_num_threads()} thread(s); change of the AUC "
         f"on the sample's test images from torch fp32: {changes}"
     )
-    report(f"engines_{detector.card.arch}", "engines", rows, device, given.output, notes)
+    report(f"engines_{detector.card.model.arch}", "engines", rows, device, given.output, notes)
 
 
 def _detectors(detector: Detector, train: Manifest, folder: Path) -> dict[str, Detector]:
@@ -102,7 +103,7 @@ def _detectors(detector: Detector, train: Manifest, folder: Path) -> dict[str, D
         for precision in entry.precisions:
             graph = copy.deepcopy(plain)
             if precision == "int8":
-                graph = quantised(graph, engine, np.array_split(squares, _CALIBRATED_ON // 16))
+                graph = quantise(graph, engine, np.array_split(squares, _CALIBRATED_ON // 16))
             file = folder / f"{engine}_{precision}.onnx"
             save_exported(file, graph, replace(detector.card, engine=engine, precision=precision))
             made[f"{engine} {precision}"] = load_exported(file)

@@ -21,10 +21,11 @@ import torch
 from benchmarks.common import parser, ratio, report, take_turns
 from synthdetect.datasets.manifest import load
 from synthdetect.datasets.unlabelled import unlabelled
-from synthdetect.detectors.detector import TORCH, Card, Detector
+from synthdetect.detectors.card import TORCH, Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import to_graph
 from synthdetect.detectors.engines.exported import load_exported, save_exported
-from synthdetect.detectors.engines.runtimes import ENGINES
+from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.images.batches import Batch
 from synthdetect.models.networks import build

@@ -29,13 +29,14 @@ from torchvision.models import get_model
 from benchmarks.common import parser, ratio, report, take_turns
 from benchmarks.inference import exact
 from benchmarks.training import some_images
-from synthdetect.config import TrainOptions
 from synthdetect.datasets.labels import CLASSES
 from synthdetect.datasets.manifest import Manifest
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.images.batches import Batches, ImageFiles, Order
 from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import build
+from synthdetect.runs.options import TrainOptions
 from synthdetect.training.devices import Device, resolve
 from synthdetect.training.loop import predict, prepared, start_training, train_epoch
 

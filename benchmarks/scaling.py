@@ -25,9 +25,9 @@ import psutil
 from PIL import Image
 
 from benchmarks.common import parser, report
-from synthdetect.config import DataOptions
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load, read, write
+from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.selection import select
 from synthdetect.datasets.splits import check, split
 from synthdetect.images.batches import Batches, ImageFiles, Order, Pixels

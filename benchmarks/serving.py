@@ -29,7 +29,8 @@ import torch
 
 from benchmarks.common import parser, report, row_of
 from synthdetect.datasets.manifest import load
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
 from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.run import open_run

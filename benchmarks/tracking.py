@@ -16,8 +16,8 @@ from pathlib import Path
 import mlflow
 
 from benchmarks.common import parser, ratio, report
-from synthdetect.config import TrainOptions
 from synthdetect.datasets.prepare import Prepared, prepare
+from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.training import run_training
 from synthdetect.tracking.run import open_run
 from synthdetect.training.devices import Device, deterministic, resolve

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import parser, ratio, report, take_turns
-from synthdetect.config import TrainOptions
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.images.batches import Batches, ImageFiles, Order
 from synthdetect.images.cache import DecodedCache
 from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import build
+from synthdetect.runs.options import TrainOptions
 from synthdetect.training.devices import Device, resolve
 from synthdetect.training.loop import prepared, start_training, train_epoch
 

@@ -22,7 +22,7 @@ DOCS = Path(__file__).parent
 _SETS = ("the sample", "a larger set of the same kind, which is not shipped")
 _LEVELS = {"jpeg": (75, 30), "webp": (50,), "avif": (50,), "blur": (1, 2), "downscale": (0.5, 0.25),
            "crop": (0.5,), "noise": (10, 20), "social": (480,)}  # fmt: skip
-"""Of the 33 conditions, those that the page shows."""
+"""Levels of perturbations that the page shows."""
 
 _HEAD = """\
 # Evaluations, audits and regimes
@@ -128,16 +128,16 @@ def _robustness(page: Page, run: Run, where: str, picture: str) -> None:
         for level in levels:
             title = "as it is" if name == "none" else f"{name} {level}"
             there = found[(found["perturbation"] == name) & (found["level"] == level)]
-            rows += [_condition(title, row) for _, row in there.iterrows()]
+            rows += [_measured(title, row) for _, row in there.iterrows()]
     equal = page.table(run, "evaluation/conditions.csv")
     equal = equal[(equal["condition"] == "equalised") & (equal["split"] == "test")]
-    rows += [_condition("equalised", row) for _, row in equal.iterrows()]
+    rows += [_measured("equalised", row) for _, row in equal.iterrows()]
     columns = ["images", "AUC [95 %]", "change [95 %]", "real accuracy", "fake accuracy"]
     page.text += markdown(pd.DataFrame(rows, columns=columns)) + "\n"
     page.picture(run, "figures/test/robustness.png", picture, "AUC under perturbations")
 
 
-def _condition(title: str, row: "pd.Series[float]") -> list[str]:
+def _measured(title: str, row: "pd.Series[float]") -> list[str]:
     auc = with_interval(row["auc"], row["auc_low"], row["auc_high"])
     bounds = f"[{row['auc_change_low']:+.3f}, {row['auc_change_high']:+.3f}]"
     shares = [f"{row[name]:.2f}" for name in ("real_accuracy", "fake_accuracy")]

@@ -1,4 +1,4 @@
-"""`docs/sweeps.md`, from what a sweep left in its run; only the frame is written by hand.
+"""Write `docs/sweeps.md` from the run of a sweep; only the frame is written by hand.
 
 python docs/sweeps.py STORE RUN_ID
 """
@@ -25,14 +25,15 @@ Written by `python docs/sweeps.py STORE RUN_ID` from the run of
 {command}
 ```
 
-on the built-in sample ({tuning:.0f} images to tune on, {final:.0f} for the final trainings,
-{test:.0f} to test on, {target:.0f} to adapt to without labels), {epochs} epochs a training at
-{size} pixels from random weights, {trials} trials a side in tuning, {folds} final trainings a
-side. The sample is neural upscaling of photographs, not text-to-image, and it is small: **what
-this shows is that the machinery works and how wide honest intervals are, not which strategy is
-good.** Differences are to the baseline; brackets are 95 % intervals that hold for all strategies
-together, over photographs and trainings. {finished} runs ended FINISHED, {killed} KILLED
-(pruned), {failed} FAILED; their times add up to {minutes:.0f} minutes on two cores.
+on the built-in sample ({tuning:.0f} images for tuning, {final:.0f} for the final fits,
+{test:.0f} for the test, {target:.0f} to adapt to without labels), with {epochs} epochs per
+training at {size} pixels from random weights, and {trials} tuning trials and {folds} final fits
+of the baseline and of each strategy. The sample is neural upscaling of photographs, not
+text-to-image, and it is small: **this shows that the machinery works and how wide honest intervals
+are, not which strategy is good.** Differences are to the baseline; brackets are simultaneous 95 %
+confidence intervals over photographs and final fits, which hold for all strategies together.
+{finished} runs ended FINISHED, {killed} KILLED (pruned), {failed} FAILED; their times add up to
+{minutes:.0f} minutes on two cores.
 
 ![Differences to the baseline](images/sweep.png)
 
@@ -71,14 +72,14 @@ def main(store: str, run_id: str) -> None:
         minutes=seconds / 60,
         **{n: run.data.metrics[f"data/{n}"] for n in ("tuning", "final", "test", "target")},
     )
-    text += run.data.tags["mlflow.note.content"] + "\n\n## Verdicts and the paper's words\n\n"
+    text += run.data.tags["mlflow.note.content"] + "\n\n## Verdicts and paper claims\n\n"
     verdicts = tables["verdicts"]
     shown = verdicts[["strategy", "verdict", "because", "paper_against_verdict"]]
-    text += markdown(shown.rename(columns={"paper_against_verdict": "beside the paper"}))
-    text += "\n\nThe paper gives no number for any strategy. Its words:\n\n"
+    text += markdown(shown.rename(columns={"paper_against_verdict": "against the paper"}))
+    text += "\n\nThe paper gives no number for any strategy. It states:\n\n"
     for words, part in verdicts.groupby("paper", sort=False):
         text += f"- {', '.join(part['strategy'])}: {words}\n"
-    text += "\n## The rules\n\n" + markdown(tables["rules"]) + "\n\n## Final trainings, mean\n\n"
+    text += "\n## The rules\n\n" + markdown(tables["rules"]) + "\n\n## Means of the final fits\n\n"
     numbers = tables["trainings"].drop(columns=["fold", "seed"]).groupby("side", sort=False)
     means = numbers.agg(lambda column: pd.to_numeric(column).mean()).round(4).reset_index()
     text += markdown(means) + "\n"
@@ -86,7 +87,7 @@ def main(store: str, run_id: str) -> None:
 
 
 def _command(recorded: str) -> str:
-    """The same command as `mlflow run` takes it."""
+    """The recorded command in the form of `mlflow run`."""
     arguments = [a.removeprefix("--").replace("-", "_", a.partition("=")[0].count("-"))
                  for a in shlex.split(recorded)[2:]]  # fmt: skip
     return shlex.join(["mlflow", "run", ".", "-e", "sweep",

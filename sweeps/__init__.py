@@ -1,1 +1,5 @@
-"""Many trainings compared fairly: built on synthdetect, which does not know of it."""
+"""Fair comparisons of training strategies: an extension of synthdetect, which does not import it.
+
+`synthdetect sweep` tunes the baseline and every strategy with the same number of trials, trains
+each with its best values on several folds and seeds (the final fits), and judges the differences.
+"""

@@ -1,21 +1,20 @@
-"""`python -m sweeps`: the command line of `mlflow run . -e sweep` and `-e reproduce`."""
+"""`python -m sweeps`: the sweep and reproduce commands in a checkout that is not installed.
+
+The entry points of `MLproject` use it, since `mlflow run` does not install the package.
+"""
 
 import sys
 from dataclasses import replace
 
-from sweeps.options import SweepOptions
-from synthdetect.cli import COMMANDS as OWN
-from synthdetect.cli import Command, main
+from sweeps.extension import EXTENSION
+from synthdetect.cli import COMMANDS as PROGRAM
+from synthdetect.cli import main
 
 COMMANDS = {
-    "sweep": Command(
-        SweepOptions,
-        "sweeps.study:sweep",
-        "tune strategies alike and compare them with a baseline",
-        project=True,
-    ),
-    "reproduce": replace(OWN["reproduce"], function="sweeps.reproduce:reproduce_any"),
+    **EXTENSION.commands,
+    "reproduce": replace(PROGRAM["reproduce"], function="sweeps.reproduce:reproduce"),
 }
+"""Commands by name."""
 
 if __name__ == "__main__":
     sys.exit(main(program="sweeps", commands=COMMANDS))

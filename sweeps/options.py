@@ -1,12 +1,21 @@
-"""The options of a sweep: those of its baseline's training, and those of the study."""
+"""The options of a sweep: those of the baseline's training, and those of the study."""
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from sweeps.strategies import STRATEGIES
-from synthdetect.config import CHECKED, DealtOptions, Names, Options, RecipeOptions
+from synthdetect.config.options import (
+    CHECKED,
+    Affects,
+    Names,
+    OpenShare,
+    Options,
+    nested,
+    option,
+)
+from synthdetect.config.registry import each_of
+from synthdetect.runs.options import RecipeOptions, ResplitOptions
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -15,60 +24,68 @@ class StudyOptions(Options):
 
     section: ClassVar = "sweep"
 
-    strategies: Names = Field(
-        (), description=f"separated by commas (default: all): {', '.join(STRATEGIES)}"
+    strategies: Annotated[Names, each_of(STRATEGIES)] = option(
+        (),
+        "Strategies to compare, separated by commas; an empty value selects all: "
+        f"{', '.join(STRATEGIES)}.",
     )
-    trials: int = Field(10, ge=1, description="of tuning, for the baseline and for each strategy")
-    folds: int = Field(5, ge=1, le=100, description="final trainings a side, each on other folds")
-    seeds: int = Field(1, ge=1, le=100, description="of each final training")
-    tuning_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.4, description="share of the labelled photographs that only tuning sees"
+    trials: int = option(
+        10, "Tuning trials of the baseline and of each strategy.", Affects.BUDGET, ge=1
     )
-    tuning_folds: int = Field(1, ge=1, le=20, description="trainings a trial, each on other folds")
-    target_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+    folds: int = option(5, "Folds of the final fits. A side is trained once on each.", ge=1, le=100)
+    seeds: int = option(1, "Final fits of a side on each fold.", ge=1, le=100)
+    tuning_share: OpenShare = option(
+        0.4, "Share of the labelled photographs that are used for tuning only."
+    )
+    tuning_folds: int = option(
+        1, "Folds of a tuning trial, which trains once on each.", ge=1, le=20
+    )
+    target_share: OpenShare = option(
         0.25,
-        description="share of the test's photographs that adaptation may see without labels; no "
-        "side is tested on them",
+        "Share of the test photographs that domain adaptation may use without their labels. No "
+        "side is tested on them.",
     )
-    study: str = Field(
+    study: str = option(
         "strategies",
-        pattern=r"^[A-Za-z0-9][\w.\-]*$",  # a folder's name, and part of queries
-        description="its name; the same name goes on with it",
+        "Name of the study. The name of an existing study continues it.",
+        pattern=r"^[A-Za-z0-9][\w.\-]*$",  # it names a folder and is part of queries
     )
-    storage: str = Field(
-        "sqlite:///optuna.db", description="Optuna's database: sqlite:///FILE, postgresql://..."
+    storage: str = option(
+        "sqlite:///optuna.db",
+        "Database of Optuna, such as sqlite:///FILE or postgresql://HOST/NAME.",
+        Affects.RECORD,
     )
-    sampler: Literal["tpe", "random"] = Field("tpe", description="how trials choose: tpe or random")
-    prune: bool = Field(
-        True,
-        description="stop trials after 3, 9, 27, ... epochs that are not in the best third so far",
+    sampler: Literal["tpe", "random"] = option(
+        "tpe", "Sampler of the trials' values: tpe or random."
     )
-    timeout: float = Field(
-        0.0, ge=0, description="seconds after which no further round of trials begins (0: none)"
+    prune: bool = option(
+        True, "Stop a trial after 3, 9, 27, ... epochs if it is not in the best third so far."
     )
-    worker: bool = Field(
-        False, description="help a study that another process leads, until nothing is left to do"
+    timeout: float = option(
+        0.0,
+        "Seconds after which no new round of trials starts (0: no limit).",
+        Affects.BUDGET,
+        ge=0,
     )
-    takeover: bool = Field(
-        False, description="lead a study whose leader's machine is gone, and will not come back"
+    worker: bool = option(
+        False, "Work on a study that another process leads, until nothing is left.", Affects.RECORD
     )
-    dry_run: bool = Field(False, description="only print the plan and an estimate of the time")
-    output: str = Field("runs", description="folder for checkpoints of unfinished runs")
-
-    @field_validator("strategies")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in STRATEGIES]
-        if unknown or len(set(names)) < len(names):
-            raise ValueError(f"give each once, of: {', '.join(STRATEGIES)}")
-        return names
+    takeover: bool = option(
+        False, "Lead a study whose leader ran on a machine that is gone for good.", Affects.RECORD
+    )
+    dry_run: bool = option(
+        False, "Print the plan with an estimate of its time, and do nothing else.", Affects.RECORD
+    )
+    output: str = option("runs", "Folder for the checkpoints of unfinished runs.", Affects.RECORD)
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class SweepOptions(RecipeOptions, StudyOptions, DealtOptions):
+class SweepOptions(RecipeOptions, ResplitOptions):
     """Compare training strategies with a baseline, which the other options describe."""
 
+    study: StudyOptions = nested(StudyOptions)
+
     @property
-    def sides(self) -> tuple[str, ...]:
-        """The strategies that are compared."""
-        return self.strategies or tuple(STRATEGIES)
+    def compared(self) -> tuple[str, ...]:
+        """Names of the strategies that are compared with the baseline."""
+        return self.study.strategies or tuple(STRATEGIES)

@@ -1,62 +1,63 @@
-"""What a sweep would do, and about how long: from one measured step of each side."""
-
-from __future__ import annotations
+"""The dry run of a sweep: its trainings, and an estimate of their time."""
 
 import time
-from typing import TYPE_CHECKING
 
 import torch
 
-from sweeps.strategies import space
-from synthdetect.config import TrainOptions
+from sweeps.setting import Setting
+from sweeps.strategies import first_values, space
 from synthdetect.models.networks import build
+from synthdetect.runs.options import TrainOptions
 from synthdetect.system.console import console, table
 from synthdetect.training.devices import Device, deterministic
-from synthdetect.training.loop import start_training, train_epoch
+from synthdetect.training.loop import Hooks, start_training, train_epoch
 from synthdetect.training.objective import Step
-
-if TYPE_CHECKING:
-    from sweeps.study import Sweep
+from synthdetect.training.session import model_spec
 
 
-def show_plan(sweep: Sweep) -> None:
-    """Print trainings and minutes a side, pruning and early stopping left out."""
-    options = sweep.options
-    tuning = [len(manifest.split("train")) for manifest in sweep.splits.tuning]
-    final = [len(manifest.split("train")) for manifest in sweep.splits.final]
-    images = options.epochs * (options.trials * sum(tuning) + options.seeds * sum(final))
+def show_plan(setting: Setting) -> None:
+    """Print the trainings of each side and their minutes without pruning or early stopping.
+
+    The estimate is the time of one training step, measured for each side.
+    """
+    options = setting.options
+    tuning = [len(manifest.split("train")) for manifest in setting.splits.tuning]
+    final = [len(manifest.split("train")) for manifest in setting.splits.final]
+    images = options.optim.epochs * (
+        options.study.trials * sum(tuning) + options.study.seeds * sum(final)
+    )
     rows, total = [], 0.0
-    for side in sweep.names:
-        first = {name: parameter.first for name, parameter in space(side, options.lr).items()}
-        training = sweep.training(side, first, options.seed)
-        seconds = step_seconds(training, sweep.device_for(training))
-        minutes = seconds / options.batch_size * images / 60
+    for side in setting.sides:
+        training = setting.training(
+            side, first_values(space(side, options.optim.lr)), options.optim.seed
+        )
+        seconds = step_seconds(training, setting.device_for(training))
+        minutes = seconds / options.optim.batch_size * images / 60
         total += minutes
-        trainings = options.trials * len(tuning), options.seeds * len(final)
+        trainings = options.study.trials * len(tuning), options.study.seeds * len(final)
         rows.append([side, *map(str, trainings), f"{1000 * seconds:.0f}", f"{minutes:.1f}"])
     table(
-        f"{options.study}: {len(sweep.names)} sides, {options.epochs} epochs a training",
-        ["side", "in tuning", "final", "ms a step", "minutes"],
+        f"{options.study.study}: {len(setting.sides)} sides, {options.optim.epochs} epochs each",
+        ["side", "trainings in tuning", "final fits", "ms per step", "minutes"],
         rows,
     )
     console.print(
-        f"about {total:.0f} minutes of steps in all, by one process; validation and reading come "
-        "on top, and pruning and early stopping take off"
+        f"The training steps take about {total:.0f} minutes in all on one process. Validation and "
+        "reading of images add to that; pruning and early stopping save time."
     )
 
 
 def step_seconds(options: TrainOptions, device: Device) -> float:
-    """Seconds of one training step on made-up images, the second of two."""
-    size, count = options.image_size, options.batch_size
-    with deterministic(options.seed):
-        network = build(options.arch, size)
-        training = start_training(network, device, options)
+    """Measure the seconds of one training step on random images, the second of two steps."""
+    size, count = options.image.image_size, options.optim.batch_size
+    with deterministic(options.optim.seed):
+        training = start_training(build(model_spec(options)), device, options)
         images = (torch.rand(count, 3, size, size) * 255).to(device.torch)
         images = images.contiguous(memory_format=torch.channels_last)
         targets = (torch.arange(count, device=device.torch) % 2).float()
-        # Past the share of epochs after which an attack begins.
-        step = Step(images, targets, float(options.epochs), images)
-        train_epoch(training, [step], lambda images, loss: None)
+        # Adversarial training starts only after a share of the epochs.
+        step = Step(images, targets, float(options.optim.epochs), images)
+        train_epoch(training, [step], Hooks())
         began = time.perf_counter()
-        train_epoch(training, [step], lambda images, loss: None)
+        train_epoch(training, [step], Hooks())
         return time.perf_counter() - began

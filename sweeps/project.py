@@ -1,4 +1,4 @@
-"""`MLproject`, with the sweep among its entry points: `python -m sweeps.project > MLproject`."""
+"""Print `MLproject`, with the sweep as an entry point: `python -m sweeps.project > MLproject`."""
 
 from sweeps.__main__ import COMMANDS
 from synthdetect.commands.project import render

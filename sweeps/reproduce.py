@@ -1,75 +1,75 @@
-"""`reproduce`, which knows a sweep's trials and final trainings too."""
+"""Reruns of a sweep's trials and final fits, for `reproduce`."""
 
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sweeps.extension import EXTENSION
 from sweeps.options import SweepOptions
 from sweeps.setting import Setting, make_setting
-from sweeps.training import FINAL_FOLD, digest_of_parts, fit_finally, tune_in
-from synthdetect.commands.reproduce import reproduce
-from synthdetect.config import ReproduceOptions, TrainOptions
+from sweeps.training import FINAL_FOLD, fit_finally, tune_in
+from synthdetect.commands.reproduce import reproduce_run
 from synthdetect.datasets.manifest import Manifest
-from synthdetect.reproduction.rerun import KINDS, Again, Recorded, beside
+from synthdetect.reproduction.options import ReproduceOptions
+from synthdetect.reproduction.rerun import RecordedRun, Rerun, diff_data
+from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.resume import read_config
+from synthdetect.runs.training import digest_of_several
 from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device
 
-Train = Callable[[Run, TrainOptions, Setting, Device, Path], object]
+Train = Callable[[Run, TrainOptions, Setting], object]
+"""Trains in an open run."""
 
 
-def reproduce_any(options: ReproduceOptions) -> None:
-    """Do a recorded run again, whichever command made it.
-
-    Raises:
-        UserError: the run cannot be done again, or the data have changed.
-        NotReproduced: it came to something else.
-    """
-    reproduce(options, {**KINDS, "trial": _trial, "final": _final})
+def reproduce(options: ReproduceOptions) -> None:
+    """Run the reproduce command with this extension, whether it is installed or not."""
+    reproduce_run(options, [EXTENSION])
 
 
-def _trial(recorded: Recorded, device: Device) -> Again:
+def rerun_trial(recorded: RecordedRun, device: Device) -> Rerun:
+    """Prepare the rerun of a tuning trial."""
     setting = _setting(recorded, device)
-    return _again(recorded, setting, device, setting.splits.tuning, tune_in)
+
+    def train(run: Run, options: TrainOptions, setting: Setting) -> None:
+        folder = Path(options.run.output) / run.id
+        try:
+            tune_in(run, options, setting, device, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return _rerun(recorded, setting, setting.splits.tuning, train)
 
 
-def _final(recorded: Recorded, device: Device) -> Again:
+def rerun_final_fit(recorded: RecordedRun, device: Device) -> Rerun:
+    """Prepare the rerun of a final fit."""
     setting = _setting(recorded, device)
     fold = int(recorded.params[FINAL_FOLD])
 
-    def train(
-        run: Run, options: TrainOptions, setting: Setting, device: Device, folder: Path
-    ) -> object:
-        return fit_finally(run, options, setting, device, fold, folder)
+    def train(run: Run, options: TrainOptions, setting: Setting) -> None:
+        fit_finally(run, options, setting, device, fold)
 
-    return _again(recorded, setting, device, [setting.splits.final[fold]], train)
+    return _rerun(recorded, setting, [setting.splits.final[fold]], train)
 
 
-def _setting(recorded: Recorded, device: Device) -> Setting:
-    """The sweep's, with its data as they are now."""
+def _setting(recorded: RecordedRun, device: Device) -> Setting:
+    """Return the setting of the recorded run's sweep, on the data as they are today."""
     options = read_config(recorded.parent.id)["options"]
     return make_setting(recorded.resolve(SweepOptions, options), device)
 
 
-def _again(
-    recorded: Recorded, setting: Setting, device: Device, manifests: list[Manifest], train: Train
-) -> Again:
+def _rerun(
+    recorded: RecordedRun, setting: Setting, manifests: list[Manifest], train: Train
+) -> Rerun:
     options = recorded.resolve(TrainOptions, recorded.options)
-    if setting.target and options.target:
-        options = replace(options, target=str(setting.target[1]))
-    dealt = setting.prepared.manifest.with_table(setting.splits.parts)
-    data = beside(recorded, recorded.parent, replace(setting.prepared, manifest=dealt))
-    digest = digest_of_parts([setting.data(manifest, options) for manifest in manifests])
-    known = recorded.params["data.digest"]
-    if data.changes.empty and digest != known:
-        data.changes.loc[0] = ["other splits", "", known, digest]
-
-    def again(run: Run) -> None:
-        folder = Path(options.output) / run.id
-        try:
-            train(run, options, setting, device, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    return Again(options, data.changes, data.moved, again)
+    if setting.target and options.adaptation.target:
+        options = options.replace(target=str(setting.target[1]))
+    whole = setting.prepared.manifest.with_table(setting.splits.parts)
+    data = diff_data(recorded, recorded.parent, replace(setting.prepared, manifest=whole))
+    parts = [setting.data(manifest, options) for manifest in manifests]
+    digests = [digest_of_several(parts), parts[0].digest()]  # of a trial, of a final fit
+    before = read_config(recorded.run.id)["digest"]
+    if data.diff.empty and before not in digests:
+        data.diff.loc[0] = ["other splits", "", before, digests[0]]
+    return Rerun(options, data.diff, data.moved, lambda run: train(run, options, setting))

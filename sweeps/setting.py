@@ -1,4 +1,4 @@
-"""What all trainings of a sweep share: its options, which images do what, and what computes."""
+"""The setting of a sweep: what all its trainings share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,15 +8,15 @@ from typing import Any
 
 from sweeps.options import SweepOptions
 from sweeps.splits import SweepSplits, make_splits, write_target
-from sweeps.strategies import BASELINE, STRATEGIES, options_of, space
-from synthdetect.config import TrainOptions
+from sweeps.strategies import BASELINE, STRATEGIES, first_values, options_of, space
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.datasets.splits import require_both_classes
 from synthdetect.datasets.target import Target, find_target
-from synthdetect.models.networks import check
+from synthdetect.runs.options import TrainOptions
+from synthdetect.runs.preflight import require_trainable, resolve_device
 from synthdetect.system.console import counting
-from synthdetect.training.devices import Device, resolve
+from synthdetect.training.devices import Device
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Setting:
     """What all trainings of a sweep share.
 
     Attributes:
-        options: of the sweep.
-        base: the baseline's options, as `TrainOptions.resolve` takes them.
-        prepared: the data as a whole.
-        splits: which images do what.
-        target: the images to adapt to, and the file that lists them; None without any.
-        device: what computes the baseline.
+        options: Options of the sweep.
+        base: Options of the baseline, as `TrainOptions.resolve` takes them.
+        prepared: All data, before they are split.
+        splits: The images of tuning and of the final fits.
+        target: Images to adapt to, and the file that lists them; None if no strategy adapts.
+        device: Device that trains the baseline.
     """
 
     options: SweepOptions
@@ -40,53 +40,52 @@ class Setting:
     device: Device
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Every side, the baseline first."""
-        return (BASELINE, *self.options.sides)
+    def sides(self) -> tuple[str, ...]:
+        """Names of all sides, the baseline first."""
+        return (BASELINE, *self.options.compared)
 
     def training(self, side: str, tuned: Mapping[str, Any], seed: int) -> TrainOptions:
-        """The options of one training."""
+        """Return the options of one training of a side."""
         target = str(self.target[1]) if self.target else ""
-        return replace(options_of(side, self.base, tuned, target), seed=seed)
+        return options_of(side, self.base, tuned, target).replace(seed=seed)
 
     def device_for(self, options: TrainOptions) -> Device:
-        """What computes one training; which precision `auto` is hangs on the architecture."""
-        return resolve(options.device, options.precision, options.workers, options.arch)
+        """Return the device of one training; its precision may depend on the architecture."""
+        return resolve_device(options.device, options.model.arch)
 
     def data(self, manifest: Manifest, options: TrainOptions) -> Prepared:
-        """The data of one training."""
-        target = self.target[0] if self.target and options.target else None
+        """Return the data of one training: the images of a manifest, and what it adapts to."""
+        target = self.target[0] if self.target and options.adaptation.target else None
         return replace(self.prepared, manifest=manifest, target=target)
 
 
 def make_setting(options: SweepOptions, device: Device) -> Setting:
-    """Read the data and deal them out.
+    """Read the data, split them, and check the options of every side.
 
     Raises:
-        UserError: options or data that do not fit.
+        UserError: If the options of a side or the data cannot be used.
     """
     base = {k: v for k, v in options.to_json().items() if k in TrainOptions.fields()}
-    for side in (BASELINE, *options.sides):
-        first = {name: parameter.first for name, parameter in space(side, options.lr).items()}
-        one = options_of(side, base, first, "list.csv")
-        check(one.arch, one.image_size, one.weights)
+    for side in (BASELINE, *options.compared):
+        first = options_of(side, base, first_values(space(side, options.optim.lr)), "list.csv")
+        require_trainable(first)
     with counting("reading the data") as count:
-        prepared = prepare_whole(options, seed=options.seed, progress=count)
-    adapts = any(STRATEGIES[name].needs_target for name in options.sides)
+        prepared = prepare_whole(options.data, seed=options.optim.seed, progress=count)
+    adapts = any(STRATEGIES[name].needs_target for name in options.compared)
     splits = make_splits(
         prepared.manifest,
-        tuning_share=options.tuning_share,
-        tuning_folds=options.tuning_folds,
-        folds=options.folds,
-        target_share=options.target_share if adapts else 0.0,
-        seed=options.seed,
-        narrow=partial(narrow, options=options, seed=options.seed),
+        tuning_share=options.study.tuning_share,
+        tuning_folds=options.study.tuning_folds,
+        folds=options.study.folds,
+        target_share=options.study.target_share if adapts else 0.0,
+        seed=options.optim.seed,
+        narrow=partial(narrow, options=options.data, seed=options.optim.seed),
     )
     for fold in (*splits.tuning, *splits.final):
         require_both_classes(fold)
     target = None
     if adapts:
-        file = Path(options.output).absolute() / options.study / "target.csv"
+        file = Path(options.study.output).absolute() / options.study.study / "target.csv"
         write_target(splits.target, prepared.manifest, file)
         target = (find_target(str(file), prepared.manifest, on_bad_image="stop"), file)
     return Setting(options, base, prepared, splits, target, device)

@@ -1,4 +1,7 @@
-"""Which images tune, train, test, or are only adapted to: by photograph, never by file."""
+"""The splits of a sweep: which images tune, train, test, or are only adapted to.
+
+All splits are made by photograph: images of one photograph are always in the same part.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,20 +18,22 @@ from synthdetect.datasets.splits import assign_groups
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
 
-_VALIDATION = 0.3
-"""Share of the photographs of a single tuning, or a single final, fold that validates."""
+_VALIDATION_SHARE = 0.3
+"""Share of the photographs that validate where there is a single fold."""
 
 
 @dataclass(frozen=True)
 class SweepSplits:
-    """The data of a sweep.
+    """The images of a sweep, by their use.
 
     Attributes:
-        tuning: a manifest with train and val a fold of tuning; no test image is in it.
-        final: with train, val and test a fold of the final trainings, of other photographs.
-        target: test images that are adapted to without their labels; no test image is among them.
-        seen: the generators of the final training images.
-        parts: every image with its part as its split: tuning, final, test, target or `SUPPLEMENT`.
+        tuning: Manifest of each fold of tuning, with the splits train and val.
+        final: Manifest of each fold of the final fits, with the splits train, val and test. It has
+            no photograph of `tuning`.
+        target: Images taken from the test split, which are adapted to without their labels and are
+            not tested on.
+        seen: Generators of the training images of the final fits.
+        parts: Every image, with its use as its split: tuning, final, test, target or `SUPPLEMENT`.
     """
 
     tuning: list[Manifest]
@@ -42,27 +47,26 @@ def make_splits(
     manifest: Manifest, *, tuning_share: float, tuning_folds: int, folds: int,
     target_share: float, seed: int, narrow: Callable[[Manifest], Manifest] = lambda whole: whole,
 ) -> SweepSplits:  # fmt: skip
-    """SweepSplits whole photographs.
+    """Split a manifest for a sweep.
 
     Args:
-        manifest: with train, val and test splits, and perhaps `SUPPLEMENT`, which is beside the
-            training images of every fold; further splits are left out.
-        tuning_share: of the labelled (train and val) photographs.
-        tuning_folds: how the tuning part is dealt; 1 is a single split.
-        folds: how the rest is dealt.
-        target_share: of the test's photographs; 0 for no target.
-        seed: of all of it.
-        narrow: what makes of the train split what is trained on, last of all.
+        manifest: Manifest with the splits train, val and test. The images of the split
+            `SUPPLEMENT`, if there are any, are in every fold; other splits are left out.
+        tuning_share: Share of the labelled photographs (train and val) that tune.
+        tuning_folds: Folds of the tuning part; 1 makes a single split.
+        folds: Folds of the remaining labelled photographs, for the final fits.
+        target_share: Share of the test photographs that are adapted to; 0 for none.
+        seed: Seed of all splits.
+        narrow: Applied to the manifest of each fold: selects the training images.
 
     Raises:
-        UserError: there is no test split, or there are too few photographs.
+        UserError: If there is no test split with both classes, or if a fold would not have both
+            classes in train and val.
     """
     table = manifest.table
     test = table[table["split"] == "test"]
     if test["label"].nunique() < 2:
-        raise UserError(
-            f"{manifest.name}: a comparison needs a labelled test split with both classes."
-        )
+        raise UserError(f"{manifest.name}: a sweep needs a labelled test split with both classes.")
     labelled = table[table["split"].isin(LABELLED)]
     part = assign_groups(labelled, (tuning_share, 1 - tuning_share), seed=seed, by_category=True)
     adapted = np.zeros(len(test), dtype=np.int64)
@@ -76,15 +80,22 @@ def make_splits(
         SUPPLEMENT: table[table["split"] == SUPPLEMENT],
     }
 
-    def made(part: str, count: int, *others: str) -> list[Manifest]:
-        beside = [tables[name] for name in others]
-        dealt = _folds(tables[part], count, seed, manifest)
-        return [narrow(manifest.with_table(pd.concat([own, *beside]))) for own in dealt]
+    def manifests(part: str, option: str, count: int, *added: str) -> list[Manifest]:
+        """One manifest for each fold of a part, with the images of the added parts."""
+        fold_tables = _folds(tables[part], count, seed)
+        if any(_lacks_a_class(table) for table in fold_tables):
+            raise UserError(
+                f"{manifest.name}: too few photographs for {option} {count} with both classes in "
+                f"train and val of each fold. Give a lower {option}, another --tuning-share, or "
+                "more data."
+            )
+        others = [tables[name] for name in added]
+        return [narrow(manifest.with_table(pd.concat([table, *others]))) for table in fold_tables]
 
-    final = made("final", folds, "test", SUPPLEMENT)
+    final = manifests("final", "--folds", folds, "test", SUPPLEMENT)
     trained = pd.concat([fold.split("train").table for fold in final])
     return SweepSplits(
-        made("tuning", tuning_folds, SUPPLEMENT),
+        manifests("tuning", "--tuning-folds", tuning_folds, SUPPLEMENT),
         final,
         tables["target"],
         frozenset(trained.loc[trained["label"] == SYNTHETIC, "generator"]),
@@ -92,23 +103,21 @@ def make_splits(
     )
 
 
-def _folds(table: pd.DataFrame, folds: int, seed: int, manifest: Manifest) -> list[pd.DataFrame]:
-    """The table once a fold, with that fold as val and the rest as train."""
-    shares = [1 / folds] * folds if folds > 1 else [1 - _VALIDATION, _VALIDATION]
+def _folds(table: pd.DataFrame, folds: int, seed: int) -> list[pd.DataFrame]:
+    """The table once for each fold: that fold is its split val, the others its split train."""
+    shares = [1 / folds] * folds if folds > 1 else [1 - _VALIDATION_SHARE, _VALIDATION_SHARE]
     part = assign_groups(table, shares, seed=seed, by_category=True)
-    held_out = range(folds) if folds > 1 else [1]
-    tables = [table.assign(split=np.where(part == fold, "val", "train")) for fold in held_out]
-    for found in tables:
-        if (found.groupby("split")["label"].nunique().reindex(LABELLED) != 2).any():
-            raise UserError(
-                f"{manifest.name}: too few photographs for --folds {folds} with both classes in "
-                "each; give fewer folds, another --tuning-share, or more data."
-            )
-    return tables
+    validating = range(folds) if folds > 1 else [1]
+    return [table.assign(split=np.where(part == fold, "val", "train")) for fold in validating]
+
+
+def _lacks_a_class(table: pd.DataFrame) -> bool:
+    classes = table.groupby("split")["label"].nunique().reindex(LABELLED)
+    return bool((classes != 2).any())
 
 
 def write_target(rows: pd.DataFrame, manifest: Manifest, file: Path) -> None:
-    """List the images to adapt to, by their paths alone."""
+    """Write the list of the images to adapt to: their paths, without labels."""
     file.parent.mkdir(parents=True, exist_ok=True)
     paths = pd.DataFrame({"path": [str(manifest.file(path)) for path in rows["path"]]})
     with replace_atomically(file) as temporary:

@@ -1,20 +1,42 @@
-"""The strategies: named differences from the baseline, each with a small space of its own.
+"""Training strategies as data: named differences from the baseline, each with a search space.
 
-A strategy is an entry of `STRATEGIES`. Adding one is adding an entry, and nothing else.
+A strategy is an entry of `STRATEGIES`; to add one, add an entry. A *side* of a sweep is the
+baseline or a strategy, and is referred to by its name. The command line imports this module for its
+help, so it does not import Optuna.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from synthdetect.runs.options import TrainOptions
 
-from synthdetect.config import TrainOptions
+BASELINE = "baseline"
+"""Name of the side that strategies are compared with."""
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """Real numbers from `low` to `high`, searched on a linear or a logarithmic scale."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """Integers from `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    values: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -22,24 +44,25 @@ class SearchParameter:
     """An option that is tuned.
 
     Attributes:
-        range: where it is looked for.
-        first: the value of the first trial.
+        range: Values that are searched.
+        first: Value of the first trial.
     """
 
-    range: BaseDistribution
+    range: FloatRange | IntRange | Choice
     first: Any
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to train that differs from the baseline.
+    """A training method that differs from the baseline.
 
     Attributes:
-        help: what it is.
-        differences: options that are always so, by name.
-        space: options that are tuned, by name; the learning rate is tuned on both sides, and needs
-            an entry only where the baseline's range does not fit.
-        needs_target: whether it adapts to unlabelled images, which the sweep then deals out.
+        help: What the strategy is.
+        differences: Fixed values of options, by option name.
+        space: Search parameters by option name. The learning rate is tuned on every side and needs
+            an entry only where the baseline's range does not suit the strategy.
+        needs_target: Whether the strategy adapts to unlabelled images, which the sweep takes from
+            the test split.
     """
 
     help: str
@@ -48,34 +71,32 @@ class Strategy:
     needs_target: bool = False
 
 
-BASELINE = "baseline"
-"""The name of the side that the strategies are compared with."""
-
-
 def _float(low: float, high: float, first: float, *, log: bool = False) -> SearchParameter:
-    return SearchParameter(FloatDistribution(low, high, log=log), first)
+    return SearchParameter(FloatRange(low, high, log), first)
 
 
 def _choice(*values: Any) -> SearchParameter:
-    return SearchParameter(CategoricalDistribution(values), values[0])
+    return SearchParameter(Choice(values), values[0])
 
 
 STRATEGIES: dict[str, Strategy] = {
     "efficientnet": Strategy(
-        "EfficientNet in place of the baseline's network",
+        "EfficientNet instead of the baseline's architecture",
         space={"arch": _choice("efficientnet_b0", "efficientnet_v2_s")},
     ),
     "densenet": Strategy("DenseNet-121", {"arch": "densenet121"}),
-    "mobilenet": Strategy("MobileNet v3 large", {"arch": "mobilenet_v3_large"}),
+    "mobilenet": Strategy("MobileNetV3-Large", {"arch": "mobilenet_v3_large"}),
     "vit": Strategy("Vision Transformer B/16", {"arch": "vit_b_16"}),
-    "mixup": Strategy("blended pairs of images", space={"mixup": _float(0.1, 1.0, 0.2)}),
-    "cutmix": Strategy("boxes pasted from other images", space={"cutmix": _float(0.1, 1.0, 1.0)}),
-    "random_erasing": Strategy(
-        "rectangles painted over", space={"random_erasing": _float(0.1, 0.5, 0.25)}
+    "mixup": Strategy("Mixup of pairs of images", space={"mixup": _float(0.1, 1.0, 0.2)}),
+    "cutmix": Strategy(
+        "CutMix: boxes pasted from other images", space={"cutmix": _float(0.1, 1.0, 1.0)}
     ),
-    "focal": Strategy("the focal loss", {"loss": "focal"}, {"focal_gamma": _float(1.0, 5.0, 2.0)}),
+    "random_erasing": Strategy(
+        "erasing of random rectangles", space={"random_erasing": _float(0.1, 0.5, 0.25)}
+    ),
+    "focal": Strategy("focal loss", {"loss": "focal"}, {"focal_gamma": _float(1.0, 5.0, 2.0)}),
     "label_smoothing": Strategy(
-        "labels moved towards even odds", space={"label_smoothing": _float(0.02, 0.3, 0.1)}
+        "label smoothing", space={"label_smoothing": _float(0.02, 0.3, 0.1)}
     ),
     "sgd": Strategy(
         "SGD with Nesterov momentum",
@@ -83,16 +104,16 @@ STRATEGIES: dict[str, Strategy] = {
         {"lr": _float(1e-4, 0.3, 1e-2, log=True), "momentum": _float(0.8, 0.98, 0.9)},
     ),
     "lookahead": Strategy(
-        "Lookahead over AdamW",
+        "Lookahead around AdamW",
         {"optimizer": "lookahead"},
         {
-            "lookahead_steps": SearchParameter(IntDistribution(2, 10), 5),
+            "lookahead_steps": SearchParameter(IntRange(2, 10), 5),
             "lookahead_alpha": _float(0.3, 0.8, 0.5),
         },
     ),
     "ranger": Strategy("Ranger", {"optimizer": "ranger"}),
     "domain_adaptation": Strategy(
-        "adaptation to unlabelled images of the test's kind",
+        "domain adaptation to unlabelled images like those of the test split",
         space={
             "adaptation": _choice("dann", "coral"),
             "adaptation_weight": _float(0.03, 1.0, 0.3, log=True),
@@ -100,44 +121,50 @@ STRATEGIES: dict[str, Strategy] = {
         needs_target=True,
     ),
     "adversarial": Strategy(
-        "fine-tuning on images changed to mislead",
+        "fine-tuning on adversarial examples",
         space={
             "adversarial": _choice("fgsm", "pgd"),
             "adversarial_epsilon": _float(0.5, 8.0, 2.0, log=True),
         },
     ),
 }
-"""Every strategy of the paper's section 4.4, and the ViT of its section 3.1."""
+"""Every strategy of section 4.4 of the paper, and the ViT of its section 3.1."""
 
-_LR = (1e-5, 1e-2)
+_LR_RANGE = (1e-5, 1e-2)
 
 
-def space(name: str, lr: float) -> dict[str, SearchParameter]:
-    """What is tuned on one side, the baseline's learning rate first.
+def space(side: str, lr: float) -> dict[str, SearchParameter]:
+    """Return the search space of one side, the learning rate first.
 
     Args:
-        name: of a strategy, or `BASELINE`.
-        lr: the baseline's, which its first trial has and its range includes.
+        side: `BASELINE` or the name of a strategy.
+        lr: Learning rate of the baseline. Its first trial has it, and its range is widened to
+            include it.
     """
-    own = STRATEGIES[name].space if name != BASELINE else {}
-    low, high = _LR
+    own = STRATEGIES[side].space if side != BASELINE else {}
+    low, high = _LR_RANGE
     return {"lr": _float(min(low, lr), max(high, lr), lr, log=True), **own}
 
 
+def first_values(parameters: Mapping[str, SearchParameter]) -> dict[str, Any]:
+    """Return the values of the first trial in a search space."""
+    return {name: parameter.first for name, parameter in parameters.items()}
+
+
 def options_of(
-    name: str, base: Mapping[str, Any], tuned: Mapping[str, Any], target: str = ""
+    side: str, base: Mapping[str, Any], tuned: Mapping[str, Any], target: str = ""
 ) -> TrainOptions:
-    """The options of one training.
+    """Return the options of one training.
 
     Args:
-        name: of a strategy, or `BASELINE`.
-        base: the baseline's options, as `TrainOptions.resolve` takes them.
-        tuned: values of the strategy's parameters.
-        target: the file that lists the images to adapt to, for a strategy that needs one.
+        side: `BASELINE` or the name of a strategy.
+        base: Options of the baseline, as `TrainOptions.resolve` takes them.
+        tuned: Values of the search parameters.
+        target: File that lists the images to adapt to, for a strategy that needs one.
 
     Raises:
-        UserError: they do not go together.
+        UserError: If the options do not go together.
     """
-    strategy = STRATEGIES[name] if name != BASELINE else Strategy("")
+    strategy = STRATEGIES[side] if side != BASELINE else Strategy("")
     needed = {"target": target} if strategy.needs_target else {}
     return TrainOptions.resolve({**base, **strategy.differences, **needed, **tuned})

@@ -1,7 +1,9 @@
-"""Optuna's part: studies in a database, trials that survive interruptions, pruning, workers.
+"""Tuning with Optuna: studies in a database, and trials that survive interruptions.
 
-The database is the truth about trials, MLflow the truth about runs; each trial names its run and
-each run its trial. A study belongs to one side, and one more holds the final trainings.
+The database is the authority on trials, MLflow on runs: each trial names its run, and each run its
+trial. Each side is tuned in a study of its own; the final fits are the trials of one more study.
+A trial that was interrupted is queued again, and resumes its run from the last checkpoint; Optuna
+calls that a retry.
 """
 
 import copy
@@ -13,12 +15,11 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sweeps.strategies import SearchParameter
+from sweeps.strategies import Choice, FloatRange, IntRange, SearchParameter
 from synthdetect.system.databases import require_database
 from synthdetect.system.errors import UserError
 from synthdetect.system.processes import is_gone, this_process
@@ -29,50 +30,49 @@ RUN = "mlflow_run_id"
 """User attribute of a trial, and of a study: its run."""
 
 PROCESS = "process"
-"""User attribute of a trial, and of a study: the process at it."""
+"""User attribute of a trial, and of a study: the process that works on it."""
 
-_BY_ITSELF = "failed_by_itself"
-"""User attribute of a trial that failed for what was tried, and is not tried again."""
+_FAILED_BY_ITSELF = "failed_by_itself"
+"""User attribute of a trial that failed because of its values, and is not retried."""
 
-_FAULTS = "machine_faults"
-"""User attribute of a trial: how often the machine was at fault."""
+_MACHINE_FAULTS = "machine_faults"
+"""User attribute of a trial: how often it failed because of the machine."""
 
-_MOST_FAULTS = 3  # what meets the machine's limits every time is at fault itself
+_MAX_MACHINE_FAULTS = (
+    3  # values that exceed the machine's limits every time are at fault themselves
+)
 
 _HEARTBEAT, _GRACE = 30, 120  # seconds
 _STARTUP_TRIALS = 4
-_INSTEAD = (
+_DATABASE_HINT = (
     "Give a database of its own: sqlite:///FILE, or postgresql://HOST/NAME with its driver "
     "installed."
 )
-_SUGGEST: dict[type, Callable[[Trial, str, Any], Any]] = {
-    FloatDistribution: lambda trial, name, d: trial.suggest_float(name, d.low, d.high, log=d.log),
-    IntDistribution: lambda trial, name, d: trial.suggest_int(name, d.low, d.high, log=d.log),
-    CategoricalDistribution: lambda trial, name, d: trial.suggest_categorical(name, d.choices),
-}
 
-# Of heartbeats and figures; MLflow resets the filters later, hence once more below.
+# Of heartbeats and figures. MLflow resets the filters later, hence the one in `_retried`.
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-_REPEAT = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+_queue_copy = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
 
 def require_storage(url: str) -> None:
-    """See, changing nothing, that there can be a study in a database.
+    """Check, without changing anything, that a database can hold Optuna's studies.
 
     Raises:
-        UserError: it cannot.
+        UserError: If it cannot.
     """
     own = {"studies", "trials", "version_info"}
-    require_database(url, "--storage", program="Optuna", tables=own, instead=_INSTEAD)
+    require_database(url, "--storage", program="Optuna", tables=own, instead=_DATABASE_HINT)
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Open Optuna's database; a process that falls silent has its trial failed, to be retried.
+    """Open Optuna's database.
+
+    A trial whose process sends no heartbeat any more is failed, so that it can be retried.
 
     Raises:
-        UserError: it cannot be opened.
+        UserError: If the database cannot be opened.
     """
     require_storage(url)
     connect = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
@@ -86,22 +86,23 @@ def open_storage(url: str) -> RDBStorage:
     except Exception as error:  # SQLAlchemy's and the drivers' are an open set
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"--storage: {without_secrets(url)} cannot be opened: {reason.rstrip('.')}. {_INSTEAD}"
+            f"--storage: {without_secrets(url)} cannot be opened: {reason.rstrip('.')}. "
+            f"{_DATABASE_HINT}"
         ) from error
 
 
 def open_study(
     storage: RDBStorage, name: str, *, sampler: str = "random", seed: int = 0, prune: bool = False
 ) -> optuna.Study:
-    """Open a study, or make it.
+    """Open a study, or create it.
 
     Args:
-        storage: where it is.
-        name: of the study.
+        storage: Where the study is kept.
+        name: Name of the study.
         sampler: `tpe` or `random`.
-        seed: of the sampler, and of what it samples next: the same trials have the same successor,
-            however often one of them was interrupted.
-        prune: whether `make_pruner` stops trials early.
+        seed: Seed of the sampler. The next values depend on it and on the trials so far, however
+            often one of them was interrupted.
+        prune: Whether `make_pruner` stops trials early.
     """
     study = optuna.create_study(
         storage=storage, study_name=name, load_if_exists=True, direction="maximize"
@@ -120,32 +121,39 @@ def open_study(
 
 
 def make_pruner() -> optuna.pruners.BasePruner:
-    """What stops trials early: asynchronous successive halving (Li et al., 2020, arXiv 1810.05934).
+    """Make the pruner: asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
 
-    After 3, 9, 27, ... steps a trial goes on if it is in the best third of all that have come so
-    far. A percentile pruner would compare it with those alone that came to their end, which are
-    the better ones, and more so with every trial.
+    After 3, 9, 27, ... steps a trial continues if it is in the best third of all trials that have
+    reached that step. A percentile pruner would compare it only with trials that were completed,
+    which are the better ones, and the more so the more trials there are.
     """
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=3, reduction_factor=3)
 
 
 def suggest(trial: Trial, space: Mapping[str, SearchParameter]) -> dict[str, Any]:
-    """The trial's values."""
-    return {
-        name: _SUGGEST[type(parameter.range)](trial, name, parameter.range)
-        for name, parameter in space.items()
-    }
+    """Return the trial's values in a search space, which Optuna samples and records."""
+    return {name: _suggest(trial, name, parameter.range) for name, parameter in space.items()}
+
+
+def _suggest(trial: Trial, name: str, range: FloatRange | IntRange | Choice) -> Any:
+    match range:
+        case FloatRange(low, high, log):
+            return trial.suggest_float(name, low, high, log=log)
+        case IntRange(low, high):
+            return trial.suggest_int(name, low, high)
+        case Choice(values):
+            return trial.suggest_categorical(name, values)
 
 
 def recover(study: optuna.Study) -> None:
-    """Queue again what was interrupted: by Ctrl-C, or with a process of this machine that is gone.
+    """Queue interrupted trials again: after Ctrl-C, or where their process has ended.
 
-    What another machine's process left is queued once its heartbeat has been missing long enough.
-    Only the one process that leads a study may do this, or a trial would be queued twice.
+    A trial of a process on another machine is queued once its heartbeat has been missing for long
+    enough. Only the process that leads a study may call this, or a trial would be queued twice.
     """
     optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_left(trial):
+        if _is_abandoned(trial):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     retried = _retried(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
@@ -154,11 +162,11 @@ def recover(study: optuna.Study) -> None:
 
 
 def _was_interrupted(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and not trial.user_attrs.get(_BY_ITSELF)
+    return trial.state == TrialState.FAIL and not trial.user_attrs.get(_FAILED_BY_ITSELF)
 
 
-def _is_left(trial: FrozenTrial) -> bool:
-    """Whether nobody is at a trial any more: its process is gone, or was before it could sign."""
+def _is_abandoned(trial: FrozenTrial) -> bool:
+    """Whether a running trial's process has ended, perhaps before it was recorded in the trial."""
     process = trial.user_attrs.get(PROCESS)
     if process:
         return is_gone(process)
@@ -167,20 +175,20 @@ def _is_left(trial: FrozenTrial) -> bool:
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial again: with its run and as far as it had come, for any process to take.
+    """Queue a trial again, with its run and its progress, for any process to take.
 
-    One that had not begun to train draws its values anew, and as a whole: half of them drawn, the
-    other half would be others than if it had not been interrupted.
+    A trial that had not started to train draws all its values anew. If it kept some, the others
+    would differ from those of a trial that was not interrupted.
     """
-    again = copy.deepcopy(trial)
-    again.user_attrs.pop(PROCESS, None)
-    if RUN not in again.user_attrs:
-        again.params, again.distributions = {}, {}
-    _REPEAT(study, again)
+    retry = copy.deepcopy(trial)
+    retry.user_attrs.pop(PROCESS, None)
+    if RUN not in retry.user_attrs:
+        retry.params, retry.distributions = {}, {}
+    _queue_copy(study, retry)
 
 
 def settled(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that have ended for good, by number: not those that are or will be retried."""
+    """Return the trials that have ended for good, by number; not those that are retried."""
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
@@ -189,28 +197,28 @@ def settled(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def begun(study: optuna.Study) -> int:
-    """How many trials there are that were not replaced by a retry."""
+    """Return the number of trials, counting a trial and its retries once."""
     retried = _retried(study)
     return sum(trial.number not in retried for trial in study.get_trials(deepcopy=False))
 
 
 def waiting(study: optuna.Study) -> bool:
-    """Whether a trial is queued."""
+    """Return whether a trial is queued."""
     return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
 def running(study: optuna.Study) -> bool:
-    """Whether some process is at a trial."""
+    """Return whether a process works on a trial."""
     return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
 def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
-    """Run one trial; one that fails is recorded as that, and the study goes on.
+    """Run one trial; the study continues if the trial fails because of its values.
 
     Raises:
-        Exception: what failed was the machine (its disk, its memory, a process of it, the tracking
-            store). That says nothing of the trial, which is made again when the study goes on, as
-            long as it does not happen every time.
+        Exception: If the trial failed because of the machine: its disk, its memory, one of its
+            processes, or the tracking store. That says nothing about the trial, which is retried
+            when the study is continued, unless the machine fails every time.
     """
     faults: list[Exception] = []
 
@@ -221,13 +229,14 @@ def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
         except optuna.TrialPruned:
             raise
         except Exception as error:
-            if is_the_machines(error):
+            if is_machine_fault(error):
                 faults.append(error)
-                # A store that is away is so whatever is tried.
-                count = trial.user_attrs.get(_FAULTS, 0) + (not isinstance(error, StoreAway))
-                trial.set_user_attr(_FAULTS, count)
-            if not faults or trial.user_attrs[_FAULTS] >= _MOST_FAULTS:
-                trial.set_user_attr(_BY_ITSELF, True)
+                # An unreachable store never counts: it does not depend on the trial's values.
+                count = trial.user_attrs.get(_MACHINE_FAULTS, 0)
+                count += not isinstance(error, StoreAway)
+                trial.set_user_attr(_MACHINE_FAULTS, count)
+            if not faults or trial.user_attrs[_MACHINE_FAULTS] >= _MAX_MACHINE_FAULTS:
+                trial.set_user_attr(_FAILED_BY_ITSELF, True)
             raise
 
     study.optimize(watched, n_trials=1, catch=(Exception,))
@@ -235,21 +244,24 @@ def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
         raise faults[0]
 
 
-def is_the_machines(error: BaseException) -> bool:
-    """Whether an error is not of what was tried but of where; some libraries say it in words."""
-    said = str(error)
+def is_machine_fault(error: BaseException) -> bool:
+    """Return whether an error is due to the machine and not to the values that were tried.
+
+    Some libraries raise general exceptions, which only their message tells apart.
+    """
+    message = str(error)
     return (
         isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError, StoreAway))
         or (
             isinstance(error, RuntimeError)
-            and ("DataLoader worker" in said or "can't allocate memory" in said)
+            and ("DataLoader worker" in message or "can't allocate memory" in message)
         )
-        or "I/O error" in said
+        or "I/O error" in message
     )
 
 
 def _retried(study: optuna.Study) -> set[int]:
-    """Numbers of the trials that another one has taken the place of."""
+    """Numbers of the trials that a retry has replaced."""
     found: set[int] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

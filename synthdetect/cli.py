@@ -1,4 +1,4 @@
-"""The command line, built from the options' classes. Nothing heavy is imported for `--help`."""
+"""The command line, built from the classes of options; `--help` imports nothing heavy."""
 
 import argparse
 import importlib
@@ -7,110 +7,88 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from synthdetect import __version__
-from synthdetect.config import (
-    AS_RECIPE,
-    RECIPES,
+from synthdetect.commands.command import Command
+from synthdetect.commands.extensions import installed_extensions
+from synthdetect.commands.options import ListOptions, ManifestOptions, PromoteOptions
+from synthdetect.config.options import AS_RECIPE, option_name
+from synthdetect.report.options import ReportOptions
+from synthdetect.reproduction.options import ReproduceOptions
+from synthdetect.runs.options import (
     AuditOptions,
-    CheckSubmissionOptions,
     CvOptions,
     EvaluateOptions,
     ExportOptions,
-    ListOptions,
-    ManifestOptions,
-    Options,
     PredictOptions,
-    PromoteOptions,
     RegimesOptions,
-    ReportOptions,
-    ReproduceOptions,
-    ServeOptions,
-    SyncOptions,
     TrainOptions,
-    option_name,
 )
+from synthdetect.serving.options import ServeOptions
+from synthdetect.submission.options import CheckSubmissionOptions
 from synthdetect.system.errors import UserError
 from synthdetect.system.redaction import without_secrets
 from synthdetect.system.visible import visible
 
 TRACEBACK = "SYNTHDETECT_TRACEBACK"
-"""Environment variable: set, an error shows its traceback."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command: its options, and the function `module:name` that takes them.
-
-    Attributes:
-        options: the class whose fields are the command's options.
-        function: imported only when the command runs.
-        help: one line.
-        positional: fields that are given by position.
-        short: one-letter options by field.
-        project: whether `MLproject` has it as an entry point.
-        tracked: whether it needs the tracking store.
-    """
-
-    options: type[Options]
-    function: str
-    help: str
-    positional: tuple[str, ...] = ()
-    short: Mapping[str, str] = field(default_factory=dict)
-    project: bool = False
-    tracked: bool = True
+"""Environment variable; if it is set, an error prints its traceback."""
 
 
 COMMANDS: dict[str, Command] = {
     "train": Command(
-        TrainOptions, "synthdetect.commands.train:train", "one tracked training run", project=True
+        TrainOptions,
+        "synthdetect.commands.train:train",
+        "train one detector in a tracked run",
+        project=True,
     ),
     "cv": Command(
-        CvOptions, "synthdetect.commands.cv:cross_validate", "cross-validation", project=True
+        CvOptions,
+        "synthdetect.runs.cross_validation:cross_validate",
+        "cross-validate in tracked runs",
+        project=True,
     ),
     "regimes": Command(
         RegimesOptions,
-        "synthdetect.commands.regimes:study_regimes",
-        "the paper's two regimes, or each of their differences by itself",
+        "synthdetect.runs.regimes:study_regimes",
+        "train the paper's two regimes, or all combinations of their differences",
         project=True,
     ),
     "predict": Command(
         PredictOptions,
-        "synthdetect.commands.predict:predict_images",
+        "synthdetect.runs.prediction:predict_images",
         "score images without labels, and write a submission",
         project=True,
     ),
     "evaluate": Command(
         EvaluateOptions,
-        "synthdetect.commands.evaluate:evaluate_detector",
-        "metrics of a detector or of anybody's predictions",
+        "synthdetect.runs.evaluation:evaluate_detector",
+        "evaluate a detector or a table of predictions",
         project=True,
     ),
     "audit": Command(
         AuditOptions,
-        "synthdetect.commands.audit:audit_data",
+        "synthdetect.runs.audit:audit_data",
         "find what in the data gives the labels away",
         project=True,
     ),
     "export": Command(
         ExportOptions,
-        "synthdetect.commands.export:export_detector",
-        "a detector for another engine, which is faster",
+        "synthdetect.runs.export:export_detector",
+        "export a detector to a faster inference engine",
         project=True,
     ),
     "reproduce": Command(
         ReproduceOptions,
-        "synthdetect.commands.reproduce:reproduce",
-        "do a recorded run again and say whether it comes to the same",
+        "synthdetect.commands.reproduce:reproduce_run",
+        "rerun a recorded run and compare the results",
         positional=("run_id",),
         project=True,
     ),
     "report": Command(
         ReportOptions,
         "synthdetect.commands.report:report",
-        "a run's results as one page",
+        "write the results of a run as one page",
         positional=("run_id",),
     ),
     "check-submission": Command(
@@ -123,7 +101,7 @@ COMMANDS: dict[str, Command] = {
     "manifest": Command(
         ManifestOptions,
         "synthdetect.commands.manifest:write_manifest",
-        "write the table of a folder's images",
+        "write the manifest of a folder of images",
         positional=("folder",),
         short={"output": "-o"},
         tracked=False,
@@ -131,27 +109,22 @@ COMMANDS: dict[str, Command] = {
     "list": Command(
         ListOptions,
         "synthdetect.commands.lists:show",
-        "show architectures, recipes and other names",
+        "list the names that options accept",
         positional=("what",),
         tracked=False,
     ),
     "promote": Command(
         PromoteOptions,
         "synthdetect.commands.promote:promote_version",
-        "make a model's version the champion",
+        "make a version of a model the champion",
         positional=("name", "version"),
     ),
     "serve": Command(
         ServeOptions,
         "synthdetect.commands.serve:serve",
-        "serve a detector by MLflow's protocol, behind limits",
+        "serve a detector by MLflow's protocol, with limits on requests",
         short={"model": "-m", "port": "-p"},
         tracked=False,
-    ),
-    "sync": Command(
-        SyncOptions,
-        "synthdetect.commands.sync:sync",
-        "deliver what runs had to say while their tracking store was away",
     ),
 }
 
@@ -167,7 +140,8 @@ def main(
     Args:
         arguments: of the command line; None takes the process's.
         program: its name in messages.
-        commands: what there is; None stands for `COMMANDS`.
+        commands: the program's commands by name; None selects `COMMANDS` and the commands of the
+            installed extensions.
 
     Returns:
         0: done; 1: something broke; 2: what the user gave cannot be used; 130 and 143: interrupted.
@@ -175,8 +149,8 @@ def main(
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when imported
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        commands = COMMANDS if commands is None else commands
         given_arguments = sys.argv[1:] if arguments is None else arguments
+        commands = _commands_for(given_arguments) if commands is None else commands
         name, given = parse(given_arguments, program, commands)
         command = commands[name]
         options = command.options.resolve(given)
@@ -198,8 +172,20 @@ def main(
     return 0
 
 
+def _commands_for(arguments: Sequence[str]) -> Mapping[str, Command]:
+    """`COMMANDS`, with those of the installed extensions unless the arguments call one of them."""
+    called = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if called in COMMANDS:
+        return COMMANDS
+    commands = dict(COMMANDS)
+    for extension in installed_extensions():
+        for name, command in extension.commands.items():
+            commands.setdefault(name, command)
+    return commands
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """SIGTERM was received; it ends a run like Ctrl-C."""
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
@@ -217,7 +203,7 @@ def _fail(message: str, status: int) -> int:
 def parse(
     arguments: Sequence[str], program: str, commands: Mapping[str, Command]
 ) -> tuple[str, dict[str, Any]]:
-    """The command's name, and what was given to it, as text by option."""
+    """Return the name of the command, and the given options as text by name."""
     parser = argparse.ArgumentParser(
         prog=program,
         description="Train, compare and serve detectors of AI-generated images.",
@@ -236,7 +222,7 @@ def parse(
     options = [argument for argument in unknown if argument.startswith("--")]
     if unknown and not options:
         raise UserError(f"unexpected argument {unknown[0]!r}. See: {program} {name} --help")
-    for option in options:  # `resolve` names them all, with what was perhaps meant
+    for option in options:  # `resolve` reports them all, with suggestions
         given[option[2:].partition("=")[0]] = None
     return name, given
 
@@ -252,7 +238,7 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
             parser.add_argument(
                 name, help=text, nargs=None if required else "?", default=argparse.SUPPRESS
             )
-            if command.project:  # `mlflow run` gives every parameter by name
+            if command.project:  # `mlflow run` passes every parameter by name
                 parser.add_argument(
                     option_name(name), f"--{name}", dest=name, help=argparse.SUPPRESS,
                     default=argparse.SUPPRESS,
@@ -275,8 +261,8 @@ def _shown(default: Any) -> str:
 
 
 def project_default(command: Command, name: str) -> str:
-    """The value of a parameter in `MLproject` that is as good as not giving it."""
-    if any(name in differences for differences in RECIPES.values()):
+    """Return the default of a parameter in `MLproject`, which means the same as not giving it."""
+    if any(name in differences for differences in command.options.recipes.values()):
         return AS_RECIPE
     default = command.options.fields()[name].default
     return ",".join(default) if isinstance(default, tuple) else str(default)

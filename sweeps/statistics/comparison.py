@@ -1,14 +1,15 @@
-"""Every strategy against the baseline, outcome by outcome: differences, intervals, p-values.
+"""Compare every strategy with the baseline, outcome by outcome: differences, intervals, p-values.
 
-What is compared are two ways to train, not two networks, so an interval covers both the test's
-photographs and the trainings (`estimates.Mean`). It speaks of this pool of training data: of other
-folds and seeds, not of other pools.
+The comparison is of two training methods, not of two networks, so an interval covers both the
+photographs of the test and the final fits (`estimates.Mean`). It holds for this pool of training
+data: for other folds and seeds, not for other pools.
 
-The two **primary** outcomes are the changes of AUC in-distribution and on unseen generators.
-Their p-values are corrected together over all strategies (Holm); a verdict rests on them. Every
-other outcome is secondary, and corrected over the strategies within its own family. Simultaneous
-intervals have Bonferroni's level, since Holm's have no simple form: a difference may hold by Holm
-although its simultaneous interval just includes none, never the other way round.
+The two **primary** outcomes are the changes of AUC in-distribution and on unseen generators. Their
+p-values are corrected together over all strategies (Holm 1979), and a verdict rests on them. Every
+other outcome is secondary, and is corrected over the strategies within its own family. Simultaneous
+intervals have Bonferroni's level, since there are none of a simple form for Holm's method: a
+difference may be significant by Holm although its simultaneous interval just includes no
+difference, never the other way round.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,47 +20,56 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sweeps.statistics.estimates import Estimate, Mean, Shares, Spread, holm, per_unit
-from sweeps.statistics.final_fits import FinalFit, Place, Side
+from sweeps.statistics.final_fits import FinalFit, FitKey, Side
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
+from synthdetect.evaluation.estimates import (
+    Estimate,
+    Mean,
+    Shares,
+    Spread,
+    holm,
+    independent_sources,
+    per_unit,
+)
 from synthdetect.evaluation.metrics import bootstrap_weights, weighted_metrics
 from synthdetect.system.arrays import FloatArray
 
 PARTS = {"seen": "in-distribution", "unseen": "on unseen generators"}
-"""The parts of the test, in words."""
+"""Parts of the test split, with their names in reports."""
 
 _METRICS = {"auc": "AUC", "accuracy": "accuracy", "f1": "F1", "ece": "ECE", "nll": "NLL"}
 _RAW_METRICS = {"ece": "ECE before calibration", "nll": "NLL before calibration"}
 _CHANGES = {**_METRICS, **{f"raw_{metric}": label for metric, label in _RAW_METRICS.items()}}
 _SCALARS: dict[str, Callable[[FinalFit], float]] = {
-    "gap": lambda training: training.train_auc - training.val_auc,
-    "seconds": lambda training: training.seconds_per_image,
-    # What fits into memory that the process had already shows no peak of its own.
-    "memory": lambda training: training.peak_mib if training.peak_mib > 0 else np.nan,
+    "gap": lambda fit: fit.train_auc - fit.val_auc,
+    "seconds": lambda fit: fit.seconds_per_image,
+    # A fit that needs no more memory than the process already had shows no peak.
+    "memory": lambda fit: fit.peak_mib if fit.peak_mib > 0 else np.nan,
 }
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How one strategy differs from the baseline in one outcome.
+    """The difference between a strategy and the baseline in one outcome.
 
     Attributes:
-        baseline: its mean over trainings (for a spread, the standard deviation; for trials, the
-            share that failed).
-        strategy: likewise.
-        value: strategy minus baseline, or their ratio where the outcome is one.
-        low: bound of the interval of this difference alone.
-        high: likewise.
-        wide_low: bound of the interval that holds for all differences of the family together.
-        wide_high: likewise.
-        source_low: bound of the paired percentile bootstrap by photograph, for these very
-            trainings; nan for what is not measured on images. Narrower: it leaves out that other
-            trainings would have come out otherwise.
-        source_high: likewise.
-        p: of the difference alone.
-        p_adjusted: corrected over the family.
-        tests: differences in the family.
+        baseline: Mean of the baseline's final fits (of a spread, their standard deviation; of
+            trials, the share that failed).
+        strategy: The same for the strategy.
+        value: Strategy minus baseline, or strategy to baseline if the outcome is a ratio.
+        low: Lower bound of the confidence interval of this difference alone.
+        high: Upper bound of it.
+        wide_low: Lower bound of the simultaneous interval, which holds for all differences of the
+            family together.
+        wide_high: Upper bound of it.
+        source_low: Lower bound of the paired percentile bootstrap by photograph, for exactly these
+            final fits; nan for an outcome that is not measured on images. It is narrower, since it
+            leaves out that other fits would have had other results.
+        source_high: Upper bound of it.
+        p: P-value of this difference alone.
+        p_adjusted: P-value corrected over the family.
+        tests: Number of differences in the family.
     """
 
     baseline: float
@@ -77,29 +87,30 @@ class Difference:
 
     @property
     def detectable(self) -> float:
-        """Half the simultaneous interval: smaller differences would not have been seen."""
+        """Half the width of the simultaneous interval: smaller changes would not be detected."""
         return (self.wide_high - self.wide_low) / 2
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One strategy against the baseline.
+    """The comparison of one strategy with the baseline.
 
     Attributes:
-        strategy: its name.
-        baseline: its name.
-        trainings: final trainings that both sides have, by fold and seed.
-        independent: of these, how many count (one a fold; if there is one fold, one a seed).
-        sources: independent photographs of the test, by part.
-        lost: final trainings of the strategy that diverged or failed.
-        baseline_lost: of the baseline.
-        trials: of the strategy in tuning.
-        differences: by outcome, in the order of `OUTCOMES`.
+        strategy: Name of the strategy.
+        baseline: Name of the baseline.
+        fits: Number of final fits that both sides have, by fold and seed.
+        independent: Number of these that are independent: one for each fold or, if there is only
+            one fold, one for each seed.
+        sources: Independent photographs of the test, by part.
+        lost: Number of final fits of the strategy that diverged or failed.
+        baseline_lost: The same for the baseline.
+        trials: Tuning trials of the strategy.
+        differences: Differences by outcome, in the order of `OUTCOMES`.
     """
 
     strategy: str
     baseline: str
-    trainings: int
+    fits: int
     independent: int
     sources: dict[str, int]
     lost: int
@@ -110,15 +121,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Baseline and strategy, training by training.
+    """The final fits of baseline and strategy, in pairs of the same fold and seed.
 
     Attributes:
-        folds: of each pair, shape (trainings,).
-        baseline: quantities, shape (trainings, 1 + replicates): as measured, then under each draw
-            of photographs; of what is not measured on images, (trainings, 1).
-        strategy: likewise.
-        sources: photographs by part.
-        trials: failed and all, of strategy and baseline.
+        folds: Fold of each pair, shape (pairs,).
+        baseline: Quantities of the baseline's fits by name, each of shape (pairs, 1 + replicates):
+            as measured, then under each draw of photographs. A quantity that is not measured on
+            images has shape (pairs, 1).
+        strategy: The same for the strategy.
+        sources: Photographs by part of the test.
+        trials: Failed trials and all trials, of the strategy and of the baseline.
     """
 
     folds: npt.NDArray[np.int64]
@@ -129,11 +141,11 @@ class _Pairs:
 
     @property
     def independent(self) -> int:
-        """How many pairs count."""
+        """Number of independent pairs."""
         return len(per_unit(self.folds[:, None].astype(np.float64), self.folds))
 
     def units(self, quantity: str) -> tuple[FloatArray, FloatArray]:
-        """Of strategy and baseline: a value for each independent training."""
+        """A quantity of strategy and baseline, each with one value for each independent pair."""
         return (
             per_unit(self.strategy[quantity], self.folds)[:, 0],
             per_unit(self.baseline[quantity], self.folds)[:, 0],
@@ -142,7 +154,7 @@ class _Pairs:
 
 @dataclass(frozen=True)
 class _Measured:
-    """An outcome of one strategy before it is corrected for the others."""
+    """An outcome of one strategy, not yet corrected for the number of strategies."""
 
     strategy: float
     baseline: float
@@ -151,18 +163,18 @@ class _Measured:
 
 
 _NO_DRAWS: FloatArray = np.empty(0)
-_NOTHING = _Measured(np.nan, np.nan, Mean(np.nan, ()), _NO_DRAWS)
+_UNMEASURED = _Measured(np.nan, np.nan, Mean(np.nan, ()), _NO_DRAWS)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Something in which a strategy can differ.
+    """A quantity in which a strategy can differ from the baseline.
 
     Attributes:
-        label: for people.
-        family: outcomes of one family have their p-values corrected together.
-        is_ratio: whether the difference is a ratio (estimated as a log) or a change.
-        measure: what it is for one strategy.
+        label: Name in reports.
+        family: Outcomes of one family have their p-values corrected together.
+        is_ratio: Whether the difference is a ratio (estimated by its logarithm) or a change.
+        measure: Measures the outcome of one strategy.
     """
 
     label: str
@@ -174,13 +186,13 @@ class Outcome:
 def _change(quantity: str, part: str | None, *, log: bool = False) -> Callable[[_Pairs], _Measured]:
     def measure(pairs: _Pairs) -> _Measured:
         if not pairs.independent:
-            return _NOTHING
+            return _UNMEASURED
         strategy, baseline = pairs.strategy[quantity], pairs.baseline[quantity]
         changes = np.log(strategy / baseline) if log else strategy - baseline
         estimate = Mean.of(changes, pairs.folds, pairs.sources[part] if part else None)
         draws = per_unit(changes, pairs.folds)[:, 1:].mean(axis=0)
-        here, there = pairs.units(quantity)
-        return _Measured(here.mean(), there.mean(), estimate, draws)
+        of_strategy, of_baseline = pairs.units(quantity)
+        return _Measured(of_strategy.mean(), of_baseline.mean(), estimate, draws)
 
     return measure
 
@@ -188,17 +200,17 @@ def _change(quantity: str, part: str | None, *, log: bool = False) -> Callable[[
 def _spread(quantity: str) -> Callable[[_Pairs], _Measured]:
     def measure(pairs: _Pairs) -> _Measured:
         if not pairs.independent:
-            return _NOTHING
+            return _UNMEASURED
         units = pairs.units(quantity)
-        here, there = (u.std(ddof=1) if len(u) > 1 else np.nan for u in units)
-        return _Measured(here, there, Spread.of(*units), _NO_DRAWS)
+        strategy, baseline = (u.std(ddof=1) if len(u) > 1 else np.nan for u in units)
+        return _Measured(strategy, baseline, Spread.of(*units), _NO_DRAWS)
 
     return measure
 
 
 def _failures(pairs: _Pairs) -> _Measured:
-    here, there = (failed / of if of else np.nan for failed, of in pairs.trials)
-    return _Measured(here, there, Shares(*pairs.trials), _NO_DRAWS)
+    strategy, baseline = (failed / count if count else np.nan for failed, count in pairs.trials)
+    return _Measured(strategy, baseline, Shares(*pairs.trials), _NO_DRAWS)
 
 
 PRIMARY = "primary"
@@ -224,7 +236,7 @@ OUTCOMES: dict[str, Outcome] = {
     "memory": Outcome("peak memory", "memory", True, _change("memory", None, log=True)),
     "failed_trials": Outcome("share of failed trials", "failed_trials", False, _failures),
 }
-"""What is compared, by name, in the order of reports."""
+"""Outcomes by name, in the order of reports."""
 
 
 def compare(
@@ -235,39 +247,39 @@ def compare(
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, Comparison]:
-    """Compare strategies with the baseline, paired by training, photograph and image.
+    """Compare strategies with the baseline, paired by fold and seed, photograph and image.
 
-    A training that one side lost is left out on the other too, and counted in the comparison.
+    A final fit that one side lost is left out on the other side too, and is counted.
 
     Args:
-        baseline: what the strategies are measured against.
-        strategies: at least one; the correction is for as many.
-        level: of the intervals; 1 - level is the error rate that p-values are corrected to.
-        replicates: bootstrap draws of the test's photographs.
-        seed: of the draws.
+        baseline: Side that the strategies are compared with.
+        strategies: One or more sides. P-values and intervals are corrected for their number.
+        level: Level of the intervals; 1 - level is the error rate of the corrected p-values.
+        replicates: Bootstrap replicates of the test photographs.
+        seed: Seed of the bootstrap.
 
     Returns:
-        By the strategies' names, in their order.
+        Comparisons by the names of the strategies, in their order.
 
     Raises:
-        ValueError: two sides of one name, other folds and seeds than the baseline's, other test
-            images, or a baseline without a final training. (A strategy that lost all of its own is
-            compared in its failures only.)
+        ValueError: If two sides have the same name, if a side has other folds and seeds or other
+            test images than the baseline, or if the baseline has no final fit. (A strategy that
+            lost all final fits is compared only in the share of failed trials.)
     """
     sides = [baseline, *strategies]
     names = [side.name for side in sides]
     if len(set(names)) != len(names) or not strategies:
-        raise ValueError(f"need one baseline and strategies, each with a name of its own: {names}")
-    if not baseline.trainings:
-        raise ValueError(f"{baseline.name} has no final training to compare with")
+        raise ValueError(f"need a baseline and strategies, each with a name of its own: {names}")
+    if not baseline.fits:
+        raise ValueError(f"{baseline.name} has no final fit to compare with")
     for side in strategies:
-        if set(side.places) != set(baseline.places):
+        if set(side.keys) != set(baseline.keys):
             raise ValueError(
-                f"{side.name} has folds and seeds {sorted(side.places)}, "
-                f"{baseline.name} {sorted(baseline.places)}"
+                f"{side.name} has folds and seeds {sorted(side.keys)}, "
+                f"{baseline.name} {sorted(baseline.keys)}"
             )
     tests = _tests(sides)
-    sources = {part: _sources(table) for part, table in tests.items()}
+    sources = {part: independent_sources(table) for part, table in tests.items()}
     quantities = {side.name: _quantities(side, tests, replicates, seed) for side in sides}
     pairs = {
         side.name: _pair(baseline, side, quantities[baseline.name], quantities[side.name], sources)
@@ -282,7 +294,7 @@ def compare(
         side.name: Comparison(
             strategy=side.name,
             baseline=baseline.name,
-            trainings=len(pairs[side.name].folds),
+            fits=len(pairs[side.name].folds),
             independent=pairs[side.name].independent,
             sources=sources,
             lost=len(side.lost),
@@ -295,14 +307,15 @@ def compare(
 
 
 def comparison_table(comparisons: dict[str, Comparison]) -> pd.DataFrame:
-    """A row a strategy: counts, then each outcome's difference, interval and corrected p-value.
+    """Tabulate comparisons, one row per strategy: counts, then every outcome.
 
-    Columns of an outcome are its name, and the same with `_low`, `_high` and `_p` behind it.
+    An outcome has four columns: its difference under its own name, and the bounds of its interval
+    and its corrected p-value with the suffixes `_low`, `_high` and `_p`.
     """
     rows = []
     for c in comparisons.values():
         row: dict[str, str | float] = {
-            "strategy": c.strategy, "baseline": c.baseline, "trainings": c.trainings,
+            "strategy": c.strategy, "baseline": c.baseline, "trainings": c.fits,
             "independent": c.independent, "sources": min(c.sources.values()), "lost": c.lost,
             "baseline_lost": c.baseline_lost, "trials": c.trials,
         }  # fmt: skip
@@ -314,7 +327,7 @@ def comparison_table(comparisons: dict[str, Comparison]) -> pd.DataFrame:
 
 
 def outcome_table(comparisons: dict[str, Comparison]) -> pd.DataFrame:
-    """A row a strategy and outcome, with everything in `Difference`."""
+    """Tabulate comparisons, one row per strategy and outcome, with all fields of `Difference`."""
     rows = [
         {"strategy": c.strategy, "outcome": name, **vars(difference)}
         for c in comparisons.values()
@@ -324,60 +337,60 @@ def outcome_table(comparisons: dict[str, Comparison]) -> pd.DataFrame:
 
 
 def _tests(sides: Sequence[Side]) -> dict[str, pd.DataFrame]:
-    """Each part's images by path, the same for all trainings of all sides."""
+    """The images of each part of the test, by path; they are the same for all final fits."""
     tests: dict[str, pd.DataFrame] = {}
     for side in sides:
-        for training in side.trainings:
+        for fit in side.fits:
             for part in PARTS:
-                table = _sorted(training, part)
+                table = _sorted(fit, part)
                 first = tests.setdefault(part, table)
                 columns = ["path", "label", "source_id"]
                 if not first[columns].equals(table[columns]):
                     raise ValueError(
-                        f"{side.name}, fold and seed {training.place}: its images {PARTS[part]} "
-                        "are not the others'"
+                        f"{side.name}, fold and seed {fit.key}: its images {PARTS[part]} differ "
+                        "from those of the other final fits"
                     )
     return tests
 
 
-def _sorted(training: FinalFit, part: str) -> pd.DataFrame:
-    table: pd.DataFrame = getattr(training, part).sort_values("path", ignore_index=True)
+def _sorted(fit: FinalFit, part: str) -> pd.DataFrame:
+    table: pd.DataFrame = getattr(fit, part).sort_values("path", ignore_index=True)
     return table
 
 
 def _sources(table: pd.DataFrame) -> int:
-    """Independent photographs of the class that has fewer."""
+    """Number of independent photographs of the class that has fewer."""
     groups = pd.Series(group_codes(table))
     return min(int(groups[table["label"] == label].nunique()) for label in (REAL, SYNTHETIC))
 
 
 def _quantities(
     side: Side, tests: dict[str, pd.DataFrame], replicates: int, seed: int
-) -> dict[Place, dict[str, FloatArray]]:
-    """Of each training: its quantities as measured, then under each draw of photographs."""
+) -> dict[FitKey, dict[str, FloatArray]]:
+    """The quantities of each final fit: as measured, then under each draw of photographs."""
     groups = {part: group_codes(table) for part, table in tests.items()}
     return {
-        training.place: {name: np.array([get(training)]) for name, get in _SCALARS.items()}
+        fit.key: {name: np.array([get(fit)]) for name, get in _SCALARS.items()}
         | {
             f"{metric}_{part}": values
             for part in PARTS
-            for metric, values in _drawn(training, part, groups[part], replicates, seed).items()
+            for metric, values in _drawn(fit, part, groups[part], replicates, seed).items()
         }
-        for training in side.trainings
+        for fit in side.fits
     }
 
 
 def _drawn(
-    training: FinalFit, part: str, groups: npt.NDArray[np.int64], replicates: int, seed: int
+    fit: FinalFit, part: str, groups: npt.NDArray[np.int64], replicates: int, seed: int
 ) -> dict[str, FloatArray]:
-    table = _sorted(training, part)
+    table = _sorted(fit, part)
     weightings = list(
         chain([np.ones((1, len(table)))], bootstrap_weights(groups, replicates, seed))
     )
 
     def drawn(logits: str, names: Iterable[str]) -> dict[str, FloatArray]:
         chunks = [
-            weighted_metrics(table["label"], table[logits], training.threshold, weights)
+            weighted_metrics(table["label"], table[logits], fit.threshold, weights)
             for weights in weightings
         ]
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in names}
@@ -389,15 +402,15 @@ def _drawn(
 def _pair(
     baseline: Side,
     strategy: Side,
-    baseline_quantities: dict[Place, dict[str, FloatArray]],
-    strategy_quantities: dict[Place, dict[str, FloatArray]],
+    baseline_quantities: dict[FitKey, dict[str, FloatArray]],
+    strategy_quantities: dict[FitKey, dict[str, FloatArray]],
     sources: dict[str, int],
 ) -> _Pairs:
     common = sorted(baseline_quantities.keys() & strategy_quantities.keys())
 
-    def stacked(quantities: dict[Place, dict[str, FloatArray]]) -> dict[str, FloatArray]:
+    def stacked(quantities: dict[FitKey, dict[str, FloatArray]]) -> dict[str, FloatArray]:
         names = quantities[common[0]] if common else ()
-        return {name: np.stack([quantities[place][name] for place in common]) for name in names}
+        return {name: np.stack([quantities[key][name] for key in common]) for name in names}
 
     return _Pairs(
         np.array([fold for fold, _ in common], dtype=np.int64),
@@ -414,11 +427,11 @@ def _pair(
 def _corrected(
     measured: dict[str, dict[str, _Measured]], level: float
 ) -> dict[str, dict[str, Difference]]:
-    """Differences of all strategies, corrected family by family."""
+    """The differences of all strategies, corrected within each family."""
     result: dict[str, dict[str, Difference]] = {name: {} for name in measured}
     families: dict[str, list[tuple[str, str]]] = {}
-    for outcome, about in OUTCOMES.items():
-        families.setdefault(about.family, []).extend((name, outcome) for name in measured)
+    for outcome, properties in OUTCOMES.items():
+        families.setdefault(properties.family, []).extend((name, outcome) for name in measured)
     for members in families.values():
         found = [measured[name][outcome] for name, outcome in members]
         p = np.array([one.estimate.p_value() for one in found])
@@ -430,17 +443,17 @@ def _corrected(
 
 
 def _difference(
-    one: _Measured, is_ratio: bool, level: float, p: float, p_adjusted: float, tests: int
+    measured: _Measured, is_ratio: bool, level: float, p: float, p_adjusted: float, tests: int
 ) -> Difference:
-    """Everything about one outcome of one strategy, on the scale on which it is shown."""
-    shown = np.exp if is_ratio else np.asarray
-    alone = shown(one.estimate.interval(level))
-    wide = shown(one.estimate.interval(1 - (1 - level) / tests))
-    by_source = shown(_percentiles(one.draws, level))
+    """The difference on its own scale: a ratio is estimated by its logarithm."""
+    to_scale = np.exp if is_ratio else np.asarray
+    alone = to_scale(measured.estimate.interval(level))
+    wide = to_scale(measured.estimate.interval(1 - (1 - level) / tests))
+    by_source = to_scale(_percentiles(measured.draws, level))
     return Difference(
-        baseline=float(one.baseline),
-        strategy=float(one.strategy),
-        value=float(shown(one.estimate.value)),
+        baseline=float(measured.baseline),
+        strategy=float(measured.strategy),
+        value=float(to_scale(measured.estimate.value)),
         low=float(alone[0]),
         high=float(alone[1]),
         wide_low=float(wide[0]),

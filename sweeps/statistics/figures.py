@@ -1,4 +1,4 @@
-"""The figure of a fair comparison: every strategy's difference from the baseline."""
+"""The forest plot of a comparison: every strategy's difference from the baseline."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ PANELS = {
     "ece_seen": "change of ECE,\nin-distribution",
     "seconds": "training time per image,\nratio",
 }
-"""Outcomes shown, from left to right, with their titles."""
+"""Outcomes of the panels, from left to right, with their titles."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ _STYLES = {
 
 
 def forest(comparisons: dict[str, Comparison], verdicts: dict[str, Verdict]) -> Figure:
-    """Differences with their intervals, the most improved on unseen generators at the top.
+    """Draw differences with their intervals, the best strategy on unseen generators at the top.
 
-    Thick lines are each difference's own interval, thin ones hold for all strategies together; a
-    line that leaves a panel goes on outside it. Colour and marker say the verdict.
+    Thick lines are the interval of each difference alone, thin ones the simultaneous interval;
+    lines are cut off at the border of a panel. Colour and marker show the verdict.
     """
     changes = {name: c.differences["auc_unseen"].value for name, c in comparisons.items()}
     names = sorted(changes, key=lambda name: (np.nan_to_num(changes[name], nan=-np.inf), name))
@@ -58,8 +58,8 @@ def forest(comparisons: dict[str, Comparison], verdicts: dict[str, Verdict]) -> 
             color=_STYLES[judged.word].colour,
         )  # fmt: skip
     figure.supxlabel(
-        "thick: interval of the difference alone; thin: of all together; "
-        "left is better for ECE and time",
+        "thick: interval of each difference alone; thin: simultaneous interval; "
+        "for ECE and time, left is better",
         fontsize=9, color=NEUTRAL,
     )  # fmt: skip
     return figure
@@ -76,11 +76,11 @@ def _row(axes: Axes, y: int, difference: Difference, style: _Style) -> None:
 
 
 def _dress(axes: Axes, outcome: str, found: list[Difference], title: str) -> None:
-    """Title, the line of no difference, and limits fit for the single differences' intervals."""
+    """Set the title, the line of no difference, and limits that hold the thick intervals."""
     is_ratio = OUTCOMES[outcome].is_ratio
-    none = 1.0 if is_ratio else 0.0
-    axes.axvline(none, color="black", linewidth=0.8)
-    ends = np.array([none, *(x for d in found for x in (d.low, d.value, d.high))])
+    no_difference = 1.0 if is_ratio else 0.0
+    axes.axvline(no_difference, color="black", linewidth=0.8)
+    ends = np.array([no_difference, *(x for d in found for x in (d.low, d.value, d.high))])
     ends = ends[np.isfinite(ends)]
     if is_ratio:
         axes.set_xscale("log")

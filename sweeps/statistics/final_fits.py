@@ -1,28 +1,28 @@
-"""What the final trainings of one side of a comparison gave: the statistics' only input."""
+"""The final fits of each side of a comparison: the only input of the statistics."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
-Place = tuple[int, int]
-"""Fold and seed of a training."""
+FitKey = tuple[int, int]
+"""Fold and seed of a final fit, by which the fits of two sides are paired."""
 
 
 @dataclass(frozen=True)
 class FinalFit:
-    """One final training, and what it says of the test that tuning never saw.
+    """One final fit, with its scores of the test split, which tuning never used.
 
     Attributes:
-        fold: which part of the data it was validated on.
-        seed: of its weights and of the order of its data.
-        seen: predictions table of the test's real images and of those of the generators that were
-            in training, with logits calibrated (`logit`) and not (`raw_logit`).
-        unseen: the same real images, and those of the generators held out from training.
-        threshold: of the probability, from validation.
-        train_auc: of the chosen epoch.
-        val_auc: of the chosen epoch.
-        seconds_per_image: of training.
-        peak_mib: most memory in use, in MiB; nan where it cannot be known.
+        fold: Fold of the data that it was validated on.
+        seed: Seed of its weights and of the order of its data.
+        seen: Predictions table of the test's real images and of the images of generators that were
+            in training, with calibrated logits (`logit`) and uncalibrated ones (`raw_logit`).
+        unseen: The same for the real images and the generators that were not in training.
+        threshold: Threshold of the probability, chosen on validation.
+        train_auc: AUC on the training images at the chosen epoch.
+        val_auc: AUC on the validation images at the chosen epoch.
+        seconds_per_image: Training time per image.
+        peak_mib: Peak of the memory in use, in MiB; nan if it is not known.
     """
 
     fold: int
@@ -36,37 +36,41 @@ class FinalFit:
     peak_mib: float
 
     @property
-    def place(self) -> Place:
-        """Its fold and seed, by which it is paired."""
+    def key(self) -> FitKey:
+        """Fold and seed."""
         return self.fold, self.seed
 
 
 @dataclass(frozen=True)
 class Side:
-    """The baseline or a strategy, tuned and then trained on several folds and seeds.
+    """The baseline or a strategy, after tuning and its final fits.
 
     Attributes:
-        name: of the strategy.
-        trainings: the final ones that came to their end.
-        lost: fold and seed of those that diverged or failed.
-        trials: made in tuning.
-        failed_trials: of these, the ones that diverged or failed.
+        name: Name of the side.
+        fits: Final fits that were completed.
+        lost: Fold and seed of the final fits that diverged or failed.
+        trials: Number of tuning trials.
+        failed_trials: Number of these that diverged or failed.
+
+    Raises:
+        ValueError: If two final fits have the same fold and seed, or if more trials failed than
+            were made.
     """
 
     name: str
-    trainings: tuple[FinalFit, ...]
-    lost: tuple[Place, ...] = ()
+    fits: tuple[FinalFit, ...]
+    lost: tuple[FitKey, ...] = ()
     trials: int = 0
     failed_trials: int = 0
 
     def __post_init__(self) -> None:
-        places = self.places
-        if len(set(places)) != len(places):
-            raise ValueError(f"{self.name}: a fold and seed occurs twice among {sorted(places)}")
+        keys = self.keys
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"{self.name}: a fold and seed occurs twice among {sorted(keys)}")
         if not 0 <= self.failed_trials <= self.trials:
             raise ValueError(f"{self.name}: {self.failed_trials} of {self.trials} trials failed")
 
     @property
-    def places(self) -> list[Place]:
-        """Fold and seed of every final training that was begun."""
-        return [*(training.place for training in self.trainings), *self.lost]
+    def keys(self) -> list[FitKey]:
+        """Fold and seed of every final fit that was started."""
+        return [*(fit.key for fit in self.fits), *self.lost]

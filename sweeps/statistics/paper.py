@@ -1,7 +1,8 @@
-"""What the paper says of each strategy, in its own words.
+"""Paper claims: what the paper states about each strategy, in its own words.
 
-*Real Versus Synthetic Classification using ResNet*, MediaEval 2025. It speaks of most strategies
-together and gives no number for any: what it says of all is not a claim about each.
+The paper is *Real Versus Synthetic Classification using ResNet*, MediaEval 2025. It makes most
+statements about several strategies together and gives no number for any of them. A statement about
+all of them together is not one about each.
 """
 
 from dataclasses import dataclass
@@ -26,26 +27,27 @@ QUALITATIVE = (
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What the paper says of one strategy.
+class PaperClaim:
+    """What the paper states about one strategy.
 
     Attributes:
-        quotes: section and words; empty if it is not mentioned.
-        criteria: of the verdict's criteria, those the quotes name; “or” joins them in the paper.
-        no_improvement: whether the paper says that it brought none.
+        quotes: Section and words of each statement; empty if the strategy is not mentioned.
+        criteria: Names of the criteria (`sweeps.statistics.verdicts.CRITERIA`) that the quotes
+            name; the paper joins them by “or”.
+        no_improvement: Whether the paper states that the strategy brought no improvement.
     """
 
-    quotes: tuple[str, ...]
-    criteria: tuple[str, ...]
+    quotes: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ()
     no_improvement: bool = False
 
     @property
     def text(self) -> str:
-        """The quotes, for a table."""
+        """The quotes as one text."""
         return " ".join(f"{quote}." for quote in self.quotes) or "Not mentioned."
 
     def against(self, better: bool, worse: bool) -> str:
-        """How the claim stands beside a verdict."""
+        """Return in words whether a verdict, better or worse or neither, agrees with the paper."""
         if not self.no_improvement:
             return "the paper does not say"
         if better:
@@ -53,18 +55,18 @@ class Claim:
         return "agrees with the paper" if worse else "does not contradict the paper"
 
 
-_RESPECTS = ("overfits", "unstable", "costly")
-_UNSUCCESSFUL = Claim((TOGETHER,), _RESPECTS, True)
-_MIXING = Claim((TOGETHER, AGGRESSIVE, DISCARDED), (*_RESPECTS, "miscalibrated"), True)
+_FAULTS = ("overfits", "unstable", "costly")
+_UNSUCCESSFUL = PaperClaim((TOGETHER,), _FAULTS, True)
+_MIXING = PaperClaim((TOGETHER, AGGRESSIVE, DISCARDED), (*_FAULTS, "miscalibrated"), True)
 
-CLAIMS: dict[str, Claim] = {
+PAPER_CLAIMS: dict[str, PaperClaim] = {
     "efficientnet": _UNSUCCESSFUL,
     "densenet": _UNSUCCESSFUL,
     "mobilenet": _UNSUCCESSFUL,
-    "vit": Claim((QUALITATIVE,), ()),
+    "vit": PaperClaim((QUALITATIVE,)),
     "mixup": _MIXING,
     "cutmix": _MIXING,
-    "random_erasing": Claim((TOGETHER, AGGRESSIVE), (*_RESPECTS, "miscalibrated"), True),
+    "random_erasing": PaperClaim((TOGETHER, AGGRESSIVE), (*_FAULTS, "miscalibrated"), True),
     "focal": _UNSUCCESSFUL,
     "label_smoothing": _UNSUCCESSFUL,
     "sgd": _UNSUCCESSFUL,
@@ -73,4 +75,4 @@ CLAIMS: dict[str, Claim] = {
     "domain_adaptation": _UNSUCCESSFUL,
     "adversarial": _UNSUCCESSFUL,
 }
-"""Claims by the strategies' names."""
+"""Paper claims by the name of the strategy."""

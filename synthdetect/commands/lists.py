@@ -1,10 +1,19 @@
-"""`synthdetect list`."""
+"""`synthdetect list`: the names that options accept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from synthdetect.config import RECIPES, ListOptions
+from synthdetect.commands.options import ListOptions
+from synthdetect.config.registry import Entry
+from synthdetect.evaluation.options import CALIBRATIONS, ENSEMBLES, THRESHOLD_RULES
+from synthdetect.images.options import GEOMETRIES
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.models.spec import FRONT_ENDS
+from synthdetect.runs.recipes import RECIPES
 from synthdetect.system.console import table
+from synthdetect.training.options import ADAPTATIONS, ATTACKS, LOSSES, OPTIMIZERS, SCHEDULES
+
+Table = tuple[list[str], list[list[str]]]
+"""Column names and rows."""
 
 
 def show(options: ListOptions) -> None:
@@ -13,12 +22,20 @@ def show(options: ListOptions) -> None:
     table(options.what, columns, rows)
 
 
-def _architectures() -> tuple[list[str], list[list[str]]]:
+def _entries(entries: Mapping[str, Entry]) -> Callable[[], Table]:
+    return lambda: (["name", "what it is"], [[name, entry.help] for name, entry in entries.items()])
+
+
+def _texts(texts: Mapping[str, str]) -> Table:
+    return ["name", "what it is"], [[name, text] for name, text in texts.items()]
+
+
+def _architectures() -> Table:
     rows = [[name, f"{entry.parameters:,}", entry.weights] for name, entry in ARCHITECTURES.items()]
     return ["name", "parameters", "ImageNet weights"], rows
 
 
-def _recipes() -> tuple[list[str], list[list[str]]]:
+def _recipes() -> Table:
     rows = [
         [name, ", ".join(f"{k}={v}" for k, v in differences.items()) or "the defaults"]
         for name, differences in RECIPES.items()
@@ -26,13 +43,7 @@ def _recipes() -> tuple[list[str], list[list[str]]]:
     return ["name", "differences from the defaults"], rows
 
 
-def _geometries() -> tuple[list[str], list[list[str]]]:
-    from synthdetect.images.geometry import GEOMETRIES
-
-    return ["name", "what it does"], [[name, g.help] for name, g in GEOMETRIES.items()]
-
-
-def _layouts() -> tuple[list[str], list[list[str]]]:
+def _layouts() -> Table:
     from synthdetect.datasets.dialects import DIALECTS
     from synthdetect.datasets.layouts import LAYOUTS
 
@@ -40,51 +51,32 @@ def _layouts() -> tuple[list[str], list[list[str]]]:
     return ["name", "kind"], rows + [[dialect.name, "CSV"] for dialect in DIALECTS]
 
 
-def _metrics() -> tuple[list[str], list[list[str]]]:
+def _metrics() -> Table:
     from synthdetect.evaluation.metrics import METRICS
 
-    return ["name", "definition"], [[name, text] for name, text in METRICS.items()]
+    return _texts(METRICS)
 
 
-def _mixing() -> tuple[list[str], list[list[str]]]:
+def _mixing() -> Table:
     from synthdetect.images.mixing import MIXINGS
 
-    return ["name", "what it does"], [[name, entry.help] for name, entry in MIXINGS.items()]
+    return _texts({name: entry.help for name, entry in MIXINGS.items()})
 
 
-def _losses() -> tuple[list[str], list[list[str]]]:
-    from synthdetect.training.losses import LOSSES
-
-    return ["name", "what it is"], [[name, entry.help] for name, entry in LOSSES.items()]
-
-
-def _optimizers() -> tuple[list[str], list[list[str]]]:
-    from synthdetect.training.optimizers import OPTIMIZERS
-
-    return ["name", "what it is"], [[name, entry.help] for name, entry in OPTIMIZERS.items()]
-
-
-def _adaptations() -> tuple[list[str], list[list[str]]]:
-    from synthdetect.training.adaptation import ADAPTATIONS
-
-    return ["name", "what it does"], [[name, entry.help] for name, entry in ADAPTATIONS.items()]
-
-
-def _attacks() -> tuple[list[str], list[list[str]]]:
-    from synthdetect.training.adversarial import ATTACKS
-
-    return ["name", "what it does"], [[name, entry.help] for name, entry in ATTACKS.items()]
-
-
-_TABLES: dict[str, Callable[[], tuple[list[str], list[list[str]]]]] = {
+_TABLES: dict[str, Callable[[], Table]] = {
     "architectures": _architectures,
+    "front_ends": _entries(FRONT_ENDS),
     "recipes": _recipes,
-    "geometries": _geometries,
+    "geometries": _entries(GEOMETRIES),
     "layouts": _layouts,
     "metrics": _metrics,
+    "losses": _entries(LOSSES),
+    "optimizers": _entries(OPTIMIZERS),
+    "schedules": _entries(SCHEDULES),
     "mixing": _mixing,
-    "losses": _losses,
-    "optimizers": _optimizers,
-    "adaptations": _adaptations,
-    "attacks": _attacks,
+    "adaptations": _entries(ADAPTATIONS),
+    "attacks": _entries(ATTACKS),
+    "calibrations": _entries(CALIBRATIONS),
+    "threshold_rules": lambda: _texts(THRESHOLD_RULES),
+    "ensembles": _entries(ENSEMBLES),
 }

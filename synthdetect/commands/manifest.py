@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from synthdetect.config import ManifestOptions
+from synthdetect.commands.options import ManifestOptions
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import check_suffix, load, write
 from synthdetect.system.console import console, counting, table

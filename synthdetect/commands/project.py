@@ -6,7 +6,8 @@ every other one has the option's own default.
 
 from collections.abc import Mapping
 
-from synthdetect.cli import COMMANDS, Command, project_default
+from synthdetect.cli import COMMANDS, project_default
+from synthdetect.commands.command import Command
 
 _HEAD = """\
 # Written by: python -m sweeps.project > MLproject

@@ -1,6 +1,6 @@
 """`synthdetect promote`."""
 
-from synthdetect.config import PromoteOptions
+from synthdetect.commands.options import PromoteOptions
 from synthdetect.system.console import console
 from synthdetect.tracking.models import CHAMPION, promote
 

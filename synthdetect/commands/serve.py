@@ -14,9 +14,9 @@ from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel, scoring_server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from synthdetect.config import ServeOptions
 from synthdetect.serving.limits import App, Guarded
 from synthdetect.serving.model import ServedDetector
+from synthdetect.serving.options import ServeOptions
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.detectors import find_detectors

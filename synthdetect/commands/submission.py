@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from synthdetect.config import CheckSubmissionOptions
+from synthdetect.submission.options import CheckSubmissionOptions
 from synthdetect.submission.runfile import Finding, check_submission, image_ids_of
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError

@@ -22,7 +22,7 @@ from synthdetect.datasets.index import ProgressCallback
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.images.reading import BadImage, read_image
 from synthdetect.system.errors import UserError
-from synthdetect.system.files import cache_folder, keep, short_hash
+from synthdetect.system.files import cache_folder, short_hash, write_to_cache
 
 COARSE_DISTANCE, FINE_DISTANCE = 6, 40
 """Differing bits, of 64 and of 256, up to which two images look alike."""
@@ -73,7 +73,7 @@ def perceptual_hashes(manifest: Manifest, progress: ProgressCallback | None = No
     if len(fresh):
         known = pd.concat([known, pd.DataFrame(found, index=fresh.index, columns=_WORDS)])
         memory = known.rename_axis("sha256").reset_index()
-        keep(store, lambda file: memory.to_parquet(file, index=False))
+        write_to_cache(store, lambda file: memory.to_parquet(file, index=False))
     hashes: Hashes = known.loc[manifest.table["sha256"], _WORDS].to_numpy(dtype=np.uint64)
     return hashes
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.config import FoldOptions
 from synthdetect.datasets.labels import SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.options import FoldOptions
 from synthdetect.datasets.splits import assign_groups, group_codes
 from synthdetect.system.errors import UserError
 

@@ -17,7 +17,7 @@ import pandas as pd
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.images.reading import BadImage, probe_image, read_file
 from synthdetect.system.errors import UserError
-from synthdetect.system.files import cache_folder, keep, short_hash
+from synthdetect.system.files import cache_folder, short_hash, write_to_cache
 
 PROBED = ("sha256", "width", "height", "format", "mode", "jpeg_quality", "exif")
 _NUMBERS = ("bytes", "mtime_ns", "width", "height", "jpeg_quality")
@@ -59,7 +59,7 @@ def index(manifest: Manifest, *, progress: ProgressCallback | None = None) -> Ma
         new = pd.DataFrame(probed, columns=list(COLUMNS), index=fresh)
         known = pd.concat([known.drop(fresh, errors="ignore"), new]) if len(known) else new
         memory = known.rename_axis("path").reset_index()
-        keep(store, lambda file: memory.to_parquet(file, index=False))
+        write_to_cache(store, lambda file: memory.to_parquet(file, index=False))
     found = known.iloc[known.index.get_indexer(paths)].reset_index(drop=True)
     _check_claimed_hashes(manifest, found)
     kept = manifest.table.drop(columns=[c for c in COLUMNS if c in manifest.table])

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from synthdetect.config import DataOptions
 from synthdetect.datasets.index import ProgressCallback, index
 from synthdetect.datasets.manifest import Manifest, load
+from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.selection import (
     add_supplement,
     move_to_train,

@@ -1,8 +1,8 @@
-"""Scoring images in batches and in their order, kept on disk as far as it has come.
+"""Scoring many images with detectors, resumable after every batch.
 
-Each finished batch is appended to a journal. Started again after a kill, the scoring goes on after
-the last whole batch: all batches then hold the images that they would have held anyway, and the
-scores are the same to the last bit.
+Each finished batch is appended to a journal. After a kill, scoring resumes after the last whole
+batch, so that every batch holds the same images as without the kill and the scores are the same to
+the last bit.
 """
 
 import csv
@@ -21,8 +21,8 @@ from scipy.special import expit
 from torch import nn
 
 from synthdetect.detectors.detector import Detector
-from synthdetect.evaluation.calibration import unsure
-from synthdetect.evaluation.ensemble import ENSEMBLES, log_odds, spread
+from synthdetect.evaluation.decision import Decision
+from synthdetect.evaluation.ensemble import combine, log_odds, spread
 from synthdetect.images.batches import Batch, Batches, Images, Order
 from synthdetect.images.geometry import Preprocess
 from synthdetect.system.arrays import FloatArray
@@ -32,17 +32,17 @@ from synthdetect.training.devices import Device
 from synthdetect.training.loop import predict
 
 STATE, _RUN = "state.json", ".run"
-"""The file that says what the journals beside it are of."""
+"""The files that say which scoring the journals beside them belong to, and its run."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What detectors said of images.
+    """The scores of images by detectors.
 
     Attributes:
-        logits: calibrated, shape (models, images); nan where an image is unreadable.
-        unreadable: the reason, by row.
-        raw: the networks' own logits, likewise.
+        logits: Calibrated logits of shape (detectors, images); nan where an image is unreadable.
+        unreadable: The reason why an image cannot be read, by row.
+        raw: Uncalibrated logits, likewise.
     """
 
     logits: FloatArray
@@ -51,19 +51,21 @@ class Scores:
 
 
 class Scoring:
-    """The scoring of images by detectors, with a pass over the images for each way to see them.
+    """The scoring of images by detectors, with one pass for each preprocessing that they use.
 
     Args:
-        folder: for the journals; made if need be.
-        detectors: at least one, as loaded from files.
-        images: what to score.
-        data: where they come from, so that others with the same names are not taken for them.
-        tta: `none`, or `flip` for the mean of an image's logit and its mirror image's.
-        batch_size: images at a time.
-        strict: stop at an unreadable image, and read it again when started again.
+        folder: Folder of the journals; it is created if necessary.
+        detectors: At least one detector.
+        images: The images to score.
+        data: Where they come from, to tell them from other images with the same names.
+        tta: Test-time augmentation: `none`, or `flip` for the mean of the logits of an image and
+            its mirror image.
+        batch_size: Images per batch.
+        strict: Whether an unreadable image stops the scoring, and is read again after a restart.
 
     Raises:
-        UserError: the folder holds an unfinished scoring of something else, or cannot be made.
+        UserError: If the folder holds an unfinished scoring of something else, or cannot be
+            created.
     """
 
     def __init__(
@@ -98,50 +100,54 @@ class Scoring:
 
     @property
     def passes(self) -> int:
-        """How often each image is read: once for each way in which the detectors see it."""
+        """Number of passes over the images, one for each preprocessing."""
         return len(self._members)
 
     @property
     def total(self) -> int:
-        """Images to score, times passes."""
+        """Number of images to score times number of passes."""
         return len(self._images) * self.passes
 
     @property
     def done(self) -> int:
-        """How many of them are scored and on disk."""
+        """How many of `total` are scored and on disk."""
         return sum(journal.rows for journal in self._journals)
 
     def run(self, device: Device, progress: Callable[[int, int], None]) -> None:
         """Score what is not done yet.
 
+        Args:
+            device: The device that computes.
+            progress: Called after each batch with `done` and `total`.
+
         Raises:
-            UserError: a detector's answer is not a finite number; or, if strict, an image is
-                unreadable.
+            UserError: If a logit is not finite, or, if strict, an image is unreadable.
         """
         for (preprocess, members), journal in zip(
             self._members.items(), self._journals, strict=True
         ):
             networks = [self._detectors[number].network.to(device.torch) for number in members]
             order = Order(len(self._images), self._batch_size, first=journal.rows)
-            batches = Batches(self._images.seen_by(preprocess), order, device.workers)
+            images = self._images.seen_by(preprocess)
+            batches = Batches(images, order, device.workers, pin_memory=device.pin_memory)
             for batch in batches.epoch(0):
                 for row, reason in batch.unreadable if self._strict else ():
                     raise UserError(
-                        f"{self._images.name(row)}: was readable a moment ago and is not any "
-                        f"more: {reason}. Restore it and start again; what is scored stays scored."
+                        f"{self._images.name(row)}: was readable before and is not any more: "
+                        f"{reason}. Restore it and run the command again, which resumes."
                     )
                 logits = [_logits(network, batch, device, self._tta) for network in networks]
                 for number, values in zip(members, logits, strict=True):
                     if not np.isfinite(values).all():
                         raise UserError(
-                            f"--model: number {number + 1} gives scores that are not finite "
-                            "numbers; its training has gone wrong. Leave it out."
+                            f"--model: detector number {number + 1} gives logits that are not "
+                            "finite; its training has diverged. Leave it out."
                         )
                 journal.append(batch, logits)
                 progress(self.done, self.total)
 
     def scores(self) -> Scores:
-        """What all detectors said, once everything is done."""
+        """Return the scores, once everything is done."""
         logits = np.full((len(self._detectors), len(self._images)), np.nan)
         unreadable: dict[int, str] = {}
         for members, journal in zip(self._members.values(), self._journals, strict=True):
@@ -156,7 +162,7 @@ class Scoring:
 
     @property
     def run_id(self) -> str:
-        """The run that an earlier process scored under; empty if this is the first."""
+        """The run of the process that began the scoring; empty if this process is the first."""
         file = self._folder / _RUN
         return file.read_text() if file.is_file() else ""
 
@@ -166,7 +172,7 @@ class Scoring:
             temporary.write_text(run_id)
 
     def discard(self) -> None:
-        """Remove the journals: the results are elsewhere."""
+        """Remove the journals, once the results are stored elsewhere."""
         for name in (STATE, _RUN):
             (self._folder / name).unlink(missing_ok=True)
         for journal in self._journals:
@@ -191,19 +197,19 @@ class Scoring:
             other = ", ".join(name for name in wanted if known.get(name) != wanted[name])
             raise UserError(
                 f"{self._folder}: holds an unfinished prediction with another {other}. Give the "
-                f"same options to go on with it, another --output, or delete {file} to give it up."
+                f"same options to resume it, another --output, or delete {file} to discard it."
             )
 
 
 class _Journal:
-    """Lines `row,logit,...,reason`: a logit a model, or the reason why the image has none."""
+    """Lines `row,logit,...,reason`: a logit of each detector, or the reason why there is none."""
 
     def __init__(self, path: Path, rows: int, batch_size: int, strict: bool) -> None:
         self.path = path
         self.rows = self._cut(rows, batch_size, strict)
 
     def append(self, batch: Batch, logits: list[FloatArray]) -> None:
-        """Add a batch, and have it on disk."""
+        """Append a batch and flush it to disk."""
         answers = zip(*(values.tolist() for values in logits), strict=True)
         lines: dict[int, list[Any]] = {
             row: [*values, ""] for row, values in zip(batch.rows.tolist(), answers, strict=True)
@@ -218,19 +224,19 @@ class _Journal:
         self.rows += len(lines)
 
     def read(self) -> Iterator[tuple[int, list[str], str]]:
-        """Row, logits as text and reason of each line."""
+        """Yield row, logits as text and reason of each line."""
         with self.path.open(encoding="utf-8", newline="") as file:
             for row, *logits, reason in csv.reader(file):
                 yield int(row), logits, reason
 
     def _cut(self, rows: int, batch_size: int, strict: bool) -> int:
-        """Cut off what a kill left of a batch; returns how many rows there are then.
+        """Cut off an incomplete batch, and return the number of rows that are left.
 
-        If strict, also what follows the first unreadable image, which earlier versions kept.
+        If strict, everything from the first unreadable image on is cut off too.
         """
         if not self.path.exists():
             return 0
-        lines = self.path.read_bytes().split(b"\n")[:-1]  # without a line's end it is none
+        lines = self.path.read_bytes().split(b"\n")[:-1]  # a line without its end is incomplete
         good = [
             line.startswith(b"%d," % row) and (line.endswith(b",") or not strict)
             for row, line in enumerate(lines)
@@ -243,55 +249,65 @@ class _Journal:
 
 
 def names_sha256(images: Images) -> str:
-    """A hash of the images' names in their order."""
+    """Return a hash of the names of images in their order."""
     digest = hashlib.sha256()
     for row in range(len(images)):
         digest.update(images.name(row).encode() + b"\0")
     return digest.hexdigest()
 
 
-def tabulate(
-    names: Sequence[str], scores: Scores, thresholds: FloatArray, ensemble: str, band: float = 0.0
-) -> tuple[pd.DataFrame, float]:
-    """Make the table of predictions.
+def answer_table(
+    names: Sequence[str], scores: Scores, decisions: Sequence[Decision], ensemble: str
+) -> tuple[pd.DataFrame, Decision]:
+    """Make the table of answers for images without labels.
+
+    Args:
+        names: The names of the images.
+        scores: The scores of the detectors.
+        decisions: The decision of each detector.
+        ensemble: How several detectors are combined; a name of `ENSEMBLES`.
 
     Returns:
-        The table and the threshold between the labels. It has a row an image, with the columns
-        `image`; of several models `logit_1`, `probability_1` and `label_1` (0 real, 1 synthetic)
-        and so on; `logit`, `probability` and `label` of all together; of several models
-        `logit_std` and `probability_std` between them; with a band, `unsure` (0 or 1); and
-        `error`, why an image is unreadable, which then has no numbers.
+        The table and the decision of all detectors together, for calibrated scores. The table has
+        a row for each image, with the columns `image`; of several detectors `logit_1`,
+        `probability_1` and `label_1` (0 real, 1 synthetic) and so on; `logit`, `probability` and
+        `label` of all together; of several detectors `logit_std` and `probability_std` between
+        them; with a band of doubt `unsure` (0 or 1); and `error`, the reason why an image cannot be
+        read, in which case it has no numbers.
     """
     rows = [row for row in range(len(names)) if row not in scores.unreadable]
     logits = scores.logits[:, rows]
-    probability, threshold = ENSEMBLES[ensemble](logits, thresholds)
+    thresholds = np.array([decision.threshold for decision in decisions])
+    probability, threshold = combine(ensemble, logits, thresholds)
+    band = float(np.mean([decision.unsure for decision in decisions]))
+    together = Decision(threshold=threshold, unsure=band)
     columns: dict[str, Any] = {}
     if len(logits) > 1:
-        for number, (values, own) in enumerate(zip(logits, thresholds, strict=True), 1):
+        for number, (values, own) in enumerate(zip(logits, decisions, strict=True), 1):
             columns |= _answers(f"_{number}", values, expit(values), own)
-    columns |= _answers("", log_odds(ensemble, logits, probability), probability, threshold)
+    columns |= _answers("", log_odds(ensemble, logits, probability), probability, together)
     if band:
-        columns["unsure"] = pd.array(unsure(probability, threshold, band).astype(int), "Int8")
+        columns["unsure"] = pd.array(together.answer(probability).unsure.astype(int), "Int8")
     if len(logits) > 1:
         columns["logit_std"], columns["probability_std"] = spread(logits)
     table = pd.DataFrame(columns, index=rows).reindex(range(len(names)))
     table.insert(0, "image", list(names))
     table["error"] = [scores.unreadable.get(row, "") for row in range(len(names))]
-    return table, threshold
+    return table, together
 
 
 def _answers(
-    suffix: str, logits: FloatArray, probability: FloatArray, threshold: float
+    suffix: str, logits: FloatArray, probability: FloatArray, decision: Decision
 ) -> dict[str, Any]:
     return {
         f"logit{suffix}": logits,
         f"probability{suffix}": probability,
-        f"label{suffix}": pd.array((probability >= threshold).astype(int), dtype="Int8"),
+        f"label{suffix}": pd.array(decision.answer(probability).label, dtype="Int8"),
     }
 
 
 def _logits(network: nn.Module, batch: Batch, device: Device, tta: str) -> FloatArray:
-    """The network's logits of a batch's readable images, shape (images,)."""
+    """Return the logits of the readable images of a batch, of shape (images,)."""
     count = len(batch.rows)
     alone = batch._replace(rows=torch.arange(count))
     logits = predict(network, [alone], device, count)

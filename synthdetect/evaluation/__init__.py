@@ -1,1 +1,1 @@
-"""From predictions to numbers and pictures. Knows neither MLflow nor Optuna."""
+"""Metrics, calibration, tables and figures, as pure functions of prediction tables."""

@@ -1,6 +1,5 @@
-"""Making probabilities mean what they say, by a map of logits that is fitted on validation."""
+"""Calibration of logits by monotone functions that are fitted on validation images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,19 +11,20 @@ from sklearn.isotonic import IsotonicRegression
 
 from synthdetect.system.arrays import FloatArray
 
-_LIMITS = (0.05, 20.0)
-_LARGEST = 1e300  # beyond are infinity and whole numbers that are no floats; nan is not within
+_LIMITS = (0.05, 20.0)  # of the temperature
+_LARGEST = 1e300  # excludes infinity, and integers too large for a float
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """From the network's logits to calibrated ones; never falling, so no order is turned round.
+    """Map of raw to calibrated logits; never decreasing, so it preserves the order of scores.
 
     Attributes:
-        slope: what a logit is multiplied by: one over the temperature.
-        offset: what is then added.
-        knots: if any, pairs of a logit and the calibrated logit it becomes, both rising; between
-            them one goes straight, beyond them the last one holds. Slope and offset are not used.
+        slope: factor of the logit, the inverse of the temperature.
+        offset: summand after the multiplication.
+        knots: if not empty, pairs of a raw and its calibrated logit, both increasing, between which
+            logits are interpolated linearly. Logits beyond the knots take the value of the nearest
+            one. Slope and offset are then unused.
     """
 
     slope: float = 1.0
@@ -32,7 +32,7 @@ class Calibration:
     knots: tuple[tuple[float, float], ...] = ()
 
     def __call__(self, logits: npt.ArrayLike) -> FloatArray:
-        """Calibrated log-odds of "synthetic", in the shape of `logits`."""
+        """Return calibrated log-odds of "synthetic", in the shape of `logits`."""
         x = np.asarray(logits, dtype=np.float64)
         if self.knots:
             before, after = np.array(self.knots).T
@@ -41,7 +41,7 @@ class Calibration:
 
     @property
     def sound(self) -> bool:
-        """Whether it is made of finite numbers and never falls, as one read from a file may not."""
+        """Whether all numbers are finite and the map never decreases (for one read from a file)."""
         numbers = [self.slope, self.offset, *(number for knot in self.knots for number in knot)]
         if not all(type(n) in (int, float) and abs(n) <= _LARGEST for n in numbers):
             return False
@@ -49,7 +49,7 @@ class Calibration:
         return self.slope > 0 and rising
 
     def describe(self) -> dict[str, float]:
-        """Its numbers by name, for the record."""
+        """Return its parameters by name, for logging."""
         if self.knots:
             return {"knots": float(len(self.knots))}
         if self.offset:
@@ -61,14 +61,15 @@ UNCALIBRATED = Calibration()
 
 
 def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
-    """Divide by the temperature that makes the labels likeliest, from 0.05 to 20.
+    """Fit a temperature between 0.05 and 20 that maximises the likelihood of the labels.
 
-    One number cannot change the order of scores, so AUC stays as it is; above 1 the network was too
-    sure. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
+    Dividing by a temperature preserves the order of scores and so the AUC. A temperature above 1
+    means that the network was overconfident. Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017, section 4.2.
 
     Args:
-        labels: shape (images,), 0 or 1, of validation images.
-        logits: their scores.
+        labels: labels of validation images, shape (images,), 0 or 1.
+        logits: their raw logits, shape (images,).
     """
     y, x = _checked(labels, logits)
     sign = np.where(y, 1.0, -1.0)
@@ -82,10 +83,14 @@ def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration
 
 
 def fit_platt(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
-    """A slope and an offset: temperature, and a correction of how often images are synthetic.
+    """Fit a positive slope and an offset by Platt scaling.
 
-    The targets lie a little inside 0 and 1, by Laplace's rule. Platt, "Probabilistic Outputs for
-    Support Vector Machines", 1999, section 2.2. The slope is kept positive.
+    The targets are smoothed by Laplace's rule. Platt, "Probabilistic Outputs for Support Vector
+    Machines", 1999, section 2.2.
+
+    Args:
+        labels: as in `fit_temperature`.
+        logits: as in `fit_temperature`.
     """
     y, x = _checked(labels, logits)
     positives, negatives = y.sum(), (~y).sum()
@@ -102,12 +107,15 @@ def fit_platt(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
 
 
 def fit_isotonic(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
-    """The never-falling steps that fit the labels best.
+    """Fit a non-decreasing step function by isotonic regression.
 
-    Scores on one step become equal, so AUC can change a little, and hundreds of images are needed.
-    Probabilities stay 1 / (images + 2) away from 0 and 1, which no sample shows. Zadrozny and
-    Elkan, "Transforming Classifier Scores into Accurate Multiclass Probability Estimates",
-    KDD 2002.
+    Scores on one step become equal, so the AUC can change slightly, and hundreds of images are
+    needed. Probabilities stay 1 / (images + 2) away from 0 and 1. Zadrozny and Elkan, "Transforming
+    Classifier Scores into Accurate Multiclass Probability Estimates", KDD 2002.
+
+    Args:
+        labels: as in `fit_temperature`.
+        logits: as in `fit_temperature`.
     """
     y, x = _checked(labels, logits)
     edge = 1 / (len(y) + 2)
@@ -117,26 +125,8 @@ def fit_isotonic(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
 
 
 def no_calibration(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Calibration:
-    """Leave the network's logits as they are."""
+    """Return the identity."""
     return UNCALIBRATED
-
-
-CALIBRATIONS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], Calibration]] = {
-    "temperature": fit_temperature,
-    "platt": fit_platt,
-    "isotonic": fit_isotonic,
-    "none": no_calibration,
-}
-"""Ways to calibrate, by name: from validation labels and logits."""
-
-
-UNSURE = "unsure"
-"""The answer that is neither label."""
-
-
-def unsure(probability: npt.ArrayLike, threshold: float, band: float) -> npt.NDArray[np.bool_]:
-    """Where the answer is "unsure": the probability lies less than `band` from the threshold."""
-    return np.asarray(np.abs(np.asarray(probability) - threshold) < band)
 
 
 def _checked(

@@ -1,11 +1,10 @@
-"""Several detectors as one: how their answers are combined, and how far they agree.
+"""Ensembles: combination of several detectors' scores, and their agreement.
 
-Everywhere, `logits` are calibrated log-odds of "synthetic", shape (models, images), and
-`thresholds` the models' own probabilities from which on an image is called synthetic.
+In all functions, `logits` are calibrated log-odds of "synthetic", shape (models, images), and
+`thresholds` are the models' own probability thresholds, shape (models,).
 """
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -13,56 +12,59 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 
+from synthdetect.evaluation.options import ENSEMBLES
 from synthdetect.system.arrays import FloatArray
-
-Combine = Callable[[FloatArray, FloatArray], tuple[FloatArray, float]]
-"""From logits and thresholds to a probability per image, shape (images,), and one threshold."""
 
 _EDGE = 1e-12  # thresholds of 0 and 1 have no logit
 
 
 def mean_logit(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
-    """Sigmoid of the mean logit; so is the threshold, of the mean of the thresholds' logits."""
+    """Sigmoid of the mean logit, and of the mean logit of the thresholds."""
     return expit(logits.mean(axis=0)), float(expit(_logits_of(thresholds).mean()))
 
 
 def mean_probability(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
-    """Mean of the probabilities; so is the threshold, of the thresholds."""
+    """Mean probability and mean threshold."""
     return expit(logits).mean(axis=0), float(thresholds.mean())
 
 
 def median(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
-    """Sigmoid of the median logit; so is the threshold, of the median of the thresholds' logits."""
+    """Sigmoid of the median logit, and of the median logit of the thresholds."""
     return expit(np.median(logits, axis=0)), float(expit(np.median(_logits_of(thresholds))))
 
 
 def vote(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
-    """Share of the models that call the image synthetic; half of them (0.5) are enough."""
-    return _calls(logits, thresholds).mean(axis=0), 0.5
+    """Share of models that classify the image as synthetic, with a threshold of 0.5."""
+    return _labels(logits, thresholds).mean(axis=0), 0.5
 
 
-def _or_alone(combine: Combine) -> Combine:
-    """Pass a single model through exactly, whatever would combine several."""
+def combine(name: str, logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
+    """Combine the scores of several models; a single model's scores pass through exactly.
 
-    @wraps(combine)
-    def combined(logits: FloatArray, thresholds: FloatArray) -> tuple[FloatArray, float]:
-        if len(logits) == 1:
-            return expit(logits[0]), float(thresholds[0])
-        return combine(logits, thresholds)
+    Args:
+        name: A name of `ENSEMBLES`.
+        logits: Calibrated logits of shape (models, images).
+        thresholds: The threshold of each model, of shape (models,).
 
+    Returns:
+        The probabilities, of shape (images,), and the threshold of the combination.
+    """
+    if len(logits) == 1:
+        return expit(logits[0]), float(thresholds[0])
+    combined: tuple[FloatArray, float] = ENSEMBLES[name].load()(logits, thresholds)
     return combined
 
 
-ENSEMBLES: dict[str, Combine] = {
-    combine.__name__: _or_alone(combine) for combine in (mean_logit, mean_probability, median, vote)
-}
-
-
 def log_odds(name: str, logits: FloatArray, probability: FloatArray) -> FloatArray:
-    """The combined logit that belongs to the combined probability, shape (images,).
+    """Compute the logit of combined probabilities, shape (images,).
 
-    It is the mean or median itself where that is what was combined, so that no digits are lost
-    near 0 and 1, else the probability's; infinite where all votes are the same.
+    The mean or median logit is used directly where it was combined, which keeps its digits near
+    probabilities of 0 and 1. Unanimous votes have infinite logits.
+
+    Args:
+        name: name of the combination in `ENSEMBLES`.
+        logits: logits of the models.
+        probability: combined probabilities, shape (images,).
     """
     if len(logits) == 1 or name == "mean_logit":
         return np.asarray(logits.mean(axis=0))
@@ -70,28 +72,27 @@ def log_odds(name: str, logits: FloatArray, probability: FloatArray) -> FloatArr
 
 
 def spread(logits: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Standard deviation over the models of logit and of probability, each of shape (images,)."""
+    """Standard deviations of logit and probability over the models, both of shape (images,)."""
     return logits.std(axis=0), expit(logits).std(axis=0)
 
 
 def agreement(logits: FloatArray, thresholds: FloatArray, names: Sequence[str]) -> pd.DataFrame:
-    """How far every two models agree.
+    """Compute the agreement of each pair of models.
 
     Returns:
-        A row a pair: `first` and `second` (their names), `same_label` (share of the images that
-        both give one label) and `spearman` (rank correlation of the scores; nan where one model
-        scores all images alike).
+        One row per pair: `first` and `second` (names), `same_label` (share of images with equal
+        labels) and `spearman` (rank correlation of the scores; nan if one model's are all equal).
     """
-    calls = _calls(logits, thresholds)
+    labels = _labels(logits, thresholds)
     ranks = pd.DataFrame(logits.T).corr(method="spearman")
     rows = [
-        (names[a], names[b], float((calls[a] == calls[b]).mean()), ranks.iloc[a, b])
+        (names[a], names[b], float((labels[a] == labels[b]).mean()), ranks.iloc[a, b])
         for a, b in combinations(range(len(names)), 2)
     ]
     return pd.DataFrame(rows, columns=["first", "second", "same_label", "spearman"])
 
 
-def _calls(logits: FloatArray, thresholds: FloatArray) -> npt.NDArray[np.bool_]:
+def _labels(logits: FloatArray, thresholds: FloatArray) -> npt.NDArray[np.bool_]:
     return np.asarray(expit(logits) >= thresholds[:, None])
 
 

@@ -1,4 +1,4 @@
-"""Which images of a predictions table to look at: the worst mistakes, and a sample of hits."""
+"""Selection of example images from a predictions table: worst mistakes and correct predictions."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,21 +8,22 @@ from scipy.special import logit
 from synthdetect.datasets.labels import SYNTHETIC
 
 Rows = npt.NDArray[np.int64]
+"""Positions of rows, shape (rows,)."""
 
 _CERTAIN = 750.0
-"""Beyond the log-odds of every probability that a float64 can hold, but for 0 and 1."""
+"""Larger than the log-odds of any float64 probability below 1."""
 
 
 def worst_mistakes(table: pd.DataFrame, threshold: float, count: int) -> Rows:
-    """The images furthest on the wrong side of the threshold, in log-odds.
+    """Select the misclassified images with the largest distance to the threshold, in log-odds.
 
     Args:
-        table: predictions.
-        threshold: by which its column `predicted` was made.
-        count: at most so many.
+        table: predictions table.
+        threshold: threshold from which its column `predicted` results.
+        count: maximum number of images.
 
     Returns:
-        Positions of rows, the worst first.
+        Positions of rows, worst first.
     """
     cut = np.clip(logit(threshold), -_CERTAIN, _CERTAIN)
     beyond = (table["logit"] - cut) * np.where(table["label"] == SYNTHETIC, -1, 1)
@@ -31,18 +32,18 @@ def worst_mistakes(table: pd.DataFrame, threshold: float, count: int) -> Rows:
 
 
 def sample_hits(table: pd.DataFrame, count: int, *, seed: int) -> Rows:
-    """Right answers drawn at random, the classes in turn and, within one, the generators in turn.
+    """Draw correctly classified images, balanced over classes and over generators in a class.
 
     Args:
-        table: predictions.
-        count: at most so many.
-        seed: of the draw.
+        table: predictions table.
+        count: maximum number of images.
+        seed: seed of the draw.
 
     Returns:
-        Positions of rows.
+        Positions of rows, in the order of drawing.
     """
-    right = np.flatnonzero(table["predicted"] == table["label"])
-    drawn = np.random.default_rng(seed).permutation(right)
+    correct = np.flatnonzero(table["predicted"] == table["label"])
+    drawn = np.random.default_rng(seed).permutation(correct)
     rows = table[["label", "generator"]].iloc[drawn].assign(position=drawn)
     rows["turn"] = rows.groupby(["label", "generator"]).cumcount()
     rows = rows.sort_values("turn", kind="stable")

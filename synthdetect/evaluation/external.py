@@ -1,4 +1,4 @@
-"""Anybody's table of predictions, read into the columns of ours."""
+"""External predictions: tables of other detectors, with the columns of a predictions table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,71 +13,53 @@ from synthdetect.datasets.manifest import COLUMNS, SPLIT_NAME, SPLIT_RULE
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.errors import UserError
 
-NEAREST = 1e-7
-"""How far 0 and 1, whose log-odds are infinite, are moved inside: less where others are nearer."""
-
+MARGIN = 1e-7
+"""Distance to which probabilities of 0 and 1, whose log-odds are infinite, are moved inside (0, 1);
+less if other probabilities are closer to 0 or 1."""
 
 _SCORES = ("logit", "probability")
 _TEXT = tuple(name for name in COLUMNS if name != "label")
-_LEAST, _MOST = -800.0, 40.0  # log-odds whose sigmoids are 0 and 1
+_LEAST, _MOST = -800.0, 40.0  # log-odds whose sigmoids are exactly 0 and 1
 
 
 def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """Read a table of predictions.
+    """Read a table of external predictions.
 
     Args:
-        path: a CSV or Parquet file with `path`, `label` and `logit` or `probability` (of being
-            synthetic; the logit is used where both are there), and any of the manifest's columns.
-        names: the file's names of those columns where they differ, each as `ours=theirs`.
+        path: CSV or Parquet file with the columns `path`, `label` and `logit` or `probability` (of
+            being synthetic; the logit takes precedence), and optionally further columns of a
+            manifest.
+        names: names of these columns in the file where they differ, as `column=name in the file`.
 
     Returns:
-        The table with `COLUMNS`, what further columns there were, `raw_logit` and, if it is the
-        score, `probability`; a missing split is "test". And how many probabilities are 0 or 1:
-        their log-odds lie beyond all others.
+        The table, with the columns of a manifest, any further columns, `raw_logit` and, if it is
+        the score, `probability`; a missing split is "test". And the number of probabilities of 0
+        or 1, whose log-odds were placed beyond all others.
 
     Raises:
-        UserError: unreadable, a column that is not there, an unknown label, a path twice in one
-            split, or a score that is no number or no probability; the message names the row.
+        UserError: If the file cannot be read, a column is missing, a label is unknown, a path
+            occurs twice in a split, or a score is not a number or not a probability.
     """
     table = _renamed(_read(path), _pairs(names), path)
-    for needed in ("path", "label"):
-        if needed not in table:
-            raise UserError(
-                f"--predictions: {path} has no column {needed!r} (found: {_listed(table)}). "
-                f"If it is called otherwise, say --columns {needed}=NAME."
-            )
-    score = next((name for name in _SCORES if name in table), None)
-    if score is None:
-        raise UserError(
-            f"--predictions: {path} has neither 'logit' nor 'probability' (found: "
-            f"{_listed(table)}). Name the score by --columns logit=NAME or probability=NAME."
-        )
-    if table.empty:
-        raise UserError(f"--predictions: {path} has no rows.")
+    score = _score_column(table, path)
     values = pd.to_numeric(table[score], errors="coerce").to_numpy(dtype=np.float64)
     _require(np.isfinite(values), table, path, f"{score} is no finite number")
     moved = 0
     if score == "probability":
-        within = (values >= 0) & (values <= 1)
-        _require(within, table, path, "probability lies outside 0 to 1 (a logit? then say so)")
+        problem = "probability lies outside 0 to 1; for logits give --columns logit=NAME"
+        _require((values >= 0) & (values <= 1), table, path, problem)
         table["probability"] = values
-        values = logit(values)
-        moved = int(np.isinf(values).sum())
-        others = values[np.isfinite(values)]
-        least = np.min(others - 1, initial=logit(NEAREST))
-        most = np.max(others + 1, initial=logit(1 - NEAREST))
-        values = np.clip(values, least, most)
-    names_found = table["label"].map(str)
-    labels = {name: label_of(name, where=str(path)) for name in names_found.unique()}
-    table["label"] = names_found.map(labels).astype("int8")
+        values, moved = _finite_logits(values)
+    labels = table["label"].map(str)
+    known = {name: label_of(name, where=str(path)) for name in labels.unique()}
+    table["label"] = labels.map(known).astype("int8")
     for name in _TEXT:
         column = table[name] if name in table else pd.Series("", index=table.index)
         table[name] = column.astype(object).fillna("").astype(str).str.strip()
     table["split"] = table["split"].map(split_of).replace("", "test")
-    odd = [name for name in table["split"].unique() if not SPLIT_NAME.fullmatch(name)]
-    _require(
-        ~table["split"].isin(odd).to_numpy(), table, path, f"its split is no name; {SPLIT_RULE}"
-    )
+    invalid = [name for name in table["split"].unique() if not SPLIT_NAME.fullmatch(name)]
+    valid = ~table["split"].isin(invalid).to_numpy()
+    _require(valid, table, path, f"split is not a valid name; {SPLIT_RULE}")
     repeated = table.duplicated(["path", "split"]).to_numpy()
     _require(~repeated, table, path, "path is listed twice in its split")
     table["raw_logit"] = values
@@ -86,17 +68,25 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
     return table[[*COLUMNS, *further, *scores]].reset_index(drop=True), moved
 
 
-def on_its_side(logits: FloatArray, probabilities: FloatArray, threshold: float) -> FloatArray:
-    """Log-odds whose sigmoids are on the side of a threshold on which the probabilities are.
+def keep_threshold_side(
+    logits: FloatArray, probabilities: FloatArray, threshold: float
+) -> FloatArray:
+    """Adjust logits so that their sigmoids lie on the same side of a threshold as probabilities.
 
-    The sigmoid of a probability's log-odds is another one by a rounding, which counts where it is
-    the threshold itself. The order stays.
+    The sigmoid of a probability's logit differs from it by rounding, which matters where the
+    probability equals the threshold. The order of the logits is preserved.
+
+    Args:
+        logits: log-odds of the probabilities, shape (images,).
+        probabilities: shape (images,).
+        threshold: threshold of the probability.
     """
-    below, above = _LEAST, _MOST  # neighbours in the end, between whose sigmoids the threshold is
+    # Bisection ends with neighbouring floats, between whose sigmoids the threshold lies.
+    below, above = _LEAST, _MOST
     while (middle := (below + above) / 2) not in (below, above):
         below, above = (below, middle) if expit(middle) >= threshold else (middle, above)
-    called = probabilities >= threshold
-    return np.where(called, np.maximum(logits, above), np.minimum(logits, below))
+    is_synthetic = probabilities >= threshold
+    return np.where(is_synthetic, np.maximum(logits, above), np.minimum(logits, below))
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -115,7 +105,7 @@ def _pairs(names: Sequence[str]) -> dict[str, str]:
     for text in names:
         ours, equals, theirs = (part.strip() for part in text.partition("="))
         if not (ours and equals and theirs):
-            raise UserError(f"--columns: give pairs as label=target (got {text!r}).")
+            raise UserError(f"--columns: give pairs such as label=target (got {text!r}).")
         pairs[ours] = theirs
     return pairs
 
@@ -128,6 +118,34 @@ def _renamed(table: pd.DataFrame, pairs: Mapping[str, str], path: Path) -> pd.Da
             )
         table = table.drop(columns=[ours], errors="ignore") if ours != theirs else table
     return table.rename(columns={theirs: ours for ours, theirs in pairs.items()})
+
+
+def _score_column(table: pd.DataFrame, path: Path) -> str:
+    """Name of the column with the score, after checking that the table can be used."""
+    for needed in ("path", "label"):
+        if needed not in table:
+            raise UserError(
+                f"--predictions: {path} has no column {needed!r} (found: {_listed(table)}). "
+                f"If it has another name, give --columns {needed}=NAME."
+            )
+    score = next((name for name in _SCORES if name in table), None)
+    if score is None:
+        raise UserError(
+            f"--predictions: {path} has neither 'logit' nor 'probability' (found: "
+            f"{_listed(table)}). Name the score by --columns logit=NAME or probability=NAME."
+        )
+    if table.empty:
+        raise UserError(f"--predictions: {path} has no rows.")
+    return score
+
+
+def _finite_logits(probabilities: FloatArray) -> tuple[FloatArray, int]:
+    """Logits of probabilities, those of 0 and 1 moved to finite ones, and how many these are."""
+    logits = logit(probabilities)
+    others = logits[np.isfinite(logits)]
+    least = np.min(others - 1, initial=logit(MARGIN))
+    most = np.max(others + 1, initial=logit(1 - MARGIN))
+    return np.clip(logits, least, most), int(np.isinf(logits).sum())
 
 
 def _require(holds: np.ndarray, table: pd.DataFrame, path: Path, what: str) -> None:

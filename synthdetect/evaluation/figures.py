@@ -1,4 +1,4 @@
-"""Figures of an evaluation, drawn after training and never while it waits."""
+"""Figures of an evaluation, of cross-validation folds, training histories and effects."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,22 +19,25 @@ from synthdetect.images.geometry import Preprocess
 matplotlib.use("Agg")
 
 REAL_COLOUR, SYNTHETIC_COLOUR, NEUTRAL = "#0072B2", "#D55E00", "#666666"
-"""Two colours that stay apart for colour-blind readers (Okabe and Ito), and a grey."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito), and a grey."""
 
 WORST = 20
-"""Images on the sheet of worst mistakes."""
+"""Maximum number of images in the figure of worst mistakes."""
 
 
 def draw(
     evaluation: Evaluation, threshold: float, images: tuple[Sequence[Path], Preprocess] | None
 ) -> Iterator[tuple[str, Figure]]:
-    """The figures of one split, by name; those that need both classes only where both are there.
+    """Draw the figures of one split; those that need both classes are left out without them.
 
     Args:
-        evaluation: of the split.
-        threshold: from validation.
-        images: the image files in the order of the predictions, and how the network saw them,
-            which is how the worst mistakes are shown; None shows none.
+        evaluation: evaluation of the split.
+        threshold: threshold from validation.
+        images: image files in the order of the predictions, and the detector's preprocessing, to
+            show the worst mistakes; None leaves them out.
+
+    Yields:
+        Names and figures.
     """
     table = evaluation.predictions
     if table["label"].nunique() == 2:
@@ -50,7 +53,7 @@ def draw(
 
 
 def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
-    """Loss and AUC of training and validation by epoch; the chosen epoch is marked."""
+    """Plot training and validation loss and AUC over the epochs, and mark the chosen epoch."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = np.arange(1, len(history) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "auc"), strict=True):
@@ -63,12 +66,12 @@ def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
     return figure
 
 
-def plain(name: str) -> str:
-    """Text from the data, in which a dollar sign starts no formula and nothing breaks a line."""
+def display_text(name: str) -> str:
+    """Escape text from the data for a figure: no formulas and no unprintable characters."""
     return "".join(c if c.isprintable() else "?" for c in name).replace("$", r"\$")
 
 
-def _square(title: str) -> tuple[Figure, "matplotlib.axes.Axes"]:
+def _square_figure(title: str) -> tuple[Figure, "matplotlib.axes.Axes"]:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)
@@ -78,18 +81,18 @@ def _square(title: str) -> tuple[Figure, "matplotlib.axes.Axes"]:
 def _roc(table: pd.DataFrame, evaluation: Evaluation) -> Figure:
     auc = evaluation.overall.set_index("metric").loc["auc"]
     title = f"{evaluation.split}: AUC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
-    figure, axes = _square(title)
+    figure, axes = _square_figure(title)
     RocCurveDisplay.from_predictions(
         table["label"], table["logit"], ax=axes, plot_chance_level=True, name="all generators",
         curve_kwargs={"color": REAL_COLOUR},
     )  # fmt: skip
-    axes.set(xlabel="real images called synthetic", ylabel="synthetic images found")
+    axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     axes.set_title(title)
     return figure
 
 
 def _precision_recall(table: pd.DataFrame) -> Figure:
-    figure, axes = _square("Precision and recall")
+    figure, axes = _square_figure("Precision and recall")
     PrecisionRecallDisplay.from_predictions(
         table["label"], table["logit"], ax=axes, plot_chance_level=True, name="all generators",
         curve_kwargs={"color": REAL_COLOUR},
@@ -100,11 +103,11 @@ def _precision_recall(table: pd.DataFrame) -> Figure:
 
 def _reliability(table: pd.DataFrame, evaluation: Evaluation) -> Figure:
     ece = evaluation.overall.set_index("metric").loc["ece"]
-    figure, axes = _square(f"{evaluation.split}: calibration error {ece['value']:.3f}")
+    figure, axes = _square_figure(f"{evaluation.split}: calibration error {ece['value']:.3f}")
     axes.plot([0, 1], [0, 1], linestyle=":", color=NEUTRAL)
-    curves = [("after calibration", table["probability"], REAL_COLOUR)]
+    curves = [("calibrated", table["probability"], REAL_COLOUR)]
     if "raw_logit" in table:
-        curves.insert(0, ("before", expit(table["raw_logit"]), NEUTRAL))
+        curves.insert(0, ("uncalibrated", expit(table["raw_logit"]), NEUTRAL))
     edges = np.linspace(0, 1, ECE_BINS + 1)
     for name, probability, colour in curves:
         bins = np.clip(np.digitize(probability, edges) - 1, 0, ECE_BINS - 1)
@@ -116,29 +119,29 @@ def _reliability(table: pd.DataFrame, evaluation: Evaluation) -> Figure:
     if len(curves) > 1:
         axes.legend(loc="upper left")
     axes.set(
-        xlabel="mean probability of synthetic", ylabel="share that is synthetic",
+        xlabel="mean probability of synthetic", ylabel="share of synthetic images",
         xlim=(0, 1), ylim=(0, 1),
     )  # fmt: skip
     return figure
 
 
 def _confusion(table: pd.DataFrame, split: str, threshold: float) -> Figure:
-    figure, axes = _square(f"{split}, threshold {threshold:.3f}")
+    figure, axes = _square_figure(f"{split}, threshold {threshold:.3f}")
     counts = pd.crosstab(table["label"], table["predicted"]).reindex(
         index=[REAL, SYNTHETIC], columns=[REAL, SYNTHETIC], fill_value=0
     )
     shares = counts.div(counts.sum(axis=1), axis=0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for true in (REAL, SYNTHETIC):
-        for said in (REAL, SYNTHETIC):
-            share = shares.loc[true, said]
+        for predicted in (REAL, SYNTHETIC):
+            count, share = counts.loc[true, predicted], shares.loc[true, predicted]
             axes.text(
-                said, true, f"{counts.loc[true, said]}\n{share:.0%}", ha="center", va="center",
+                predicted, true, f"{count}\n{share:.0%}", ha="center", va="center",
                 color="white" if share > 0.5 else "black", fontsize=14,
             )  # fmt: skip
     axes.set_xticks([REAL, SYNTHETIC], CLASSES)
     axes.set_yticks([REAL, SYNTHETIC], CLASSES)
-    axes.set(xlabel="called", ylabel="is")
+    axes.set(xlabel="predicted", ylabel="true")
     return figure
 
 
@@ -167,13 +170,16 @@ def _generators(evaluation: Evaluation) -> Figure:
     )  # fmt: skip
     axes.set_yticks(
         np.arange(len(table)),
-        [plain(f"{g} ({n})") for g, n in zip(table["generator"], table["images"], strict=True)],
+        [
+            display_text(f"{g} ({n})")
+            for g, n in zip(table["generator"], table["images"], strict=True)
+        ],
     )
     axes.axvline(0.5, color=NEUTRAL, linestyle=":")
     axes.set(
         xlim=(min(0.4, table["auc_low"].min() - 0.02), 1.01), ylim=(-0.6, len(table) - 0.4),
         xlabel="AUC against all real images, with 95 % interval",
-        title=f"{evaluation.split}: each generator",
+        title=f"{evaluation.split}: AUC by generator",
     )  # fmt: skip
     return figure
 
@@ -185,7 +191,7 @@ def _worst_mistakes(
     files: Sequence[Path],
     preprocess: Preprocess,
 ) -> Figure:
-    """The images furthest on the wrong side, as the network saw them."""
+    """Plot the misclassified images furthest from the threshold, after preprocessing."""
     worst = worst_mistakes(table, threshold, WORST)
     columns = 5
     rows = max(1, -(-len(worst) // columns))
@@ -194,20 +200,18 @@ def _worst_mistakes(
     for axes, i in zip(figure.subplots(rows, columns, squeeze=False).flat, worst, strict=False):
         row = table.iloc[i]
         axes.imshow(preprocess(files[i].read_bytes()))
-        axes.set_title(
-            f"{plain(row['generator'] or CLASSES[row['label']])}\np = {row['probability']:.3f}",
-            fontsize=9,
-        )
+        origin = display_text(row["generator"] or CLASSES[row["label"]])
+        axes.set_title(f"{origin}\np = {row['probability']:.3f}", fontsize=9)
     for axes in figure.axes:
         axes.set_axis_off()
     return figure
 
 
 def effects_figure(effects: pd.DataFrame) -> Figure:
-    """Each change's effect on AUC with its interval, a panel for each set of images judged on.
+    """Plot effects on AUC with their intervals, in one panel per set of test images.
 
     Args:
-        effects: as `evaluation.effects` makes it, with a column `on`.
+        effects: table of `evaluation.effects` with a further column `on`, the set of test images.
     """
     outcomes = effects["on"].unique()
     rows = len(effects) // len(outcomes)
@@ -220,16 +224,16 @@ def effects_figure(effects: pd.DataFrame) -> Figure:
         axes.errorbar(part["effect"], y, xerr=spread, fmt="o", color=REAL_COLOUR, capsize=4)
         axes.axvline(0, color=NEUTRAL, linestyle=":")
         names = part[["factor", "level", "against"]].to_numpy()
-        axes.set_yticks(y, [f"{f}: {level} for {first}" for f, level, first in names])
+        axes.set_yticks(y, [f"{f}: {level} vs. {first}" for f, level, first in names])
         axes.set(title=f"on {outcome}", xlabel="change of AUC, with 95 % interval")
     return figure
 
 
 def folds_figure(per_fold: pd.DataFrame, pool: pd.DataFrame) -> Figure:
-    """Validation AUC, accuracy and F1 of each fold with their means, and the ROC of each fold.
+    """Plot validation AUC, accuracy and F1 of each fold with their means, and the ROC curves.
 
     Args:
-        per_fold: a row a fold, columns as the folds' runs name their metrics.
+        per_fold: metrics of the folds' runs, one row per fold.
         pool: out-of-fold predictions of all folds, with a column `fold`.
     """
     figure = Figure(figsize=(10, 4.5), layout="constrained")
@@ -240,10 +244,10 @@ def folds_figure(per_fold: pd.DataFrame, pool: pd.DataFrame) -> Figure:
         left.scatter(np.full(len(values), x), values, color=REAL_COLOUR, alpha=0.7)
         left.errorbar(x + 0.15, values.mean(), values.std(ddof=1), fmt="s", color="black")
     left.set_xticks(range(len(names)), names)
-    left.set(title="Folds, and their mean and standard deviation", xlim=(-0.5, 2.5))
+    left.set(title="Folds, mean and standard deviation", xlim=(-0.5, 2.5))
     for fold, table in pool.groupby("fold"):
         RocCurveDisplay.from_predictions(
             table["label"], table["logit"], ax=right, name=f"fold {fold}", curve_kwargs={"lw": 1}
         )
-    right.set(xlabel="real images called synthetic", ylabel="synthetic images found")
+    right.set(xlabel="false-positive rate", ylabel="true-positive rate")
     return figure

@@ -1,12 +1,12 @@
-"""Every number the platform reports, as pure functions of labels and logits.
+"""Classification metrics and their bootstrap intervals, as functions of labels and logits.
 
-One implementation serves the value and its interval: each metric is computed for many weightings of
-the images at once, and a bootstrap replicate is a weighting. Where a metric needs a class that is
-missing it is nan, never 0.
+Values and intervals share one implementation: each metric is computed for many weightings of the
+images at once, and a bootstrap replicate is one weighting. A metric that needs a class that is
+missing is nan, never 0.
 
-Throughout, `labels` are 0 (real) or 1 (synthetic), `logits` are log-odds of "synthetic" (after
-calibration, where there is any), probabilities are their sigmoid, and an image is called synthetic
-if its probability is at least the threshold.
+In all functions, `labels` are 0 (real) or 1 (synthetic), `logits` are log-odds of "synthetic",
+calibrated if there is a calibration, and probabilities are their sigmoid. An image is classified as
+synthetic if its probability is at least the threshold.
 """
 
 import math
@@ -20,46 +20,46 @@ from scipy.special import expit, log_expit, logit
 from synthdetect.system.arrays import FloatArray
 
 ECE_BINS = 15
-"""Equal-width bins of the probability in calibration errors."""
+"""Number of equal-width probability bins in calibration errors."""
 
 _FPR_LEVELS = (1, 5, 10)
-_CHUNK = 4_000_000  # weights computed with at once: 32 MB
+_CHUNK = 4_000_000  # weights per chunk, 32 MB
 
 METRICS: dict[str, str] = {
-    "auc": "area under the ROC curve, ties counted half (Mann-Whitney)",
-    "average_precision": "sum of precision times the step in recall, from the highest score down",
-    "accuracy": "share of right answers",
-    "balanced_accuracy": "mean of real and fake accuracy",
-    "precision": "share of synthetic among what is called synthetic; undefined if nothing is",
-    "recall": "share of the synthetic that is called synthetic",
-    "f1": "harmonic mean of precision and recall of the synthetic class",
-    "f1_macro": "mean of the F1 of both classes",
-    "real_accuracy": "share of the real that is called real",
-    "fake_accuracy": "share of the synthetic that is called synthetic",
-    "eer": "equal error rate: mean of false-positive and -negative rate where they are nearest",
+    "auc": "area under the ROC curve; ties count one half (Mann-Whitney)",
+    "average_precision": "sum over the precision-recall curve of precision times step in recall",
+    "accuracy": "share of images that are classified correctly",
+    "balanced_accuracy": "mean of real_accuracy and fake_accuracy",
+    "precision": "share of synthetic images among those classified as synthetic",
+    "recall": "share of synthetic images that are classified as synthetic",
+    "f1": "harmonic mean of precision and recall",
+    "f1_macro": "mean of the F1 scores of both classes",
+    "real_accuracy": "share of real images that are classified as real",
+    "fake_accuracy": "share of synthetic images that are classified as synthetic",
+    "eer": "equal error rate: mean of the false-positive and -negative rate where they are closest",
     **{
-        f"tpr_at_fpr_{level}": f"highest recall with at most {level} % of the real called synthetic"
+        f"tpr_at_fpr_{level}": f"highest recall at a false-positive rate of at most {level} %"
         for level in _FPR_LEVELS
     },
-    "nll": "negative log-likelihood in nats",
-    "nll_balanced": "mean of the two classes' negative log-likelihoods (Cllr times ln 2)",
-    "brier": "mean squared difference of probability and label",
-    "ece": f"expected calibration error over {ECE_BINS} equal bins of the probability",
-    "ece_balanced": "the same with both classes given equal weight",
+    "nll": "mean negative log-likelihood in nats",
+    "nll_balanced": "mean of the classes' mean negative log-likelihoods (Cllr times ln 2)",
+    "brier": "mean squared difference between probability and label",
+    "ece": f"expected calibration error over {ECE_BINS} equal-width bins of the probability",
+    "ece_balanced": "expected calibration error with equal weight for both classes",
 }
-"""Names and definitions of all metrics, in the order in which they are reported."""
+"""Definitions of all metrics by name, in the order of reports."""
 
 
 def metrics(labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float) -> dict[str, float]:
-    """All of `METRICS` at one threshold.
+    """Compute all of `METRICS` at a threshold.
 
     Args:
         labels: shape (images,), 0 or 1.
         logits: shape (images,), finite.
-        threshold: of the probability, 0 to 1.
+        threshold: threshold of the probability, 0 to 1.
 
     Raises:
-        ValueError: no images, or a logit that is not finite.
+        ValueError: If there are no images, or a logit is not finite.
     """
     values = weighted_metrics(labels, logits, threshold, np.ones((1, np.size(labels))))
     return {name: float(value[0]) for name, value in values.items()}
@@ -68,20 +68,21 @@ def metrics(labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float) -> d
 def weighted_metrics(
     labels: npt.ArrayLike, logits: npt.ArrayLike, threshold: float, weights: npt.ArrayLike
 ) -> dict[str, FloatArray]:
-    """All of `METRICS` for many weightings of the images at once.
+    """Compute all of `METRICS` for many weightings of the images at once.
 
     Args:
-        labels: as `metrics`.
-        logits: as `metrics`.
-        threshold: as `metrics`.
-        weights: how often each image counts, shape (weightings, images), not negative; rows of
-            `bootstrap_weights`, say.
+        labels: as in `metrics`.
+        logits: as in `metrics`.
+        threshold: as in `metrics`.
+        weights: non-negative weights, shape (weightings, images), for example from
+            `bootstrap_weights`.
 
     Returns:
-        By metric, shape (weightings,); nan where a class that it needs has no weight.
+        Values by metric, shape (weightings,); nan where a required class has no weight.
 
     Raises:
-        ValueError: as `metrics`; or weights of another shape, negative or not finite.
+        ValueError: As in `metrics`, or if the weights are negative, not finite, or of another
+            shape.
     """
     y, x = _checked(labels, logits)
     w = np.asarray(weights, dtype=np.float64)
@@ -94,7 +95,7 @@ def weighted_metrics(
     return _weighted(y, x, threshold, w)
 
 
-def intervals(
+def metric_intervals(
     labels: npt.ArrayLike,
     logits: npt.ArrayLike,
     threshold: float,
@@ -104,33 +105,33 @@ def intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """All of `METRICS` with percentile-bootstrap intervals over groups of images.
+    """Compute all of `METRICS` with percentile bootstrap intervals over sources.
 
     Images of one source are not independent, so whole sources are drawn with replacement.
 
     Args:
-        labels: as `metrics`.
-        logits: as `metrics`.
-        threshold: as `metrics`.
-        groups: the source of each image, shape (images,).
-        replicates: bootstrap draws.
-        level: coverage of the interval.
-        seed: of the draws.
+        labels: as in `metrics`.
+        logits: as in `metrics`.
+        threshold: as in `metrics`.
+        groups: source of each image, shape (images,).
+        replicates: number of bootstrap replicates.
+        level: coverage of the intervals.
+        seed: seed of the bootstrap.
 
     Returns:
-        A row a metric: `metric`, `value`, `low`, `high`. Replicates in which a metric is undefined
-        (a class was not drawn) do not count; if all are, the bounds are nan.
+        One row per metric: `metric`, `value`, `low`, `high`. Replicates in which a metric is
+        undefined because a class was not drawn are left out; without any other the bounds are nan.
     """
     value = metrics(labels, logits, threshold)
     everything = {"": np.ones(np.size(labels), dtype=bool)}
-    draws = resampled(
+    draws = bootstrap_metrics(
         labels, logits, threshold, groups, everything, replicates=replicates, seed=seed
     )[""]
-    rows = [(name, value[name], *interval(draws[name], level)) for name in METRICS]
+    rows = [(name, value[name], *percentile_interval(draws[name], level)) for name in METRICS]
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
 
 
-def resampled(
+def bootstrap_metrics(
     labels: npt.ArrayLike,
     logits: npt.ArrayLike,
     threshold: float,
@@ -140,19 +141,19 @@ def resampled(
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, FloatArray]]:
-    """All of `METRICS` of subsets of the images, in bootstrap replicates that all subsets share.
+    """Compute all of `METRICS` of subsets of the images in shared bootstrap replicates.
 
     Args:
-        labels: as `metrics`.
-        logits: as `metrics`.
-        threshold: as `metrics`.
-        groups: the source of each image, shape (images,).
-        subsets: by name, which images belong to each, shape (images,), not none.
-        replicates: bootstrap draws.
-        seed: of the draws.
+        labels: as in `metrics`.
+        logits: as in `metrics`.
+        threshold: as in `metrics`.
+        groups: source of each image, shape (images,).
+        subsets: masks of non-empty subsets by name, each of shape (images,).
+        replicates: number of bootstrap replicates.
+        seed: seed of the bootstrap.
 
     Returns:
-        By subset and metric, shape (replicates,).
+        Values by subset and metric, shape (replicates,).
     """
     y, x = _checked(labels, logits)
     parts: dict[str, list[dict[str, FloatArray]]] = {name: [] for name in subsets}
@@ -174,11 +175,19 @@ def bootstrap_auc(
     replicates: int = 1000,
     seed: int = 0,
 ) -> FloatArray:
-    """The AUC in each of the replicates of `intervals`, whose arguments these are.
+    """Compute the AUC in the bootstrap replicates of `metric_intervals`.
 
-    The draws depend on groups, replicates and seed alone: other logits of the same images are
-    resampled alike, and percentiles of the difference are a paired interval. With `among`, shape
-    (images,), it is the AUC of these images while sources of all are drawn, as in `resampled`.
+    The replicates depend only on `groups`, `replicates` and `seed`. Different logits of the same
+    images therefore share them, and percentiles of their difference are a paired interval.
+
+    Args:
+        labels: as in `metrics`.
+        logits: as in `metrics`.
+        groups: source of each image, shape (images,).
+        among: mask of the images whose AUC is computed, shape (images,), while the sources of all
+            images are drawn; None means all images.
+        replicates: number of bootstrap replicates.
+        seed: seed of the bootstrap.
 
     Returns:
         Shape (replicates,); nan where a class was not drawn.
@@ -189,8 +198,8 @@ def bootstrap_auc(
     return np.concatenate([_Curve(y[chosen], x[chosen], w[:, chosen]).area() for w in weights])
 
 
-def interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of bootstrap draws; those that are nan do not count."""
+def percentile_interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap values, without those that are nan."""
     defined = draws[~np.isnan(draws)]
     if not len(defined):
         return math.nan, math.nan
@@ -208,26 +217,30 @@ def auc_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """AUC, and its bounds as `intervals` has them, without the time that the other metrics take.
+    """Compute the AUC and its interval as `metric_intervals` does, without the other metrics.
 
     Args:
-        labels: as `metrics`, both classes present.
-        scores: higher means synthetic; shape (images,).
-        groups: as `intervals`.
-        replicates: as `intervals`.
-        level: as `intervals`.
-        seed: as `intervals`.
+        labels: as in `metrics`; both classes must be present.
+        scores: scores that are higher for synthetic images, shape (images,).
+        groups: source of each image, shape (images,).
+        replicates: number of bootstrap replicates.
+        level: coverage of the interval.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The AUC and the bounds of its interval.
     """
     value = _Curve(*_checked(labels, scores), np.ones((1, np.size(labels)))).area()[0]
     draws = bootstrap_auc(labels, scores, groups, replicates=replicates, seed=seed)
-    return float(value), *interval(draws, level)
+    return float(value), *percentile_interval(draws, level)
 
 
 def bootstrap_weights(groups: npt.ArrayLike, replicates: int, seed: int) -> Iterator[FloatArray]:
-    """How often each image is drawn when whole groups are, in chunks.
+    """Draw whole groups of images with replacement, as many as there are, in each replicate.
 
     Yields:
-        Shape (some replicates, images); all chunks together hold `replicates` rows.
+        How often each image was drawn, in chunks of shape (some replicates, images) with
+        `replicates` rows in total.
     """
     codes = pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1
@@ -240,8 +253,14 @@ def bootstrap_weights(groups: npt.ArrayLike, replicates: int, seed: int) -> Iter
 
 
 def epoch_metrics(prefix: str, labels: npt.ArrayLike, logits: npt.ArrayLike) -> dict[str, float]:
-    """Loss, AUC, and accuracy and F1 at 0.5: what a training epoch reports."""
-    y = np.asarray(labels) >= 0.5  # mixed targets count for the class they are nearer to
+    """Compute the metrics of a training epoch: loss and AUC, accuracy and F1 at threshold 0.5.
+
+    Args:
+        prefix: prefix of the metrics' names, such as `val`.
+        labels: labels or mixed targets, which are rounded, shape (images,).
+        logits: shape (images,).
+    """
+    y = np.asarray(labels) >= 0.5
     values = metrics(y, logits, 0.5)
     names = {"loss": "nll", "auc": "auc", "accuracy": "accuracy", "f1": "f1"}
     return {f"{prefix}/{name}": values[source] for name, source in names.items()}
@@ -250,26 +269,26 @@ def epoch_metrics(prefix: str, labels: npt.ArrayLike, logits: npt.ArrayLike) -> 
 def choose_threshold(
     labels: npt.ArrayLike, logits: npt.ArrayLike, rule: str, max_fpr: float = 0.05
 ) -> float:
-    """The probability from which on an image is called synthetic.
+    """Choose the probability threshold that is optimal on labelled images.
 
-    Every cut between two neighbouring observed scores is tried, so the choice is exact; of equally
-    good cuts the one nearest to 0.5 is taken, and it lies midway between the two scores' logits.
+    All cuts between neighbouring scores are tried, so the choice is exact. A cut lies midway
+    between the logits of its two scores. Among equally good cuts, the one closest to 0.5 is chosen.
 
     Args:
-        labels: of the images to choose on (validation), both classes present.
-        logits: their scores.
-        rule: `balanced_accuracy` or `f1` is maximised; `fpr` finds the most synthetic images
-            with at most a share `max_fpr` of the real ones called so; `half` is 0.5.
-        max_fpr: for that rule.
+        labels: labels of validation images; both classes must be present.
+        logits: their logits.
+        rule: `balanced_accuracy` or `f1` maximises that metric, `fpr` maximises recall at a
+            false-positive rate of at most `max_fpr`, and `half` returns 0.5.
+        max_fpr: highest false-positive rate of the rule `fpr`.
 
     Raises:
-        ValueError: an unknown rule.
+        ValueError: If the rule is unknown.
     """
     if rule == "half":
         return 0.5
     y, x = _checked(labels, logits)
     curve = _Curve(y, expit(x), np.ones((1, len(y))))
-    tp, fp = curve.tp[0, 1:], curve.fp[0, 1:]  # cut just below each distinct score, falling
+    tp, fp = curve.tp[0, 1:], curve.fp[0, 1:]  # at cuts just below each distinct score
     if rule == "balanced_accuracy":
         quality = tp / curve.positives[0] - fp / curve.negatives[0]
     elif rule == "f1":
@@ -277,12 +296,13 @@ def choose_threshold(
     elif rule == "fpr":
         allowed = fp <= max_fpr * curve.negatives[0] + 1e-9
         quality = np.where(allowed, tp, -1.0)
-        if not allowed.any():  # the highest score is a real image's: nothing may be called
+        if not allowed.any():  # the highest score is that of a real image
             return float(np.nextafter(curve.scores[0], 2.0))
     else:
         raise ValueError(f"unknown threshold rule {rule!r}")
     upper, lower = curve.scores[:-1], curve.scores[1:]
-    middle = expit((logit(upper) + logit(lower)) / 2)
+    with np.errstate(invalid="ignore"):  # between probabilities of 1 and 0; nan is replaced below
+        middle = expit((logit(upper) + logit(lower)) / 2)
     cuts = np.append(np.where(middle > lower, middle, upper), curve.scores[-1])
     best = np.flatnonzero(quality >= quality.max() - 1e-12)
     return float(cuts[best[np.abs(cuts[best] - 0.5).argmin()]])
@@ -293,20 +313,22 @@ def _checked(
 ) -> tuple[npt.NDArray[np.bool_], FloatArray]:
     y, x = np.asarray(labels).astype(bool), np.asarray(logits, dtype=np.float64)
     if len(y) == 0 or len(y) != len(x):
-        raise ValueError(f"{len(y)} labels and {len(x)} logits; need as many, and at least one")
+        raise ValueError(f"{len(y)} labels and {len(x)} logits; need equal numbers, at least one")
     if not np.isfinite(x).all():
         raise ValueError(f"{int((~np.isfinite(x)).sum())} logits are not finite numbers")
     return y, x
 
 
 class _Curve:
-    """Counts of true and false positives as the cut falls, for many weightings at once.
+    """True and false positives at all cuts, for many weightings at once.
 
     Attributes:
-        scores: the distinct scores, falling, shape (cuts,).
-        tp: weight of the synthetic at or above each cut, shape (weightings, 1 + cuts); the first
-            column is the cut above everything.
-        fp: likewise of the real.
+        scores: distinct scores in falling order, shape (cuts,).
+        tp: weight of the synthetic images at or above each cut, shape (weightings, 1 + cuts); the
+            first column is a cut above all scores.
+        fp: weight of the real images at or above each cut, of the same shape.
+        positives: total weight of the synthetic images, shape (weightings,).
+        negatives: total weight of the real images, shape (weightings,).
     """
 
     def __init__(self, y: npt.NDArray[np.bool_], x: FloatArray, weights: FloatArray) -> None:
@@ -320,7 +342,7 @@ class _Curve:
         self.positives, self.negatives = self.tp[:, -1], self.fp[:, -1]
 
     def area(self) -> FloatArray:
-        """Under each ROC curve, shape (weightings,); nan without both classes."""
+        """Return the area under each ROC curve, shape (weightings,); nan without both classes."""
         with np.errstate(divide="ignore", invalid="ignore"):
             tpr = self.tp / self.positives[:, None]
             fpr = self.fp / self.negatives[:, None]
@@ -336,20 +358,20 @@ class _Curve:
 def _weighted(
     y: npt.NDArray[np.bool_], x: FloatArray, threshold: float, weights: FloatArray
 ) -> dict[str, FloatArray]:
-    """Every metric for every row of weights, shape (weightings, images)."""
+    """Compute all metrics for each row of weights, shape (weightings, images)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         curve = _Curve(y, x, weights)
         positives, negatives = curve.positives, curve.negatives
         both = np.where((positives > 0) & (negatives > 0), 1.0, np.nan)
         tpr, fpr = curve.tp / positives[:, None], curve.fp / negatives[:, None]
-        called = curve.tp[:, 1:] + curve.fp[:, 1:]
+        above = curve.tp[:, 1:] + curve.fp[:, 1:]
         steps = np.diff(tpr, axis=1)
-        precision_at = np.where(called > 0, curve.tp[:, 1:] / called, 0.0)
+        precision_at = np.where(above > 0, curve.tp[:, 1:] / above, 0.0)
 
         p = expit(x)
-        says_synthetic = p >= threshold
-        tp = weights @ (says_synthetic & y)
-        fp = weights @ (says_synthetic & ~y)
+        predicted = p >= threshold
+        tp = weights @ (predicted & y)
+        fp = weights @ (predicted & ~y)
         fn, tn = positives - tp, negatives - fp
         total = positives + negatives
         recall, specificity = tp / positives, tn / negatives
@@ -390,7 +412,7 @@ def _weighted(
 
 
 def _calibration_error(y: npt.NDArray[np.bool_], p: FloatArray, shares: FloatArray) -> FloatArray:
-    """Sum over bins of |mean probability - mean label| times the bin's share."""
+    """Sum over bins of |mean probability - mean label| times the bin's share of the weight."""
     bins = np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)
     member = np.zeros((len(p), ECE_BINS))
     member[np.arange(len(p)), bins] = p - y

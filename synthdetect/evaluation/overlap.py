@@ -1,4 +1,4 @@
-"""What an evaluation has and has not kept apart from training, as facts one can read."""
+"""Overlap of evaluated images with the images that a detector was trained on."""
 
 from collections.abc import Mapping
 
@@ -7,19 +7,20 @@ import pandas as pd
 from synthdetect.datasets.labels import SYNTHETIC
 
 ADAPTED_TO = "(adapted to)"
-"""Stands for the split of those unlabelled images; no split of data can be called so."""
+"""Split name of the unlabelled images that a detector was adapted to; invalid in a manifest."""
 
 
 def overlap(tables: Mapping[str, pd.DataFrame], trained: pd.DataFrame | None) -> pd.DataFrame:
-    """Compare evaluated images with those a detector was trained, chosen on and adapted to.
+    """Compare evaluated images with the images that a detector was trained with.
 
     Args:
-        tables: evaluated rows by split, with the manifest's columns.
-        trained: rows of the training's manifest, with `ADAPTED_TO` for a split, or None where they
-            are not to be had.
+        tables: rows of the evaluated images by split, with the manifest's columns.
+        trained: rows of the training's manifest, including images it was adapted to (with the split
+            `ADAPTED_TO`); None if they are not available.
 
     Returns:
-        Rows `split`, `fact`, `value` and `warning` (whether the number makes results doubtful).
+        One row per fact: `split`, `fact`, `value` and `warning` (whether the fact makes results
+        doubtful).
     """
     rows: list[tuple[str, str, str, bool]] = []
     if trained is None:
@@ -37,18 +38,18 @@ def overlap(tables: Mapping[str, pd.DataFrame], trained: pd.DataFrame | None) ->
                 known = set(part[column]) - {""}
                 shared = int(table[column].isin(known).sum())
                 text = f"{shared} of {len(table)} images"
-                doubtful = shared > 0 and (split, name) != ("val", "val")
-                rows.append((split, f"{what} shared with {name}", text, doubtful))
+                is_doubtful = shared > 0 and (split, name) != ("val", "val")
+                rows.append((split, f"{what} shared with {name}", text, is_doubtful))
         if len(adapted):
-            rows.append((split, "contents adapted to", *_contents(table, adapted)))
+            rows.append((split, "contents adapted to", *_adapted(table, adapted)))
         generators = set(table.loc[table["label"] == SYNTHETIC, "generator"]) - {""}
         for what, names in (("in training", generators & seen), ("unseen", generators - seen)):
             rows.append((split, f"generators {what}", ", ".join(sorted(names)) or "none", False))
     return _table(rows)
 
 
-def _contents(table: pd.DataFrame, adapted: pd.DataFrame) -> tuple[str, bool]:
-    """How many images the detector was adapted to, if that is known; doubtful if not none."""
+def _adapted(table: pd.DataFrame, adapted: pd.DataFrame) -> tuple[str, bool]:
+    """Number of images the detector was adapted to, and whether it is unknown or not zero."""
     known = set(adapted["sha256"]) - {""}
     if not known or "sha256" not in table:
         return "not known", True

@@ -1,8 +1,9 @@
-"""The predictions table: what a detector said of each image, and every metric's only input.
+"""The predictions table, and the evaluation of a split from it.
 
-Columns `path,label,split,generator,category,source_id` and the manifest's further ones, then
-`raw_logit` (the network's own, where it is known), `logit` (calibrated log-odds of "synthetic"),
-`probability` (its sigmoid, or what a foreign table says) and `predicted` (0 or 1).
+The columns of a predictions table are `path`, `label`, `split`, `generator`, `category`,
+`source_id` and further columns of the manifest, then `raw_logit` (the network's logit, if known),
+`logit` (calibrated log-odds of "synthetic"), `probability` (its sigmoid, or the probability of an
+external table) and `predicted` (0 or 1).
 """
 
 import math
@@ -18,55 +19,24 @@ from scipy.special import expit
 
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
-from synthdetect.evaluation.calibration import unsure
+from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.metrics import (
     auc_interval,
+    bootstrap_metrics,
     choose_threshold,
-    interval,
-    intervals,
+    metric_intervals,
     metrics,
-    resampled,
+    percentile_interval,
 )
-from synthdetect.evaluation.slices import present, slice_table
+from synthdetect.evaluation.slices import default_slices, slice_table
 from synthdetect.system.files import short_hash
 
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :]")  # what a metric's name cannot have in MLflow
-_LONGEST_NAME = 100  # of a generator there: a metric's whole name has at most 250 characters
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :]")  # characters that MLflow refuses in metric names
+_LONGEST_NAME = 100  # of a generator in a metric's name, which has at most 250 characters
 
-SCORES = ("raw_logit", "logit", "probability", "predicted")
-"""Columns that say what a detector said."""
-
-NOT_SHOWN = ("bytes", "mtime_ns")
-"""Columns of the index that say nothing about an image's content."""
-
-
-def tabulate(
-    rows: pd.DataFrame,
-    logits: npt.NDArray[np.float64],
-    threshold: float,
-    raw: npt.NDArray[np.float64] | None = None,
-    probabilities: npt.NDArray[np.float64] | None = None,
-) -> pd.DataFrame:
-    """Put calibrated logits, and the network's own, beside the manifest's rows.
-
-    Args:
-        rows: of the manifest.
-        logits: calibrated.
-        threshold: of the probability.
-        raw: the network's own.
-        probabilities: where they are known otherwise than as sigmoids of `logits`, from which they
-            differ by roundings, and are on the same side of the threshold.
-    """
-    table = rows.drop(columns=[c for c in (*NOT_SHOWN, *SCORES) if c in rows]).copy()
-    if raw is not None:
-        table["raw_logit"] = raw
-    table["logit"] = logits
-    table["probability"] = expit(logits) if probabilities is None else probabilities
-    table["predicted"] = (table["probability"] >= threshold).astype("int8")
-    return table
-
-
-ORACLE_RULE = "balanced_accuracy"
+_SCORES = ("raw_logit", "logit", "probability", "predicted")
+_FILE_COLUMNS = ("bytes", "mtime_ns")  # columns of the index that do not describe the image
+_ORACLE_RULE = "balanced_accuracy"
 
 AT_THRESHOLD = (
     "accuracy",
@@ -81,45 +51,75 @@ AT_THRESHOLD = (
 """Metrics that depend on the threshold."""
 
 CONTROL = "auc_against_real"
-"""The metric that only a real-only split has."""
+"""Metric of splits with real images only; see `against_real`."""
 
 MEAN, WORST = "(mean)", "(worst)"
-"""Rows of `per_generator` that stand for all generators together."""
+"""Rows of `per_generator` that summarise all generators."""
 
 _IN_METRICS = {MEAN: "generators/mean", WORST: "generators/worst"}
 
 
-def summarise(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.DataFrame:
-    """All metrics of one table with 95 % intervals, resampling whole sources."""
-    return intervals(table["label"], table["logit"], threshold, group_codes(table), seed=seed)
+def prediction_table(
+    rows: pd.DataFrame,
+    logits: npt.NDArray[np.float64],
+    decision: Decision,
+    raw: npt.NDArray[np.float64] | None = None,
+    probabilities: npt.NDArray[np.float64] | None = None,
+) -> pd.DataFrame:
+    """Build a predictions table from rows of a manifest and their scores.
+
+    Args:
+        rows: rows of the manifest.
+        logits: calibrated logits, shape (rows,).
+        decision: decision that predicts the labels.
+        raw: uncalibrated logits, shape (rows,).
+        probabilities: probabilities, shape (rows,), if they are known otherwise than as sigmoids of
+            the logits, from which they may differ by rounding. Both must lie on the same side of
+            the threshold.
+    """
+    table = rows.drop(columns=[c for c in (*_FILE_COLUMNS, *_SCORES) if c in rows]).copy()
+    if raw is not None:
+        table["raw_logit"] = raw
+    table["logit"] = logits
+    table["probability"] = expit(logits) if probabilities is None else probabilities
+    table["predicted"] = decision.answer(table["probability"]).label
+    return table
+
+
+def overall_metrics(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.DataFrame:
+    """Compute all metrics of a predictions table with 95 % bootstrap intervals over sources."""
+    return metric_intervals(
+        table["label"], table["logit"], threshold, group_codes(table), seed=seed
+    )
 
 
 def per_generator(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.DataFrame:
-    """Each generator against all real images of the table, as the field does it.
+    """Compute the metrics of each generator's images together with all real images of the table.
 
     Returns:
-        A row a generator, sorted: `generator`, `images` of it, and for each metric its value, with
-        `auc_low` and `auc_high` beside the AUC; of two or more, also the rows `MEAN` and `WORST`,
-        whose AUC is the mean and the lowest of all (their intervals are of the mean and the lowest
-        in each replicate). Empty if there are no real images or no generators.
+        One row per generator, sorted by name: `generator`, `images` (of the generator), `auc`,
+        `auc_low`, `auc_high` (95 % interval) and the other metrics. With two or more generators,
+        the rows `MEAN` and `WORST` hold the mean and the lowest of their AUCs, with intervals of
+        the mean and the lowest in each bootstrap replicate. Empty if there are no real images or no
+        generators.
     """
     real = (table["label"] == REAL).to_numpy()
     synthetic = table.loc[~real, "generator"]
     if not real.any() or synthetic.empty:
         return pd.DataFrame()
-    names = {g: real | (table["generator"] == g).to_numpy() & ~real for g in synthetic.unique()}
-    draws = resampled(
-        table["label"], table["logit"], threshold, group_codes(table), names, seed=seed
+    masks = {g: real | (table["generator"] == g).to_numpy() & ~real for g in synthetic.unique()}
+    draws = bootstrap_metrics(
+        table["label"], table["logit"], threshold, group_codes(table), masks, seed=seed
     )
     rows: list[dict[str, Any]] = []
-    for generator in sorted(names):
-        part = table[names[generator]]
+    for generator in sorted(masks):
+        part = table[masks[generator]]
         measured = metrics(part["label"], part["logit"], threshold)
-        low, high = interval(draws[generator]["auc"])
+        low, high = percentile_interval(draws[generator]["auc"])
         rows.append(
             {
                 "generator": generator or "(unnamed)",
-                "images": int((names[generator] & ~real).sum()),
+                "images": int((masks[generator] & ~real).sum()),
                 "auc": measured.pop("auc"),
                 "auc_low": low,
                 "auc_high": high,
@@ -128,12 +128,12 @@ def per_generator(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.Dat
         )
     found = pd.DataFrame(rows)
     if len(found) > 1:
-        aucs = np.stack([draws[g]["auc"] for g in names])
+        aucs = np.stack([draws[g]["auc"] for g in masks])
         for name, value, drawn in (
             (MEAN, found["auc"].mean(), aucs.mean(axis=0)),
             (WORST, found["auc"].min(), aucs.min(axis=0)),
         ):
-            low, high = interval(drawn)
+            low, high = percentile_interval(drawn)
             bounds = {"auc_low": low, "auc_high": high}
             rows.append({"generator": name, "images": len(synthetic), "auc": value, **bounds})
     return pd.DataFrame(rows)
@@ -142,14 +142,18 @@ def per_generator(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.Dat
 def against_real(
     table: pd.DataFrame, real: pd.DataFrame, *, seed: int
 ) -> tuple[float, float, float]:
-    """AUC of a real-only table's images against other real images: 0.5 is what one wants.
+    """Compute the AUC that separates real images of a control split from other real images.
 
-    Far above 0.5 means that the detector takes whatever sets these apart (a control's blur, say)
-    for a sign of generation.
+    It should be 0.5. A value far above 0.5 means that the detector takes what distinguishes the
+    control images, such as blur, for a sign of generation.
+
+    Args:
+        table: predictions of the control split.
+        real: predictions of other real images.
+        seed: seed of the bootstrap.
 
     Returns:
-        It and the bounds of its 95 % interval, for which sources of both tables are drawn: what was
-        made of a photograph is drawn with it.
+        The AUC and the bounds of its 95 % bootstrap interval over the sources of both tables.
     """
     both = pd.concat([real, table], ignore_index=True)
     labels = np.repeat([REAL, SYNTHETIC], [len(real), len(table)])
@@ -158,19 +162,20 @@ def against_real(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything measured on one split.
+    """The metrics of one split.
 
     Attributes:
-        split: its name.
-        predictions: the predictions table.
-        overall: metric, value, low, high; of a real-only split also `CONTROL` (`against_real`).
-        generators: a row a generator, and their mean and worst.
-        oracle: the metrics that depend on a threshold, at the one that is best on these very
-            images (balanced accuracy): what no honest choice could have known. Empty without both
-            classes.
-        slices: a row a slice.
-        extra: further numbers by name: `oracle/threshold`, and of an unsure band the share left
-            `unsure/share` and the accuracy on the rest, `unsure/accuracy_of_the_rest`.
+        split: name of the split.
+        predictions: predictions table.
+        overall: columns `metric`, `value`, `low`, `high`; includes `CONTROL` for splits with real
+            images only.
+        generators: table of `per_generator`.
+        oracle: as `overall`, for the metrics that depend on the threshold, at the threshold that
+            maximises balanced accuracy on these very images: an upper bound, not an estimate of
+            performance. Empty without both classes.
+        slices: table of `slice_table`.
+        extra: further metrics by name: `oracle/threshold`, and with a band of doubt `unsure/share`
+            (share of images in the band) and `unsure/accuracy_of_the_rest`.
     """
 
     split: str
@@ -182,12 +187,12 @@ class Evaluation:
     extra: dict[str, float]
 
     def flat(self, prefix: str) -> dict[str, float]:
-        """Metrics by name, those that are defined."""
+        """Return all metrics that are defined, by name under a prefix."""
         values = {f"{prefix}/{m}": v for m, v in _pairs(self.overall)}
         values |= {f"{prefix}/oracle/{m}": v for m, v in _pairs(self.oracle)}
         for row in self.generators.to_dict(orient="records"):
             name = _IN_METRICS.get(row["generator"]) or _metric_name(row["generator"])
-            if f"{prefix}/{name}/auc" in values:  # another one's name differs in what was replaced
+            if f"{prefix}/{name}/auc" in values:  # two names differ only in replaced characters
                 name += f"_{short_hash(row['generator'])}"
             values[f"{prefix}/{name}/auc"] = row["auc"]
             values[f"{prefix}/{name}/recall"] = row["recall"]
@@ -196,7 +201,7 @@ class Evaluation:
 
 
 def _metric_name(generator: str) -> str:
-    """As MLflow takes names: neither long, nor of dots alone, nor with other characters."""
+    """Name for the metrics of a generator that MLflow accepts."""
     name = _NOT_IN_NAMES.sub("_", generator)
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}_{short_hash(generator)}"
@@ -210,30 +215,30 @@ def _pairs(measured: pd.DataFrame) -> Iterator[tuple[str, float]]:
 
 def evaluate(
     tables: Mapping[str, pd.DataFrame],
-    threshold: float,
+    decision: Decision,
     *,
     seed: int,
-    band: float = 0.0,
     slices: Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda split: None,
 ) -> dict[str, Evaluation]:
-    """Evaluate the predictions of each split; real-only ones also against the test's real images.
+    """Evaluate the predictions of each split.
+
+    Splits with real images only are also compared with the real images of the test split.
 
     Args:
-        tables: predictions by split.
-        threshold: from validation.
-        seed: of the bootstrap.
-        band: within which of the threshold the answer is "unsure".
-        slices: columns to cut by; None cuts by those of `slices.AUTO` in which images differ.
-        progress: told which split is next.
+        tables: predictions table by split.
+        decision: decision from validation.
+        seed: seed of the bootstrap.
+        slices: columns to slice by; None selects `slices.default_slices`.
+        progress: function called with the name of each split before it is evaluated.
 
     Raises:
-        UserError: no such column to cut by.
+        UserError: If a table lacks a column to slice by.
     """
-    result = {}
+    result, threshold = {}, decision.threshold
     for name, table in tables.items():
         progress(name)
-        overall = summarise(table, threshold, seed=seed)
+        overall = overall_metrics(table, threshold, seed=seed)
         if set(table["label"]) == {REAL} and "test" in tables and name != "test":
             test = tables["test"]
             control = against_real(table, test[test["label"] == REAL], seed=seed)
@@ -241,23 +246,24 @@ def evaluate(
         extra = {}
         oracle = pd.DataFrame()
         if table["label"].nunique() == 2:
-            best = choose_threshold(table["label"], table["logit"], ORACLE_RULE)
+            best = choose_threshold(table["label"], table["logit"], _ORACLE_RULE)
             extra["oracle/threshold"] = best
-            at_best = summarise(table, best, seed=seed)
+            at_best = overall_metrics(table, best, seed=seed)
             oracle = at_best[at_best["metric"].isin(AT_THRESHOLD)].reset_index(drop=True)
-        if band:
-            left = unsure(table["probability"], threshold, band)
-            right = (table["predicted"] == table["label"])[~left]
-            extra["unsure/share"] = float(left.mean())
-            extra["unsure/accuracy_of_the_rest"] = float(right.mean()) if len(right) else math.nan
-        cut_by = present(table) if slices is None else slices
+        if decision.unsure:
+            unsure = decision.answer(table["probability"]).unsure
+            correct = (table["predicted"] == table["label"])[~unsure]
+            extra["unsure/share"] = float(unsure.mean())
+            accuracy = float(correct.mean()) if len(correct) else math.nan
+            extra["unsure/accuracy_of_the_rest"] = accuracy
+        columns = default_slices(table) if slices is None else slices
         result[name] = Evaluation(
             name,
             table,
             overall,
             per_generator(table, threshold, seed=seed),
             oracle,
-            slice_table(table, cut_by, threshold, seed=seed),
+            slice_table(table, columns, threshold, seed=seed),
             extra,
         )
     return result

@@ -1,4 +1,4 @@
-"""Cutting images into slices by what is known of them: category, format, size, any column."""
+"""Metrics on slices of the images by category, file format, size or any other column."""
 
 import math
 from collections.abc import Sequence
@@ -9,58 +9,59 @@ import pandas as pd
 
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
-from synthdetect.evaluation.metrics import interval, metrics, resampled
+from synthdetect.evaluation.metrics import bootstrap_metrics, metrics, percentile_interval
 from synthdetect.system.errors import UserError
 
-AUTO = ("category", "platform", "format", "jpeg_quality", "size")
-"""Slices that are made where the images differ in them, without being asked for."""
-
 SIZE = "size"
-"""The slice by the shorter side, which is no column of its own."""
+"""Name of the slices by the shorter side, which is computed from `width` and `height`."""
 
 UNKNOWN = "(unknown)"
-"""The slice of images of which the value is not known."""
+"""Slice of the images whose value is unknown."""
 
+_DEFAULT = ("category", "platform", "format", "jpeg_quality", SIZE)
 _EDGES = {
     SIZE: (0, 128, 256, 512, 1024, 2048),
     "jpeg_quality": (0, 1, 50, 70, 80, 90, 95),
 }
-"""Lower edges of the bins of some columns, the same for all data sets."""
+"""Lower edges of the bins of some columns, equal for all data sets."""
 
-_MOST_VALUES = 12  # distinct numbers; a column with more is cut into quarters
+_MOST_VALUES = 12  # numeric columns with more distinct values are binned by quartiles
 _SHOWN = ("balanced_accuracy", "real_accuracy", "fake_accuracy", "f1", "ece")
 
 
 def slice_table(
     table: pd.DataFrame, names: Sequence[str], threshold: float, *, seed: int
 ) -> pd.DataFrame:
-    """What a detector does on each slice.
+    """Compute metrics on each slice.
 
     Args:
-        table: predictions.
-        names: columns to cut by, or `SIZE`.
-        threshold: from validation.
-        seed: of the bootstrap.
+        table: predictions table.
+        names: columns to slice by, or `SIZE`.
+        threshold: threshold from validation.
+        seed: seed of the bootstrap.
 
     Returns:
-        A row a slice: `slice` (what it is cut by), `value`, `images`, `real`, `synthetic`, `auc`
-        with `auc_low` and `auc_high` (by source; nan where there is but one), and further metrics;
-        what needs both classes is nan where the slice has one. No rows without names.
+        One row per slice: `slice` (the column), `value`, `images`, `real`, `synthetic`, `auc`,
+        `auc_low`, `auc_high` (95 % bootstrap interval over sources; nan with a single source), and
+        further metrics. Metrics that need both classes are nan in slices with one. Empty without
+        names.
 
     Raises:
-        UserError: the table has no such column.
+        UserError: If the table has no such column.
     """
     rows, groups = [], group_codes(table)
     for name in names:
         values = slice_values(table, name)
         subsets = {str(v): (values == v).to_numpy() for v in values.unique()}
-        draws = resampled(table["label"], table["logit"], threshold, groups, subsets, seed=seed)
+        draws = bootstrap_metrics(
+            table["label"], table["logit"], threshold, groups, subsets, seed=seed
+        )
         for value in sorted(subsets, key=_natural):
             part = table[subsets[value]]
             measured = metrics(part["label"], part["logit"], threshold)
-            low, high = interval(draws[value]["auc"])
+            low, high = percentile_interval(draws[value]["auc"])
             if len(np.unique(groups[subsets[value]])) == 1:
-                low = high = math.nan  # one photograph says nothing of others
+                low = high = math.nan  # a single source has no sampling variation
             counts = part["label"].value_counts()
             rows.append(
                 {
@@ -78,17 +79,17 @@ def slice_table(
     return pd.DataFrame(rows)
 
 
-def present(table: pd.DataFrame) -> list[str]:
-    """Those of `AUTO` in which the images of a table differ."""
-    known = [n for n in AUTO if n in table or (n == SIZE and {"width", "height"} <= set(table))]
+def default_slices(table: pd.DataFrame) -> list[str]:
+    """Return the columns to slice by if none are given: the usual ones, if their values differ."""
+    known = [n for n in _DEFAULT if n in table or (n == SIZE and {"width", "height"} <= set(table))]
     return [name for name in known if slice_values(table, name).nunique() > 1]
 
 
 def slice_values(table: pd.DataFrame, name: str) -> "pd.Series[str]":
-    """The slice that each image is in.
+    """Return the name of the slice that contains each image.
 
     Raises:
-        UserError: the table has no such column.
+        UserError: If the table has no such column.
     """
     if name == SIZE and {"width", "height"} <= set(table):
         sides = table[["width", "height"]].apply(pd.to_numeric, errors="coerce")
@@ -100,7 +101,8 @@ def slice_values(table: pd.DataFrame, name: str) -> "pd.Series[str]":
             return column.astype(str).replace("", UNKNOWN)
     else:
         raise UserError(
-            f"--slices: no column {name!r}. Found: {', '.join(map(str, table.columns))}, {SIZE}."
+            f"--slices: no column {name!r} in the table. Available: "
+            f"{', '.join(map(str, table.columns))}, {SIZE}."
         )
     edges = _EDGES.get(name) or np.unique(np.quantile(numbers, [0, 0.25, 0.5, 0.75]))
     return _binned(numbers, np.asarray(edges, dtype=float))
@@ -110,14 +112,14 @@ def _binned(numbers: "pd.Series[float]", edges: np.ndarray) -> "pd.Series[str]":
     names = [f"{low:g} to below {high:g}" for low, high in pairwise(edges)]
     names.append(f"{edges[-1]:g} and more")
     if edges[:2].tolist() == [0, 1]:
-        names[0] = "none"  # a JPEG quality of 0 stands for no JPEG
+        names[0] = "none"  # a JPEG quality of 0 means another format
     position = np.clip(np.digitize(numbers, edges) - 1, 0, len(names) - 1)
     found = pd.Series(np.array(names, dtype=object)[position], index=numbers.index)
     return found.where(numbers.notna(), UNKNOWN)
 
 
 def _natural(value: str) -> tuple[float, str]:
-    """Order by the first number in a name, then by name."""
+    """Sort key: the number that a name starts with, then the name."""
     head = value.split(" ")[0]
     try:
         return float(head), value

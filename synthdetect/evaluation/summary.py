@@ -1,4 +1,4 @@
-"""The results that a person looks at first, as text."""
+"""Summary of an evaluation as text."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from synthdetect.evaluation.predictions import CONTROL, Evaluation
 
 
 def summary_rows(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """A row a split, and a row a generator of every split but val."""
+    """Return one row per split, and per generator of all splits except val."""
     rows = []
     for split, evaluation in evaluations.items():
         m = evaluation.overall.set_index("metric")
@@ -24,19 +24,19 @@ def summary_rows(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
 
 
 def summary_markdown(evaluations: Mapping[str, Evaluation]) -> str:
-    """The same as Markdown, for a run's page in the UI."""
+    """Return the table of `summary_rows` as Markdown."""
     return markdown(summary_rows(evaluations))
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown, cells as they stand."""
+    """Format a table as Markdown without escaping its cells."""
     lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.to_numpy()]
     return "\n".join(lines)
 
 
 def with_interval(value: float, low: float, high: float) -> str:
-    """A number with its interval, or that it is undefined."""
+    """Format a value with the bounds of its interval; nan becomes `undefined`."""
     return "undefined" if value != value else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 

@@ -1,1 +1,1 @@
-"""What a detector looks at, and what sets generated images apart."""
+"""Explanations: Grad-CAM of a detector's predictions, and mean spectra of images."""

@@ -1,8 +1,9 @@
-"""Where in an image a network finds what it decides by: Grad-CAM, for every architecture.
+"""Grad-CAM explanations of a network's predictions, for every architecture.
 
-Selvaraju et al., "Grad-CAM" (ICCV 2017), as captum computes it: the maps of a late layer, weighted
-by the mean gradient of the answer with respect to each, summed, and what speaks against left out.
-It shows where, as coarsely as the layer sees, and never why.
+Selvaraju et al., "Grad-CAM" (ICCV 2017), as implemented by captum: the feature maps of a late layer
+are weighted by the mean gradient of the logit with respect to each map and summed, and negative
+values are set to zero. The map shows where the evidence lies, at the resolution of the layer, but
+not why it is evidence.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,17 +23,17 @@ from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.networks import Network
 
 _BATCH = 16
-"""Images at a time: the pass keeps what gradients need, as training does."""
+"""Images per batch; small, since the forward pass keeps activations for the gradients."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Some images, as a network saw them, and what in them spoke for its answer.
+    """Explained predictions.
 
     Attributes:
-        rows: of the predictions table, shape (images, columns).
-        squares: shape (images, size, size, 3), uint8.
-        maps: shape (images, size, size), 0 to 1; see `grad_cam`.
+        rows: rows of the predictions table, shape (images, columns).
+        squares: preprocessed images, shape (images, size, size, 3), uint8.
+        maps: Grad-CAM maps toward the predicted label, shape (images, size, size), 0 to 1.
     """
 
     rows: pd.DataFrame
@@ -48,18 +49,18 @@ def explain(
     files: Sequence[Path],
     preprocess: Preprocess,
 ) -> Explanation:
-    """Explain some predictions, each toward what the image was called, be it right or wrong.
+    """Explain predictions toward the predicted label, whether it is correct or not.
 
     Args:
-        network: that made them.
-        arch: its name.
-        table: of predictions.
-        positions: which of its rows.
-        files: the image files, in the table's order.
-        preprocess: how the network saw them.
+        network: network that made the predictions.
+        arch: name of its architecture.
+        table: predictions table.
+        positions: positions of the rows to explain.
+        files: image files, in the order of the table.
+        preprocess: preprocessing of the network's input.
 
     Raises:
-        BadImage: an image cannot be read any more.
+        BadImage: If an image cannot be read.
     """
     rows = table.iloc[positions].reset_index(drop=True)
     size = preprocess.image_size
@@ -72,29 +73,28 @@ def explain(
 def grad_cam(
     network: Network, arch: str, squares: npt.NDArray[np.uint8], *, toward: npt.ArrayLike
 ) -> npt.NDArray[np.float32]:
-    """What in each image speaks for an answer, in fp32 on the network's device.
+    """Compute Grad-CAM maps in fp32 on the network's device.
 
-    The network is left as it was: its mode, its gradients, its weights.
+    The network's mode, gradients and weights are left unchanged.
 
     Args:
-        network: with one logit; toward "real" its negative is explained.
-        arch: its name in `ARCHITECTURES`, which says by which layer.
-        squares: preprocessed images, shape (images, height, width, 3).
-        toward: the answer, 0 (real) or 1 (synthetic), of each image or of all.
+        network: network with one logit, whose negative is explained toward "real".
+        arch: name in `ARCHITECTURES`, which determines the layer.
+        squares: preprocessed images, shape (images, height, width, 3), uint8.
+        toward: label to explain, 0 (real) or 1 (synthetic), for each image or for all.
 
     Returns:
-        Shape (images, height, width), each map divided by its maximum, so that 1 is the place that
-        speaks most for the answer and images cannot be compared by strength. All 0 where nothing
-        speaks for it.
+        Maps of shape (images, height, width), each divided by its maximum, so values of different
+        images cannot be compared. A map without positive values is all 0.
     """
-    from captum.attr import LayerAttribution, LayerGradCam  # takes a second to import
+    from captum.attr import LayerAttribution, LayerGradCam  # slow to import
 
     signs = torch.from_numpy(np.broadcast_to(toward, len(squares)) * 2.0 - 1).float()
     result = np.zeros(squares.shape[:3], np.float32)
-    with _evaluating(network), _maps(network, arch) as maps:
+    with _evaluation_mode(network), _maps(network, arch) as maps:
         for begin in range(0, len(squares), _BATCH):
             part = slice(begin, begin + _BATCH)
-            sign = signs[part].to(network.scale.device)
+            sign = signs[part].to(network.head.weight.device)
             images = torch.from_numpy(squares[part]).permute(0, 3, 1, 2).to(sign.device)
             cam = LayerGradCam(lambda images, sign=sign: sign * network(images), maps)
             coarse = cam.attribute(images, relu_attributions=True).detach().cpu()
@@ -106,7 +106,7 @@ def grad_cam(
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def _evaluation_mode(network: nn.Module) -> Iterator[None]:
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
@@ -118,7 +118,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _maps(network: Network, arch: str) -> Iterator[nn.Module]:
-    """A module through which the layer's output passes as maps, whatever the layer's layout."""
+    """Insert a module after the explained layer, through which its output passes as maps."""
     entry = ARCHITECTURES[arch]
     to_maps, from_maps = _LAYOUTS[entry.cam_layout]
     maps = nn.Identity()
@@ -142,8 +142,8 @@ def _maps_to_tokens(maps: Tensor, tokens: Tensor) -> Tensor:
 
 _LAYOUTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     "maps": (lambda output: output, lambda maps, output: maps),
-    # Rectified, yet above 0, where the ReLU behind lets the gradient through to every place.
+    # Rectified to a value above 0, so that the following ReLU passes the gradient everywhere.
     "maps_to_rectify": (lambda output: output.clamp_min(1e-30), lambda maps, output: maps),
     "tokens": (_tokens_to_maps, _maps_to_tokens),
 }
-"""By `Architecture.cam_layout`: to maps (batch, channels, height, width), and back."""
+"""Conversion to maps of shape (batch, channels, height, width) and back, by `cam_layout`."""

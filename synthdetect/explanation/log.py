@@ -1,4 +1,4 @@
-"""Why a detector said what it said, and what sets the images apart: pictures in a run."""
+"""Logging of Grad-CAM explanations and mean spectra."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +22,20 @@ def log_explanations(
     threshold: float, count: int,
     *, seed: int,
 ) -> None:  # fmt: skip
-    """Log Grad-CAM of the `count` worst mistakes and of as many hits of one split."""
+    """Log Grad-CAM of the worst mistakes and of a sample of correct predictions of one split.
+
+    Args:
+        run: run to log to.
+        evaluation: evaluation of the split.
+        detector: detector that made the predictions; not an exported one.
+        files: image files, in the order of the predictions.
+        threshold: threshold from validation.
+        count: maximum number of mistakes, and of correct predictions.
+        seed: seed of the sample.
+    """
     split, table = evaluation.split, evaluation.predictions
     network = detector.network
-    assert isinstance(network, Network)  # not an exported one, which shows no layers
+    assert isinstance(network, Network)  # an exported network gives no access to its layers
     chosen = {
         "mistakes": worst_mistakes(table, threshold, count),
         "hits": sample_hits(table, count, seed=seed),
@@ -34,7 +44,7 @@ def log_explanations(
         if not len(positions):
             continue
         explained = explain(
-            network, detector.card.arch, table, positions, files, detector.preprocess
+            network, detector.card.model.arch, table, positions, files, detector.preprocess
         )
         sheet = explanation_sheet(f"{split}: {kind}", explained)
         run.log_figure(sheet, f"figures/{split}/explain_{kind}.png")
@@ -45,7 +55,15 @@ def log_explanations(
 def log_spectra(
     run: Run, evaluation: Evaluation, files: Sequence[Path], workers: int, *, seed: int
 ) -> None:
-    """Log the mean spectra of one split's images, by generator."""
+    """Log the mean spectra of one split's images by generator.
+
+    Args:
+        run: run to log to.
+        evaluation: evaluation of the split.
+        files: image files, in the order of the predictions.
+        workers: number of worker processes that read images.
+        seed: seed of the bootstrap.
+    """
     split = evaluation.split
     spectra = mean_spectra(files, evaluation.predictions, seed=seed, workers=workers)
     for name, figure in spectra_figures(spectra):

@@ -1,15 +1,14 @@
-"""Mean spectra of real and synthetic images, whose difference shows a generator's fingerprint.
+"""Mean power spectra of real and synthetic images, whose difference shows a generator's traces.
 
-Of each image the centre is cut out at native resolution, since resizing would erase the traces; its
-luminance is weighted by a Hann window, and the decibels of its power spectrum are averaged over
-images (Corvi et al., "Intriguing properties of synthetic images", CVPRW 2023) and over all
-directions (Durall et al., "Watch your up-convolution", CVPR 2020). Corvi et al. average a denoising
-residual instead. In a difference of decibels a linear filter would leave nothing, and a median
-filter adds low frequencies of its own, so there is none here; the window alone keeps the borders of
-the picture from leaking over what is faint.
+The centre of each image is cropped at native resolution, since resizing would erase the traces. Its
+luminance is multiplied by a Hann window, which limits leakage from the borders, and the decibels of
+its power spectrum are averaged over images (Corvi et al., "Intriguing properties of synthetic
+images", CVPRW 2023) and over directions (Durall et al., "Watch your up-convolution", CVPR 2020).
+Unlike Corvi et al., no denoising residual is taken: a linear filter would cancel in a difference of
+decibels, and a median filter would add low frequencies of its own.
 
-Power is in squared grey levels (0 to 255): white noise of variance v lies at v everywhere, 2.5 dB
-lower in the mean of decibels. Frequencies are in cycles a pixel.
+Power is in squared grey levels (0 to 255): white noise of variance v has power v at all
+frequencies, and 2.5 dB less in the mean of decibels. Frequencies are in cycles per pixel.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,17 +30,17 @@ from synthdetect.system.arrays import FloatArray
 from synthdetect.system.errors import UserError
 
 LARGEST, SMALLEST = 256, 16
-"""Sides of the centre that is looked at, in pixels."""
+"""Largest and smallest side of the cropped centre, in pixels."""
 _STEP = 8
-"""Its side is a multiple of this, so that what repeats every 2, 4 or 8 pixels is one frequency."""
-_HAVE_IT = 0.95
-"""Share of the images of every group that are large enough; the others are left out."""
+"""Divisor of the side, so that patterns with periods of 2, 4 and 8 pixels have one frequency."""
+_LARGE_ENOUGH = 0.95
+"""Share of each group's images that are at least as large as the centre; others are left out."""
 
-CLEAR = 6.0
-"""Deviations from which on a peak is no chance: a map has some 30,000 places."""
-_AROUND = 9  # places a side that say what is usual around a peak
+CLEAR_PEAK = 6.0
+"""Smallest height of a peak that is not due to chance, in deviations; a map has 30,000 pixels."""
+_NEIGHBOURHOOD = 9  # side of the window of the median filter that estimates a map's background
 
-_FLOOR = 1e-3  # squared grey levels, far below rounding to whole ones: keeps flat images finite
+_FLOOR = 1e-3  # added power, far below rounding noise: keeps the decibels of flat images finite
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _BATCH = 32
 _REPLICATES = 1000
@@ -52,16 +51,16 @@ class Spectra:
     """Mean spectra by group of images.
 
     Attributes:
-        size: side in pixels of the centre that was looked at.
-        groups: `real`, `all synthetic`, then each generator, as far as there are such images.
-        images: how many of each, shape (groups,).
-        maps: mean decibels, shape (groups, size, size); frequency zero is in the middle, at
+        size: side of the cropped centre in pixels.
+        groups: `real`, `all synthetic` and each generator, without empty groups.
+        images: number of images per group, shape (groups,).
+        maps: mean decibels, shape (groups, size, size); frequency zero is at
             [size // 2, size // 2].
-        radial: the same averaged over directions, shape (groups, radii).
-        low: of the 95 % interval of the difference of `radial` to the real images', by bootstrap
-            over sources, shape (groups, radii); nan where there are no real images.
-        high: likewise.
-        left_out: `path`, `width` and `height` of the images that are smaller than `size`.
+        radial: mean decibels over directions, shape (groups, radii).
+        low: lower bound of the 95 % bootstrap interval, over sources, of the difference of `radial`
+            to that of real images, shape (groups, radii); nan without real images.
+        high: upper bound, of the same shape.
+        left_out: `path`, `width` and `height` of images that are smaller than `size`.
     """
 
     size: int
@@ -75,12 +74,12 @@ class Spectra:
 
     @property
     def frequencies(self) -> FloatArray:
-        """Of `radial`: from 0 to 0.5, and beyond it on the diagonals up to 0.71."""
+        """Frequencies of `radial`, from 0 to 0.5, and on the diagonals up to 0.71."""
         return np.arange(self.radial.shape[1]) / self.size
 
     @property
     def compared(self) -> range:
-        """The groups that can be compared to the real one, which is group 0."""
+        """Indices of the groups other than real images, which are group 0; empty without them."""
         return range(1, len(self.groups) if self.groups[0] == "real" else 0)
 
 
@@ -92,17 +91,18 @@ def mean_spectra(
     workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Spectra:
-    """Measure the images of one table, a batch at a time; the order of the rows is of no account.
+    """Compute the mean spectra of the images of a table; the order of its rows makes no difference.
 
     Args:
-        files: the image files, in the table's order.
-        table: of predictions or of an indexed manifest.
-        seed: of the bootstrap.
-        workers: processes that read.
-        progress: called with (images done, images to do).
+        files: image files, in the order of the table.
+        table: predictions table or indexed manifest.
+        seed: seed of the bootstrap.
+        workers: number of worker processes that read images.
+        progress: function called with the number of images done and their total.
 
     Raises:
-        UserError: most images of a group are smaller than `SMALLEST`, or one cannot be read.
+        UserError: If more than 5 % of a group's images are smaller than `SMALLEST`, or an image
+            cannot be read.
     """
     order = np.argsort(table["path"].to_numpy())
     table, files = table.iloc[order].reset_index(drop=True), [files[i] for i in order]
@@ -139,7 +139,12 @@ def mean_spectra(
 
 
 def radial_table(spectra: Spectra) -> pd.DataFrame:
-    """The curves: `group`, `images`, `frequency`, `power_db`, `difference_db`, `low`, `high`."""
+    """Return the radial curves.
+
+    Returns:
+        One row per group and frequency: `group`, `images`, `frequency`, `power_db`, and
+        `difference_db` (to real images) with `low` and `high` (95 % interval).
+    """
     radii = len(spectra.frequencies)
     real = spectra.radial[0] if spectra.compared else np.nan
     return pd.DataFrame(
@@ -156,14 +161,15 @@ def radial_table(spectra: Spectra) -> pd.DataFrame:
 
 
 def fingerprints(spectra: Spectra) -> pd.DataFrame:
-    """Where each group differs most from the real images.
+    """Find where the spectrum of each group differs most from that of real images.
 
     Returns:
-        A row a group: `group` and `images`; `frequency`, `difference_db`, `low` and `high` where
-        the radial curves lie furthest apart; `peak_x`, `peak_y` and `peak_db` of the place that
-        rises most above its surroundings in the map of differences (a pattern repeated every 1/x by
-        1/y pixels), and `peak_deviations`, its height in robust standard deviations of all places:
-        at least `CLEAR` is a pattern, less may be chance. Empty without real images.
+        One row per group: `group`, `images`; `frequency`, `difference_db`, `low` and `high` at the
+        largest difference of the radial curves; `peak_x`, `peak_y` and `peak_db` of the sharpest
+        peak in the map of differences, which belongs to a pattern with a period of 1/x by 1/y
+        pixels; and `peak_deviations`, the peak's height in robust standard deviations of the map. A
+        height of at least `CLEAR_PEAK` shows a pattern, a lower one may be due to chance. Empty
+        without real images.
     """
     rows = []
     for group in spectra.compared:
@@ -188,23 +194,23 @@ def fingerprints(spectra: Spectra) -> pd.DataFrame:
 
 
 def _common_size(table: pd.DataFrame, sizes: npt.NDArray[np.int64]) -> int:
-    """The largest side that most images of every group have."""
+    """Largest side of the centre for which most images of each group are large enough."""
     sides = table[["label", "generator"]].assign(side=sizes.min(axis=1))
     common = sides.groupby(["label", "generator"])["side"].quantile(
-        1 - _HAVE_IT, interpolation="lower"
+        1 - _LARGE_ENOUGH, interpolation="lower"
     )
     size: int = min(LARGEST, common.min()) // _STEP * _STEP
     if size < SMALLEST:
         label, generator = common.idxmin()
         raise UserError(
-            f"spectra: images of {generator or CLASSES[label]} are smaller than "
-            f"{SMALLEST} pixels. Leave them out of the data."
+            f"--spectra: images of {generator or CLASSES[label]} are smaller than "
+            f"{SMALLEST} pixels. Leave them out of the data, or give --spectra false."
         )
     return size
 
 
 def _groups(table: pd.DataFrame) -> tuple[tuple[str, ...], npt.NDArray[np.bool_]]:
-    """Names of the groups, and which images belong to each, shape (groups, images)."""
+    """Names of the groups, and masks of their images, shape (groups, images)."""
     label, generator = table["label"].to_numpy(), table["generator"].to_numpy()
     synthetic = label == SYNTHETIC
     groups = [("real", label == REAL), ("all synthetic", synthetic)]
@@ -217,9 +223,9 @@ def _groups(table: pd.DataFrame) -> tuple[tuple[str, ...], npt.NDArray[np.bool_]
 
 
 def _decibels(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Power spectra of images of shape (images, size, size, 3), zero frequency in the middle."""
+    """Power spectra, shape (images, size, size), with frequency zero in the centre."""
     size = images.shape[1]
-    window = np.hanning(size + 1)[:size].astype(np.float32)  # periodic
+    window = np.hanning(size + 1)[:size].astype(np.float32)  # the periodic window
     grey = images @ _LUMINANCE
     grey = (grey - grey.mean(axis=(1, 2), keepdims=True)) * window * window[:, None]
     power = np.abs(np.fft.fft2(grey)) ** 2 / (window**2).sum() ** 2
@@ -228,7 +234,7 @@ def _decibels(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def _ring(size: int) -> csr_array:
-    """The matrix that averages a map over directions, shape (radii, size * size)."""
+    """Matrix that averages a map over directions, shape (radii, size * size)."""
     axis = np.arange(size) - size // 2
     radius = np.rint(np.hypot(axis[:, None], axis)).astype(np.int64).ravel()
     shares = 1 / np.bincount(radius)[radius]
@@ -242,13 +248,13 @@ def _bands(
     seed: int,
     has_real: bool,
 ) -> tuple[FloatArray, FloatArray]:
-    """Intervals of each group's mean curve less the real images', drawing whole sources."""
+    """Bootstrap intervals, over sources, of each group's difference to the real images' curve."""
     shape = (len(members), curves.shape[1])
     if not has_real:
         return np.full(shape, np.nan), np.full(shape, np.nan)
     parts = []
     for weights in bootstrap_weights(sources, _REPLICATES, seed):
-        with np.errstate(invalid="ignore"):  # of a group of few sources none may be drawn
+        with np.errstate(invalid="ignore"):  # a small group may have no image in a replicate
             means = np.stack(
                 [
                     weights[:, m] @ curves[m] / weights[:, m].sum(axis=1, keepdims=True)
@@ -261,13 +267,13 @@ def _bands(
 
 
 def _peak(difference: FloatArray) -> tuple[float, float, float, float]:
-    """The sharpest rise of a map: its frequencies, its height, and that in deviations."""
+    """Sharpest peak of a map: x and y frequency, height, and height in robust deviations."""
     size = len(difference)
-    rise = difference - median_filter(difference, _AROUND, mode="wrap")
-    y, x = np.unravel_index(rise.argmax(), rise.shape)
-    deviation = 1.4826 * float(np.median(np.abs(rise)))
-    height = float(rise[y, x])
+    relief = difference - median_filter(difference, _NEIGHBOURHOOD, mode="wrap")
+    y, x = np.unravel_index(relief.argmax(), relief.shape)
+    deviation = 1.4826 * float(np.median(np.abs(relief)))
+    height = float(relief[y, x])
     down, right = int(y) - size // 2, int(x) - size // 2
-    side = -1 if (down, right) < (0, 0) else 1  # both sides of the middle are the same
-    place = side * right / size, side * down / size
-    return *place, height, height / max(deviation, np.finfo(float).tiny)
+    sign = -1 if (down, right) < (0, 0) else 1  # the map is symmetric about its centre
+    peak = sign * right / size, sign * down / size
+    return *peak, height, height / max(deviation, np.finfo(float).tiny)

@@ -1,1 +1,1 @@
-"""From one untrusted image file to batches of tensors."""
+"""Read, preprocess and augment images: from untrusted files to batches of tensors."""

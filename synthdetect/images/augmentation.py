@@ -1,13 +1,12 @@
-"""Random changes of training images, a batch at a time on whatever device trains.
+"""Random augmentation of training images, a batch at a time, on the device that trains.
 
-Decoding is done per image by readers; these changes are done per batch with tensors, which uses
-every core (or the GPU) and costs a fraction of a per-image pipeline. What happens to an image
-depends on (seed, epoch, row) alone, never on its batch.
+Images are decoded one by one by the data loader's workers, but augmented as batches of tensors,
+which uses all cores or the GPU and takes a fraction of the time of augmenting them one by one. The
+augmentation of an image depends only on (seed, epoch, row), never on its batch.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,54 +14,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthdetect.models.networks import IMAGENET_MEAN
+from synthdetect.images.options import AugmentationOptions
+from synthdetect.models.architectures import IMAGENET_MEAN
 
 _GREY = (0.299, 0.587, 0.114)
-"""Luma weights of ITU-R BT.601, as torchvision's and Pillow's colour changes use them."""
-
-
-class Augmentation(Protocol):
-    """The part of a configuration that this file reads."""
-
-    @property
-    def hflip(self) -> float: ...
-    @property
-    def jitter(self) -> float: ...
-    @property
-    def blur(self) -> float: ...
-    @property
-    def blur_sigma(self) -> float: ...
-    @property
-    def rotation(self) -> float: ...
-    @property
-    def random_erasing(self) -> float: ...
+"""Luma weights of ITU-R BT.601, as in torchvision and Pillow."""
 
 
 def draws(seed: int, epoch: int, rows: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Uniform random numbers for each image of a batch.
+    """Draw uniform random numbers for each image of a batch.
+
+    Args:
+        seed: Random seed.
+        epoch: Number of the epoch.
+        rows: Rows of the images in the manifest.
 
     Returns:
-        Shape (batch, 12), in [0, 1): the same for the same (seed, epoch, row).
+        float32 in [0, 1), shape (batch, 12). Each row depends only on (seed, epoch, row).
     """
     words = [np.random.SeedSequence([seed, epoch, row]).generate_state(12) for row in rows]
     return (np.stack(words) >> 8).astype(np.float32) / np.float32(2**24)
 
 
-def augment(images: Tensor, options: Augmentation, random: npt.NDArray[np.float32]) -> Tensor:
-    """Flip, rotate, jitter, blur and erase a part of each image by its own random numbers.
+def augment(
+    images: Tensor, options: AugmentationOptions, random: npt.NDArray[np.float32]
+) -> Tensor:
+    """Randomly flip, rotate, jitter and blur each image, and erase a part of it.
 
     Args:
         images: uint8, shape (batch, 3, height, width).
-        options: strengths and probabilities.
-        random: as `draws` returns them.
+        options: Strengths and probabilities.
+        random: Random numbers from `draws`, shape (batch, 12).
 
     Returns:
-        float32 of the same shape, 0 to 255.
+        float32 in [0, 255], shape (batch, 3, height, width).
     """
     u = torch.from_numpy(random).to(images.device)
     flip, angle, brightness, contrast, saturation, blur, sigma = u.T[:7]
-    # Planes, not channels last: colours are then mixed in long runs (measured: 2.4 against 6.6 ms
-    # for 32 images of 224x224).
+    # Contiguous planes instead of channels last: mixing the colours of 32 images of 224x224 then
+    # takes 2.4 instead of 6.6 ms.
     changed = images.to(torch.float32, memory_format=torch.contiguous_format)
     flipped = (flip < options.hflip).nonzero().squeeze(1)
     changed[flipped] = changed[flipped].flip(3)
@@ -86,15 +76,17 @@ def augment(images: Tensor, options: Augmentation, random: npt.NDArray[np.float3
 
 
 def jitter_(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> None:
-    """Change brightness, contrast and saturation by factors, in place.
+    """Change brightness, contrast and saturation in place.
 
-    Brightness scales a pixel, contrast blends it with the image's mean grey, saturation with its
-    own grey. Without clamping between them the three commute, so their order is no choice; values
-    may leave 0 to 255.
+    Brightness scales each pixel, contrast blends it with the mean grey of the image, and saturation
+    blends it with its own grey. Values are not clamped and may leave [0, 255]; the order of the
+    three then makes no difference.
 
     Args:
         images: float, shape (batch, 3, height, width).
-        brightness: factors, shape (batch,); likewise `contrast` and `saturation`.
+        brightness: Factors, shape (batch,).
+        contrast: Factors, shape (batch,).
+        saturation: Factors, shape (batch,).
     """
     b, c, s = (factor.view(-1, 1, 1, 1) for factor in (brightness, contrast, saturation))
     grey = images[:, 0:1] * _GREY[0]
@@ -104,21 +96,22 @@ def jitter_(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Te
 
 
 def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
-    """Blur each image with a Gaussian of its own width, reflecting at the borders.
+    """Blur each image with a Gaussian of its own width, with reflection at the borders.
 
     Args:
         images: float, shape (batch, 3, height, width).
-        sigmas: standard deviations in pixels, shape (batch,); kernels reach two of the largest.
+        sigmas: Standard deviations in pixels, shape (batch,). Each kernel is cut at two standard
+            deviations.
     """
     height, width = images.shape[2:]
     radius = min(int(torch.ceil(2 * sigmas.max())), height - 1, width - 1)
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
     kernels = torch.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)
-    # Each kernel has its own reach, so that an image does not depend on its batch.
+    # Each kernel has its own radius, so that the result does not depend on the rest of the batch.
     kernels = kernels * (offsets.abs() <= torch.ceil(2 * sigmas[:, None]))
     kernels = (kernels / kernels.sum(dim=1, keepdim=True))[..., None, None, None]
     padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
-    # One shifted sum a tap: a grouped convolution takes thirty times as long on a CPU.
+    # Sums of shifted images: a grouped convolution takes thirty times as long on a CPU.
     rows = torch.zeros_like(padded[..., :width])
     for tap in range(2 * radius + 1):
         rows.addcmul_(padded[..., tap : tap + width], kernels[:, tap])
@@ -129,17 +122,17 @@ def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn each image about its centre, bilinearly; what turns in from outside is black.
+    """Rotate each image about its centre with bilinear interpolation and black corners.
 
     Args:
         images: float, shape (batch, 3, height, width).
-        degrees: counter-clockwise, shape (batch,).
+        degrees: Angles, counter-clockwise, shape (batch,).
     """
     height, width = images.shape[2:]
     angle = torch.deg2rad(degrees)
     cos, sin = torch.cos(angle), torch.sin(angle)
     zero = torch.zeros_like(angle)
-    # affine_grid's axes run from -1 to 1 over unequal lengths; the ratio keeps angles true.
+    # Both axes of affine_grid run from -1 to 1, whatever their lengths; the ratio preserves angles.
     ratio = height / width
     theta = torch.stack([cos, -sin * ratio, zero, sin / ratio, cos, zero], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
@@ -147,14 +140,15 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 def erase_(image: Tensor, random: Sequence[float]) -> None:
-    """Paint a rectangle over in ImageNet's mean colour, in place (Zhong et al. 2020).
+    """Fill a random rectangle with the mean colour of ImageNet, in place.
 
-    It takes 2 to 33 % of the image, and is 0.3 to 3.3 times as high as wide (in the logarithm
-    uniformly); of one that is longer than the image, the rest is left out.
+    Random erasing (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020). The rectangle
+    covers 2 to 33 % of the image, and its height is 0.3 to 3.3 times its width, log-uniformly. A
+    side longer than that of the image is cut.
 
     Args:
-        image: float, 0 to 255, shape (3, height, width).
-        random: four numbers in [0, 1): for area, proportion, top and left.
+        image: float in [0, 255], shape (3, height, width).
+        random: Four numbers in [0, 1), for area, aspect ratio, top and left.
     """
     height, width = image.shape[1:]
     share = _between(random[0], 0.02, 0.33)

@@ -1,11 +1,12 @@
-"""Batches of images, the same ones in the same order whatever reads them.
+"""Batches of images, in an order that does not depend on the number of workers.
 
-Everything random about an image is seeded by (seed, epoch, row), and the order of an epoch by
-(seed, epoch). So neither the number of workers nor a restart can change what the network sees, and
-there is no random state to save.
+The random numbers of an image are seeded by (seed, epoch, row), and the order of an epoch by (seed,
+epoch). Neither the number of workers nor a restart changes what the network sees, and there is no
+random state to save.
 """
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -27,22 +28,38 @@ Key = tuple[int, int]
 """(epoch, row): what a sampler asks a dataset for."""
 
 
-class Batch(NamedTuple):
-    """Some images.
+class Item(NamedTuple):
+    """One image as a dataset returns it.
 
     Attributes:
-        rows: shape (batch,), int64: their rows in the manifest.
-        images: shape (batch, 3, size, size), uint8, channels last in memory.
-        unreadable: (row, reason) of the images that could not be read and are not in it.
+        row: Its row.
+        pixels: The square, or the reason why the image cannot be read.
+        target: 0 (real) to 1 (synthetic); nan if it is not known.
+    """
+
+    row: int
+    pixels: Pixels | str
+    target: float
+
+
+class Batch(NamedTuple):
+    """A batch of images.
+
+    Attributes:
+        rows: int64 of shape (batch,): the rows of the images in their dataset.
+        images: uint8 of shape (batch, 3, size, size), channels last in memory.
+        targets: float32 of shape (batch,), from 0 (real) to 1 (synthetic); nan if not known.
+        unreadable: (row, reason) of the images that could not be read and are left out.
     """
 
     rows: Tensor
     images: Tensor
+    targets: Tensor
     unreadable: list[tuple[int, str]]
 
 
-class Images(Dataset[tuple[int, Pixels | str]]):
-    """Images by row, decoded to squares; (row, reason) instead of pixels where one is unreadable.
+class Images(Dataset[Item]):
+    """Images by row, decoded to squares, with their targets if these are known.
 
     A subclass says how many there are, what each is called and where its bytes come from.
 
@@ -50,9 +67,11 @@ class Images(Dataset[tuple[int, Pixels | str]]):
         preprocess: how each becomes a square.
         seed: of the crops' places where the geometry is random; None takes the centre.
         cache: decoded images, and the slot of each row in it.
+        targets: float32 of shape (images,), from 0 (real) to 1 (synthetic), if they are known.
     """
 
     preprocess: Preprocess
+    targets: npt.NDArray[np.float32] | None = None
     seed: int | None = None
     cache: tuple[DecodedCache, npt.NDArray[np.int64]] | None = None
 
@@ -78,14 +97,15 @@ class Images(Dataset[tuple[int, Pixels | str]]):
         images.preprocess = preprocess
         return images
 
-    def __getitem__(self, key: Key) -> tuple[int, Pixels | str]:
+    def __getitem__(self, key: Key) -> Item:
         epoch, row = key
+        target = math.nan if self.targets is None else float(self.targets[row])
         try:
-            return row, self._square(epoch, row)
+            return Item(row, self._square(epoch, row), target)
         except BadImage as error:
-            return row, str(error)
+            return Item(row, str(error), target)
         except OSError as error:
-            return row, error.strerror or str(error)
+            return Item(row, error.strerror or str(error), target)
 
     def _square(self, epoch: int, row: int) -> Pixels:
         if self.cache is not None:
@@ -114,6 +134,7 @@ class ImageFiles(Images):
     Args:
         files: the images' paths.
         preprocess: how each becomes a square.
+        targets: From 0 (real) to 1 (synthetic), of each file, if they are known.
         seed: of the crops' places where the geometry is random; None takes the centre.
         cache: decoded images, and the slot of each file in it.
     """
@@ -123,6 +144,7 @@ class ImageFiles(Images):
         files: Sequence[Path | str],
         preprocess: Preprocess,
         *,
+        targets: npt.ArrayLike | None = None,
         seed: int | None = None,
         cache: tuple[DecodedCache, npt.NDArray[np.int64]] | None = None,
     ) -> None:
@@ -130,6 +152,7 @@ class ImageFiles(Images):
         # its reference counts change.
         self.files = pa.array([str(file) for file in files], pa.large_string())
         self.preprocess = preprocess
+        self.targets = None if targets is None else np.asarray(targets, dtype=np.float32)
         self.seed = seed
         self.cache = cache
 
@@ -183,9 +206,18 @@ class Order(Sampler[list[Key]]):
 
 
 class Batches:
-    """Batches of a dataset, epoch after epoch, read by worker processes that stay alive."""
+    """Batches of a dataset, epoch after epoch, read by worker processes that stay alive.
 
-    def __init__(self, dataset: Images, order: Order, workers: int) -> None:
+    Args:
+        dataset: The images.
+        order: Which of them form which batch.
+        workers: Processes that read images; 0 reads them in this process.
+        pin_memory: Whether batches are read into pinned memory.
+    """
+
+    def __init__(
+        self, dataset: Images, order: Order, workers: int, *, pin_memory: bool = False
+    ) -> None:
         self.dataset, self.order = dataset, order
         self._loader = DataLoader(
             dataset,
@@ -193,6 +225,7 @@ class Batches:
             num_workers=workers,
             collate_fn=_collate,
             persistent_workers=workers > 0,
+            pin_memory=pin_memory,
             generator=torch.Generator(),  # else it draws from the one that dropout uses
         )
 
@@ -201,8 +234,14 @@ class Batches:
 
     @property
     def images(self) -> int:
-        """Images an epoch."""
+        """Number of images of an epoch."""
         return self.order.rows
+
+    @property
+    def targets(self) -> npt.NDArray[np.float32]:
+        """The targets of all images by row, of shape (images,)."""
+        assert self.dataset.targets is not None
+        return self.dataset.targets
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one epoch."""
@@ -224,14 +263,12 @@ class Batches:
             yield batch
 
 
-def _collate(items: list[tuple[int, Pixels | str]]) -> Batch:
-    good = [(row, pixels) for row, pixels in items if not isinstance(pixels, str)]
-    size = good[0][1].shape if good else (0, 0, 3)
-    images = torch.from_numpy(
-        np.stack([p for _, p in good]) if good else np.empty((0, *size), "u1")
-    )
+def _collate(items: list[Item]) -> Batch:
+    good = [item for item in items if not isinstance(item.pixels, str)]
+    images = np.stack([item.pixels for item in good]) if good else np.empty((0, 0, 0, 3), "u1")
     return Batch(
-        rows=torch.tensor([row for row, _ in good], dtype=torch.int64),
-        images=images.permute(0, 3, 1, 2),
-        unreadable=[(row, reason) for row, reason in items if isinstance(reason, str)],
+        rows=torch.tensor([item.row for item in good], dtype=torch.int64),
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        targets=torch.tensor([item.target for item in good], dtype=torch.float32),
+        unreadable=[(item.row, item.pixels) for item in items if isinstance(item.pixels, str)],
     )

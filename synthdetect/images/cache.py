@@ -1,9 +1,9 @@
-"""Decoded images on disk, so that decoding and resizing happen once for all epochs and folds.
+"""Cache of squares on disk, so that images are decoded and resized once for all epochs and folds.
 
-A cache belongs to one set of image contents and one way of preprocessing; change either and it is
-another cache. Files are written and read by position, never mapped into memory: a full disk then is
-an error that switches the cache off, not a signal that kills the process. Each square has its
-checksum beside it, so that half of one, which a full disk or a power cut may leave, is none.
+A cache belongs to one set of image contents and one preprocessing; changing either gives another
+cache. Its files are read and written by position and not mapped into memory. A full disk is then an
+error that switches the cache off, instead of a signal that kills the process. A checksum of each
+square detects incomplete ones, which a full disk or a power cut may leave.
 """
 
 import hashlib
@@ -23,18 +23,22 @@ from synthdetect.system.files import cache_folder
 
 _VERSION = 2
 _PIXELS, _CHECKSUMS = "pixels", "checksums"
-_WIDTH = 4  # bytes of a checksum
+_CHECKSUM_BYTES = 4
 
 
 class DecodedCache:
-    """Squares of uint8 pixels by the SHA-256 of the file they come from.
+    """Cache of squares by the SHA-256 of their image files.
+
+    If the folder cannot be written, or the disk is full, nothing is cached.
 
     Args:
-        hashes: of all images that may be asked for.
-        preprocess: what makes them squares; one that places crops at random cannot be cached.
-        limit: bytes; images beyond it are decoded each time, and older caches make room.
-        views: where several squares of each image are kept, what they are of it; their crops are
-            then at the centre, whatever the geometry.
+        hashes: SHA-256 of all images that may be requested.
+        preprocess: Preprocessing that makes the squares. Without views, nothing is cached if its
+            crops are random.
+        limit: Greatest size in bytes. Images beyond it are not cached, and the caches used least
+            recently are removed to make room.
+        views: Names of the squares per image, if there are several; their crops are then at the
+            centre for every geometry.
     """
 
     def __init__(
@@ -56,42 +60,45 @@ class DecodedCache:
             self._open(limit)
 
     def slots(self, hashes: Sequence[str], view: int = 0) -> npt.NDArray[np.int64]:
-        """Where images of these hashes are kept, shape (images,); -1: not cached.
+        """Slots of images in the cache.
 
         Args:
-            hashes: of the images.
-            view: which of the views, by its place among them.
+            hashes: SHA-256 of the images.
+            view: Index of the view.
+
+        Returns:
+            Shape (images,); -1 for an image that is not cached.
         """
         images = np.searchsorted(self._hashes, np.asarray(hashes, dtype="S64"))
         return np.where(images < self._capacity, images * self._views + view, -1)
 
     def get(self, slot: int) -> npt.NDArray[np.uint8] | None:
-        """The pixels kept in a slot, shape (size, size, 3), or None."""
+        """Square in a slot, shape (image_size, image_size, 3), or None if there is none."""
         if self._files is None or slot < 0:
             return None
         pixels, checksums = self._files
-        wanted = os.pread(checksums, _WIDTH, slot * _WIDTH)
-        if not any(wanted):
+        expected = os.pread(checksums, _CHECKSUM_BYTES, slot * _CHECKSUM_BYTES)
+        if not any(expected):
             return None
         data = os.pread(pixels, self._bytes, slot * self._bytes)
-        if len(data) < self._bytes or _checksum(data) != wanted:
+        if len(data) < self._bytes or _checksum(data) != expected:
             return None
         return np.frombuffer(data, np.uint8).reshape(self._shape)
 
     def put(self, slot: int, square: npt.NDArray[np.uint8]) -> None:
-        """Keep pixels; does nothing where there is no room."""
+        """Store a square in a slot. Does nothing for slot -1."""
         if self._files is None or slot < 0:
             return
         pixels, checksums = self._files
         data = np.ascontiguousarray(square).tobytes()
         try:
             os.pwrite(pixels, data, slot * self._bytes)
-            os.pwrite(checksums, _checksum(data), slot * _WIDTH)
+            os.pwrite(checksums, _checksum(data), slot * _CHECKSUM_BYTES)
         except OSError:  # a full disk
             self._files = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """For workers that are started afresh (macOS, Windows): open files do not travel."""
+        """Leave out open files, which cannot be pickled for spawned workers (macOS, Windows)."""
         return {**self.__dict__, "_files": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -104,7 +111,7 @@ class DecodedCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             os.utime(self._folder)
             _make_room(self._folder, limit - self._capacity * self._views * self._bytes)
-        except OSError:  # nowhere to write: everything works without a cache
+        except OSError:  # the folder cannot be written; nothing is cached
             return
         self._open_files()
 
@@ -120,12 +127,12 @@ class DecodedCache:
 
 
 def _checksum(data: bytes) -> bytes:
-    """A checksum that is not 0, which is what stands where nothing was written."""
-    return (zlib.crc32(data) or 1).to_bytes(_WIDTH, "little")
+    """CRC-32, with 1 in place of 0, since 0 marks an empty slot."""
+    return (zlib.crc32(data) or 1).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def _make_room(keep: Path, allowed: int) -> None:
-    """Remove the caches used least recently until the others take no more than is allowed."""
+    """Remove the caches used least recently until all others take at most `allowed` bytes."""
     others = [folder for folder in keep.parent.iterdir() if folder.is_dir() and folder != keep]
     others.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
     for folder in others:

@@ -1,42 +1,46 @@
-"""How a picture of any size becomes a square: a choice that decides which traces survive.
+"""Preprocessing: from an image of any size to the square that the network sees.
 
-Resizing blurs the high frequencies in which generators leave their fingerprints; cropping keeps
-them but sees less of the picture. So it is an option, it is logged, and it travels with the model.
+Throughout the package, a square is the preprocessed image: the RGB array of shape (image_size,
+image_size, 3), uint8, that is the input of the network.
+
+The geometry decides which traces of a generator survive. Resizing blurs the high frequencies, in
+which generators leave fingerprints. Cropping keeps them but discards a part of the image. The
+geometry is therefore an option, which is logged and stored in the card of the model.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from synthdetect.images.reading import equalised, read_image
+from synthdetect.images.options import GEOMETRIES
+from synthdetect.images.reading import equalise, read_image
 
 Place = tuple[float, float]
-"""Where a crop lies: 0 is left or top, 1 is right or bottom."""
+"""Horizontal and vertical position of a crop: 0 is left or top, 1 is right or bottom."""
 
 CENTRE: Place = (0.5, 0.5)
 
 
-def _resize(image: Image.Image, size: int, place: Place) -> Image.Image:
+def resize(image: Image.Image, size: int, place: Place) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def _crop(image: Image.Image, size: int, place: Place) -> Image.Image:
-    """Crop at native resolution; only a picture smaller than the crop is enlarged."""
+def crop(image: Image.Image, size: int, place: Place) -> Image.Image:
+    """Crop at native resolution. Only an image smaller than the crop is enlarged."""
     return _scaled_crop(image, size, min(1.0, min(image.size) / size), place)
 
 
-def _resize_crop(image: Image.Image, size: int, place: Place) -> Image.Image:
-    """Short side to 256/224 of the crop, then crop: ImageNet's evaluation protocol."""
+def resize_crop(image: Image.Image, size: int, place: Place) -> Image.Image:
+    """Resize the short side to 256/224 of the crop, then crop, as is usual for ImageNet."""
     return _scaled_crop(image, size, min(image.size) / round(size * 256 / 224), place)
 
 
 def _scaled_crop(image: Image.Image, size: int, scale: float, place: Place) -> Image.Image:
-    """Crop a square whose side is `scale` times `size`, and resize only that.
+    """Crop a region whose side is `scale` times `size`, and resize only this region.
 
-    Resizing first would unpack a picture of 1 by 60,000 pixels to gigabytes.
+    Resizing the whole image first would take gigabytes for an image of 1 by 60,000 pixels.
     """
     side = size * scale
     left, top = place[0] * (image.width - side), place[1] * (image.height - side)
@@ -48,35 +52,16 @@ def _scaled_crop(image: Image.Image, size: int, scale: float, place: Place) -> I
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """One way to make a square."""
-
-    make: Callable[[Image.Image, int, Place], Image.Image]
-    random: bool
-    """Whether training places the crop at random (evaluation always takes the centre)."""
-    reduces: bool
-    """Whether large pictures are shrunk anyway, so that a JPEG may be decoded at less scale."""
-    help: str
-
-
-GEOMETRIES: dict[str, Geometry] = {
-    "resize": Geometry(_resize, False, True, "the whole picture, squeezed to a square"),
-    "center_crop": Geometry(_crop, False, False, "the centre at native resolution"),
-    "random_crop": Geometry(_crop, True, False, "a random place (training) at native resolution"),
-    "resize_crop": Geometry(_resize_crop, True, True, "short side to 8/7 of the size, then a crop"),
-}
-
-
-@dataclass(frozen=True)
 class Preprocess:
-    """From a file's bytes to the square that a network sees, up to its normalisation.
+    """Preprocessing from the bytes of a file to a square, without normalisation.
 
     Attributes:
-        image_size: side of the square in pixels.
-        geometry: a name of `GEOMETRIES`.
-        equalise_quality: where positive, every image is first shrunk a little, encoded as a JPEG
-            of this quality and decoded, so that neither format nor quality tells the classes
-            apart. Differences in size stay: whatever removed them would leave traces of them.
+        image_size: Side of the square in pixels.
+        geometry: A name in `GEOMETRIES`.
+        equalise_quality: If positive, every image is first shrunk slightly, encoded as a JPEG of
+            this quality and decoded (see `equalise`), so that neither format nor quality separates
+            the classes. Differences in size remain, since resizing all images to one size would
+            itself leave traces of them.
     """
 
     image_size: int
@@ -84,27 +69,42 @@ class Preprocess:
     equalise_quality: int = 0
 
     def __call__(self, data: bytes, place: Place = CENTRE) -> npt.NDArray[np.uint8]:
-        """Return RGB pixels of shape (image_size, image_size, 3), 0 to 255.
+        """Decode and preprocess an image.
+
+        Args:
+            data: Content of the file.
+            place: Position of the crop.
+
+        Returns:
+            The square: uint8, shape (image_size, image_size, 3).
 
         Raises:
-            BadImage: the bytes are no readable image, or one that no JPEG can hold.
+            BadImage: If the image cannot be read, or is to be equalised and too large for a JPEG.
         """
-        # Twice the size wanted: libjpeg's reduced decoding then stays below what resizing blurs.
-        # For equalising, in full: a reduced scale, which only JPEGs have, would tell the format.
+        # At twice the size, errors of libjpeg's reduced decoding are below the blur of resizing.
+        # Images to equalise are decoded in full: only JPEGs can be reduced, so that a reduced scale
+        # would reveal the format.
         reduces = GEOMETRIES[self.geometry].reduces and not self.equalise_quality
         return self.square(read_image(data, at_least=2 * self.image_size if reduces else 0), place)
 
     def square(self, image: Image.Image, place: Place = CENTRE) -> npt.NDArray[np.uint8]:
-        """Return the same of a picture that is decoded already, upright and RGB.
+        """Preprocess an image that is already decoded, upright and RGB.
+
+        Args:
+            image: The image.
+            place: Position of the crop.
+
+        Returns:
+            The square: uint8, shape (image_size, image_size, 3).
 
         Raises:
-            BadImage: it is to be equalised, and no JPEG can hold it.
+            BadImage: If the image is to be equalised and is too large for a JPEG.
         """
         if self.equalise_quality:
-            image = equalised(image, self.equalise_quality)
-        return np.asarray(GEOMETRIES[self.geometry].make(image, self.image_size, place))
+            image = equalise(image, self.equalise_quality)
+        return np.asarray(GEOMETRIES[self.geometry].load()(image, self.image_size, place))
 
     @property
     def random(self) -> bool:
-        """Whether training places the crop at random."""
+        """Whether the position of the crop is random in training."""
         return GEOMETRIES[self.geometry].random

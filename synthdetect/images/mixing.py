@@ -1,7 +1,7 @@
-"""Batches whose images, and labels with them, are mixed in pairs: a table of ways.
+"""Registry of methods that mix the images of a batch, and their labels, in pairs.
 
-Unlike the changes of `synthdetect.images.augmentation`, which concern one image each, these depend
-on the batch, and are seeded by (seed, epoch, number of the batch).
+Unlike the augmentation of single images (`synthdetect.images.augmentation`), mixing depends on the
+batch and is seeded by (seed, epoch, number of the batch).
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from synthdetect.config import AugmentOptions
+from synthdetect.images.options import AugmentationOptions
 
 _DRAWS = 1  # sets the seeds of batches apart from those of images
 
@@ -27,16 +27,16 @@ class Mixing:
         help: one line.
     """
 
-    alpha: Callable[[AugmentOptions], float]
+    alpha: Callable[[AugmentationOptions], float]
     make: Callable[..., Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]
     help: str
 
 
-def _mixup_alpha(options: AugmentOptions) -> float:
+def _mixup_alpha(options: AugmentationOptions) -> float:
     return options.mixup
 
 
-def _cutmix_alpha(options: AugmentOptions) -> float:
+def _cutmix_alpha(options: AugmentationOptions) -> float:
     return options.cutmix
 
 
@@ -49,7 +49,7 @@ MIXINGS: dict[str, Mixing] = {
 
 
 def mix(
-    images: Tensor, targets: Tensor, options: AugmentOptions, seed: tuple[int, int, int]
+    images: Tensor, targets: Tensor, options: AugmentationOptions, seed: tuple[int, int, int]
 ) -> tuple[Tensor, Tensor]:
     """Mix each image of a batch, and its label, with the one before it.
 

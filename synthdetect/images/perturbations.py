@@ -1,8 +1,8 @@
-"""What happens to pictures on their way through the world: a grid of named perturbations.
+"""Named perturbations of images at several levels, such as recompression, blur and noise.
 
-They are applied to the picture at its own size, before it becomes the square that a network sees,
-and to both classes alike: what is drawn at random is seeded by the file's content, the condition
-and a seed, never by the label, the order or the batch.
+A perturbation is applied to the image at its native size, before preprocessing, and in the same way
+to real and synthetic images: random numbers are seeded by the file's content, the perturbation, its
+level and a seed, never by the label, the order of the images or the batch.
 """
 
 import hashlib
@@ -19,27 +19,28 @@ from synthdetect.images.reading import BadImage, read_image
 from synthdetect.system.errors import UserError
 
 VERSION = 1
-"""Raised when what a perturbation does changes, so that no older cached picture is used."""
+"""Version of the perturbations' results; increase it to invalidate cached images."""
 
 ALL = "all"
-"""The selection of every level of every perturbation."""
+"""Selects every level of every perturbation."""
 
 Perturb = Callable[[Image.Image, float, np.random.Generator], Image.Image]
+"""Function of an RGB image, a level and a random generator that returns another RGB image."""
 
 _SOCIAL = {1080: 85, 720: 75, 480: 60}
-"""Longest side in pixels, and JPEG quality. Our choice, of the order that people meet; networks
-neither document theirs nor keep to them."""
+"""JPEG quality by longest side in pixels. Typical values: social networks neither document theirs
+nor keep them constant."""
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One way to change a picture.
+    """A perturbation and its levels.
 
     Attributes:
-        apply: from an RGB picture, a level and random numbers to another RGB picture.
-        levels: from mild to severe.
-        unit: what a level is, as an axis says it.
-        help: what it does.
+        apply: function that perturbs an image.
+        levels: the levels, from mild to severe.
+        unit: quantity and unit of a level, as an axis label.
+        help: description.
     """
 
     apply: Perturb
@@ -49,26 +50,35 @@ class Perturbation:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A perturbation at one of its levels."""
+class PerturbationLevel:
+    """A perturbation at one of its levels, written `name:level`.
 
-    perturbation: str
+    Attributes:
+        name: name in `PERTURBATIONS`.
+        level: one of the perturbation's levels.
+    """
+
+    name: str
     level: float
 
     def __str__(self) -> str:
-        return f"{self.perturbation}:{self.level:g}"
+        return f"{self.name}:{self.level:g}"
 
 
-UNPERTURBED = Condition("none", 0.0)
-"""The picture as it is."""
+UNPERTURBED = PerturbationLevel("none", 0.0)
+"""Leaves the image unchanged; the reference that perturbed images are compared with."""
 
 
 def _recode(image: Image.Image, kind: str, **options: Any) -> Image.Image:
-    """Compress a picture and decode it again."""
+    """Encode an image in a file format and decode it again."""
     file = io.BytesIO()
     try:
         image.save(file, kind, **options)
-    except (OSError, ValueError, RuntimeError) as error:  # longer than the format allows, say
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # for example, it is larger than the format allows
         raise BadImage(f"cannot be written as {kind}: {error}") from error
     return read_image(file.getvalue())
 
@@ -82,7 +92,7 @@ def _webp(image: Image.Image, level: float, rng: np.random.Generator) -> Image.I
 
 
 def _avif(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    # One thread and no tiles: else the result depends on how many cores there are.
+    # One thread and no tiles, so that the result does not depend on the number of cores.
     return _recode(image, "AVIF", quality=int(level), speed=8, max_threads=1, autotiling=False)
 
 
@@ -110,7 +120,7 @@ def _crop(image: Image.Image, level: float, rng: np.random.Generator) -> Image.I
 
 
 def _noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Add independent noise to each channel, a band of rows at a time to save memory."""
+    """Add independent noise to each channel, in bands of rows to limit memory."""
     pixels = np.array(image)
     for band in np.array_split(pixels, math.ceil(pixels.size / 2**20)):
         noisy = band + rng.normal(scale=level, size=band.shape)
@@ -126,51 +136,52 @@ def _social(image: Image.Image, level: float, rng: np.random.Generator) -> Image
 
 
 PERTURBATIONS: dict[str, Perturbation] = {
-    "jpeg": Perturbation(_jpeg, (95, 90, 75, 50, 30), "JPEG quality", "compressed as JPEG"),
-    "webp": Perturbation(_webp, (90, 75, 50, 30), "WebP quality", "compressed as lossy WebP"),
-    "avif": Perturbation(_avif, (90, 75, 50, 30), "AVIF quality", "compressed as AVIF"),
+    "jpeg": Perturbation(_jpeg, (95, 90, 75, 50, 30), "JPEG quality", "JPEG compression"),
+    "webp": Perturbation(_webp, (90, 75, 50, 30), "WebP quality", "lossy WebP compression"),
+    "avif": Perturbation(_avif, (90, 75, 50, 30), "AVIF quality", "AVIF compression"),
     "blur": Perturbation(
-        _blur, (0.5, 1, 2, 4), "sigma in pixels", "Gaussian blur, as Pillow approximates it"
+        _blur, (0.5, 1, 2, 4), "sigma in pixels", "Gaussian blur, in Pillow's approximation"
     ),
     "downscale": Perturbation(
-        _downscale, (0.75, 0.5, 0.25), "share of each side", "shrunk, then back to its old size"
+        _downscale, (0.75, 0.5, 0.25), "factor of each side",
+        "downscaled, then upscaled to the original size",
     ),
-    "upscale": Perturbation(_upscale, (1.5, 2), "factor of each side", "enlarged, and left so"),
+    "upscale": Perturbation(_upscale, (1.5, 2), "factor of each side", "upscaled"),
     "crop": Perturbation(
-        _crop, (0.9, 0.75, 0.5), "share of each side", "a part of it, at a random place"
+        _crop, (0.9, 0.75, 0.5), "share of each side", "crop at a random position"
     ),
     "noise": Perturbation(
         _noise, (2, 5, 10, 20), "sigma, of 255", "Gaussian noise on each channel"
     ),
     "social": Perturbation(
-        _social, tuple(_SOCIAL), "longest side in pixels, then JPEG",
-        "shrunk to a longest side if it is larger, then JPEG of quality "
+        _social, tuple(_SOCIAL), "longest side in pixels",
+        "downscaled to a longest side if it is larger, then JPEG compression with quality "
         + ", ".join(f"{quality} ({side})" for side, quality in _SOCIAL.items()),
     ),
 }  # fmt: skip
-"""By name; formats only where this Pillow can write them."""
+"""Perturbations by name; file formats only if the installed Pillow can write them."""
 
 for _format in ("webp", "avif"):
     if not features.check(_format):
         del PERTURBATIONS[_format]
 
 
-def select_conditions(selection: str) -> list[Condition]:
-    """The conditions that a selection means.
+def select_perturbations(selection: str) -> list[PerturbationLevel]:
+    """Return the perturbation levels that a selection names.
 
     Args:
-        selection: names (`jpeg`), names with a level (`jpeg:50`) or `all`, separated by commas.
+        selection: comma-separated names (`jpeg`), names with a level (`jpeg:50`), or `all`.
 
     Returns:
-        `UNPERTURBED`, with which the others are compared, then what is selected, each once, by the
-        order of `PERTURBATIONS` and from mild to severe.
+        `UNPERTURBED`, then each selected level once, in the order of `PERTURBATIONS` and from mild
+        to severe.
 
     Raises:
-        UserError: an unknown name or level.
+        UserError: If a name or level is unknown.
     """
     wanted = [part.strip() for part in selection.split(",") if part.strip()]
-    conditions = [Condition(name, x) for name, p in PERTURBATIONS.items() for x in p.levels]
-    known = {ALL, *PERTURBATIONS, *map(str, conditions)}
+    levels = [PerturbationLevel(name, x) for name, p in PERTURBATIONS.items() for x in p.levels]
+    known = {ALL, *PERTURBATIONS, *map(str, levels)}
     unknown = [part for part in wanted if part not in known]
     if unknown:
         listed = "\n".join(
@@ -178,25 +189,28 @@ def select_conditions(selection: str) -> list[Condition]:
             for name, perturbation in PERTURBATIONS.items()
         )
         raise UserError(
-            f"--robustness: unknown perturbation(s): {', '.join(unknown)}. Give 'all', a name, or "
-            f"a name and one of its levels (jpeg:50); known are\n{listed}"
+            f"--robustness: unknown perturbation(s): {', '.join(unknown)}. Give 'all', names, or "
+            f"names with a level (jpeg:50). Known perturbations and their levels:\n{listed}"
         )
-    chosen = [c for c in conditions if {ALL, c.perturbation, str(c)} & set(wanted)]
-    return [UNPERTURBED, *chosen]
+    selected = [x for x in levels if {ALL, x.name, str(x)} & set(wanted)]
+    return [UNPERTURBED, *selected]
 
 
-def perturb(image: Image.Image, condition: Condition, sha256: str, seed: int) -> Image.Image:
-    """Change a picture as a condition says.
+def perturb(
+    image: Image.Image, perturbation: PerturbationLevel, sha256: str, seed: int
+) -> Image.Image:
+    """Apply a perturbation to an image.
 
     Args:
-        image: upright RGB, at its own size.
-        condition: any but `UNPERTURBED`.
-        sha256: of the file's content; with the condition and the seed it decides what is random.
-        seed: any number.
+        image: upright RGB image at its native size.
+        perturbation: any perturbation level except `UNPERTURBED`.
+        sha256: SHA-256 of the image file; together with the perturbation and the seed it determines
+            the random numbers.
+        seed: seed of the random numbers.
 
     Raises:
-        BadImage: the condition's format cannot hold the picture.
+        BadImage: If the perturbation's file format cannot hold the image.
     """
-    key = hashlib.sha256(f"{seed} {sha256} {condition}".encode()).digest()
+    key = hashlib.sha256(f"{seed} {sha256} {perturbation}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(key, "big"))
-    return PERTURBATIONS[condition.perturbation].apply(image, condition.level, rng)
+    return PERTURBATIONS[perturbation.name].apply(image, perturbation.level, rng)

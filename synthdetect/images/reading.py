@@ -1,6 +1,7 @@
-"""Reading one image: untrusted bytes in, the same RGB picture out everywhere.
+"""Decode untrusted image files to upright RGB.
 
-Training, inference and serving all call `read_image`, so a readable image gives one tensor.
+Training, inference and serving all call `read_image`, so that an image gives the same pixels
+everywhere.
 """
 
 import hashlib
@@ -15,27 +16,30 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-Image.MAX_IMAGE_PIXELS = None  # `open_image` has the one limit, and it is an error, not a warning
+Image.MAX_IMAGE_PIXELS = None  # `open_image` checks the size itself, with an error not a warning
 
-# "Corrupt EXIF data" and the like. Once for the process: filters set around each call would race
-# between the threads that read images.
+# Ignore warnings such as "Corrupt EXIF data". The filter is set once for the process, because
+# filters set around each call would race between the threads that read images.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused before decoding: a small file can unpack to gigabytes."""
+"""Greatest number of pixels. Larger images are rejected before decoding, since a small file can
+decode to gigabytes."""
 
 MAX_BYTES = 256 * 2**20
-"""Larger files and members of archives (once unpacked) are no images, and are not read."""
+"""Greatest size of a file, or of an uncompressed member of an archive. Larger ones are not read."""
 
 EQUALISED_SCALE = 0.85
-"""Eight pixels become 6.8: the blocks of an earlier JPEG then fit no grid."""
+"""Scale of `equalise`. It turns 8 pixels into 6.8, so that the blocks of an earlier JPEG encoding
+do not coincide with those of the new one."""
 
 FORMATS = tuple(
     name
     for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
     if not (name == "AVIF" and not features.check("avif"))
 )
-"""Decoders that are let near untrusted files (Pillow's EPS reader, say, would run Ghostscript)."""
+"""Formats that are decoded. Others are rejected: Pillow's EPS reader, for example, would run
+Ghostscript on an untrusted file."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -49,7 +53,8 @@ _TRANSPOSE = {
 }
 _WIDE_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
-# Luminance table of the JPEG standard (ITU-T T.81, table K.1), summed after libjpeg's scaling.
+# Luminance quantisation table of the JPEG standard (ITU-T T.81, table K.1). libjpeg scales it by
+# the quality; the sums of the scaled tables identify the quality.
 _T81_LUMINANCE = np.array(
     [16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
      14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113,
@@ -60,18 +65,18 @@ _QUALITY_SUMS = np.clip((_T81_LUMINANCE[None] * _SCALES[:, None] + 50) // 100, 1
 
 
 class BadImage(Exception):
-    """An image that cannot be read; the message is a short reason without the file's name."""
+    """An image cannot be read. The message is a short reason without the name of the file."""
 
 
 def read_file(file: Path) -> bytes:
-    """The content of an image's file.
+    """Read the content of an image file.
 
     Raises:
-        BadImage: a device or a pipe, or a file of more than `MAX_BYTES`.
-        OSError: it cannot be read.
+        BadImage: If the file is a device or a pipe, or larger than `MAX_BYTES`.
+        OSError: If the file cannot be read.
     """
     status = file.stat()
-    # A named pipe would be waited for, and some devices never end. A folder is refused by the read.
+    # Reading a named pipe would block, and some devices never end. Reading a folder is an OSError.
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise BadImage("not a regular file")
     check_size(status.st_size)
@@ -79,10 +84,10 @@ def read_file(file: Path) -> bytes:
 
 
 def check_size(size: int) -> None:
-    """Refuse what is too large to be an image.
+    """Check the size of a file in bytes.
 
     Raises:
-        BadImage: more than `MAX_BYTES`.
+        BadImage: If it is greater than `MAX_BYTES`.
     """
     if size > MAX_BYTES:
         raise BadImage(f"{size:,} bytes are more than the limit of {MAX_BYTES:,}")
@@ -91,16 +96,17 @@ def check_size(size: int) -> None:
 def read_image(data: bytes, *, at_least: int = 0) -> Image.Image:
     """Decode an image to upright RGB.
 
-    EXIF orientation is applied, CMYK and palettes are converted, transparency is laid on white,
-    16-bit grey is scaled to 8 bits, and of an animation the first frame counts.
+    The EXIF orientation is applied, CMYK and palettes are converted, transparency is composited on
+    white, 16-bit grey is scaled to 8 bits, and animations give their first frame.
 
     Args:
-        data: the file's content.
-        at_least: where positive, a JPEG may be decoded at a reduced scale (by libjpeg, in steps
-            of two) as long as its short side keeps this many pixels.
+        data: Content of the file.
+        at_least: If positive, libjpeg may decode a JPEG at a reduced scale (1/2, 1/4 or 1/8), as
+            long as its short side keeps this many pixels.
 
     Raises:
-        BadImage: no image, a truncated or damaged one, or one of more than `MAX_PIXELS`.
+        BadImage: If the content is no image, is truncated or damaged, or has more than `MAX_PIXELS`
+            pixels.
     """
     with _pillow_errors():
         image = open_image(data)
@@ -117,17 +123,21 @@ def read_image(data: bytes, *, at_least: int = 0) -> Image.Image:
         return image
 
 
-def equalised(image: Image.Image, quality: int) -> Image.Image:
-    """Give an RGB image the encoding that every other one gets, whatever it came in.
+def equalise(image: Image.Image, quality: int) -> Image.Image:
+    """Give an RGB image the same encoding as all others, whatever its format was.
 
-    It is shrunk to `EQUALISED_SCALE`, encoded as a JPEG with 4:2:0 chroma, and decoded. Without the
-    shrinking, the blocks of an earlier JPEG encoding coincide with the new ones, and what was a
-    JPEG still shows: on squares of the sample's real photographs, trees on block statistics told
+    The image is shrunk to `EQUALISED_SCALE`, encoded as a JPEG with 4:2:0 chroma, and decoded.
+    Without shrinking, the blocks of an earlier JPEG encoding coincide with the new ones and remain
+    detectable: on real photographs of the sample, decision trees on block statistics separated
     former JPEGs of quality 50 to 96 from former PNGs with an AUC of 0.83 to 1 (0.51 at exactly the
-    same quality), and with the shrinking of 0.47 to 0.63 (0.63 for quality 50, 0.53 from 85 on).
+    same quality). With shrinking the AUC was 0.47 to 0.63 (0.63 for quality 50, 0.53 from 85 on).
+
+    Args:
+        image: Upright RGB image of any size.
+        quality: JPEG quality, 1 to 100.
 
     Raises:
-        BadImage: a side is longer than a JPEG may be.
+        BadImage: If a side is longer than the JPEG format allows.
     """
     size = [max(1, round(side * EQUALISED_SCALE)) for side in image.size]
     file = io.BytesIO()
@@ -138,14 +148,14 @@ def equalised(image: Image.Image, quality: int) -> Image.Image:
 
 
 def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open an image and check its size, decoding nothing yet.
+    """Open an image and check its size without decoding it.
 
     Args:
-        data: the file's content.
-        max_pixels: refused beyond.
+        data: Content of the file.
+        max_pixels: Greatest number of pixels.
 
     Raises:
-        BadImage: as `read_image`, for what its header shows.
+        BadImage: If the header is that of no known format, or the image is too large.
     """
     if not data:
         raise BadImage("the file is empty")
@@ -158,16 +168,16 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def probe_image(data: bytes) -> dict[str, Any]:
-    """Describe an image's file: what the manifest records of it.
+    """Describe an image file for the manifest.
 
     Returns:
-        `sha256` of the content, `width` and `height` in pixels as stored, `format` (of the
-        content, whatever the suffix says), `mode` (Pillow's colour mode), `jpeg_quality`
-        (1 to 100, estimated from the quantisation table; 0 for other formats) and `exif`
-        (whether there is any).
+        `sha256` of the content, `width` and `height` in pixels as stored, `format` (of the content,
+        regardless of the suffix), `mode` (Pillow's colour mode), `jpeg_quality` (1 to 100,
+        estimated from the quantisation table; 0 for other formats) and `exif` (whether the file has
+        EXIF metadata).
 
     Raises:
-        BadImage: `read_image` cannot read it; the whole image is decoded to find out.
+        BadImage: If `read_image` cannot read the image, which is decoded completely to find out.
     """
     read_image(data)
     image = open_image(data)
@@ -184,10 +194,10 @@ def probe_image(data: bytes) -> dict[str, Any]:
 
 @contextmanager
 def _pillow_errors() -> Iterator[None]:
-    """Turn whatever a decoder raises on damaged input into `BadImage`.
+    """Turn all exceptions of a decoder into `BadImage`.
 
-    Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and more: the set is open,
-    and for untrusted files every one of them means "not readable".
+    Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and more on damaged files,
+    and the set may grow. For untrusted files each of them means that the image is unreadable.
     """
     try:
         yield

@@ -1,28 +1,37 @@
-"""The networks one can ask for: a table, read without importing torch.
+"""The architectures: a table that is read without importing torch.
 
-All come from torchvision. Each gets one output, the logit of "synthetic".
+All come from torchvision. Each gets one output, the logit of the class "synthetic".
 """
 
 from dataclasses import dataclass
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of the RGB channels of ImageNet, from 0 to 1."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of the RGB channels of ImageNet."""
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """One entry of the registry.
+    """An architecture.
 
     Attributes:
-        builder: function in `torchvision.models`.
-        weights: torchvision's name of the ImageNet weights.
-        head: dotted path of the last linear layer, which ImageNet weights do not fill.
-        parameters: number of parameters with one output.
-        patch: for transformers built for one image size, the side of a patch; else 0.
-        cam: dotted path of the layer by which decisions are explained: the last that knows places.
-        cam_layout: of that layer's output: `maps` is (batch, channels, height, width),
-            `maps_to_rectify` the same before a ReLU that is no layer, `tokens` is (batch,
+        builder: Function in `torchvision.models`.
+        weights: Name of the ImageNet weights in torchvision.
+        head: Dotted path of the last linear layer, which ImageNet weights do not fill.
+        parameters: Number of parameters with one output.
+        patch: Side of a patch in pixels, for transformers that are built for one image size; else
+            0.
+        cam: Dotted path of the layer that Grad-CAM explains: the last one with spatial positions.
+        cam_layout: Layout of that layer's output: `maps` is (batch, channels, height, width),
+            `maps_to_rectify` the same before a ReLU that is not a module, `tokens` is (batch,
             1 + patches, channels) with the class token first.
-        bf16_pays: whether a CPU with bf16 instructions trains it faster in bf16. Convolutions of
-            few channels each are slower so: mobilenet_v3_large and efficientnet_b0 were measured
-            at 0.6 times the speed of fp32 at 96 pixels, and at about the same at 224.
+        bf16_pays: Whether a CPU with bf16 instructions trains it faster in bf16. Convolutions with
+            few channels per group are slower: mobilenet_v3_large and efficientnet_b0 were measured
+            at 0.6 times the speed of fp32 at 96 pixels, and at about the same speed at 224.
+        mean: Mean of the channels that its ImageNet weights were trained with, from 0 to 1.
+        std: Their standard deviation.
     """
 
     builder: str
@@ -33,6 +42,8 @@ class Architecture:
     cam: str = "features"
     cam_layout: str = "maps"
     bf16_pays: bool = True
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
 
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -1,1 +1,1 @@
-"""A run as one page of HTML: what it measured, on which images, and what was held out."""
+"""Report of a run as one HTML page: its results, its images, and what was held out."""

@@ -1,7 +1,7 @@
-"""Which section shows what of a run, whatever command made it.
+"""Build the report of a run of any command: assign its artifacts and metrics to sections.
 
-Everything is found by where it lies among the artifacts. What no section knows is shown or named at
-the end, so that nothing a run has is missing from its report without a word.
+Artifacts are found by their paths. The last section shows or lists everything that no other section
+shows, so that the report omits nothing silently.
 """
 
 from collections.abc import Mapping
@@ -13,42 +13,42 @@ import pandas as pd
 from synthdetect import __version__
 from synthdetect.report.held_out import CARD, held_out, in_order, trained_on
 from synthdetect.report.page import Report, Section, Table
-from synthdetect.report.parts import MAIN, excerpt, figures
+from synthdetect.report.parts import MAIN_METRICS, excerpt, figures
 from synthdetect.report.record import Artifacts, RunRecord
 from synthdetect.report.results import glance, read_splits, results
-from synthdetect.report.text import label, metric, number
+from synthdetect.report.text import format_metric, format_number, label
 
 REPORT = "report.html"
-"""The artifact that a report is."""
+"""Artifact path of the report."""
 
 KINDS = {
     "train": "Training run",
     "cv": "Cross-validation",
     "fold": "One fold of a cross-validation",
-    "refit": "Final training on train and val together",
+    "refit": "Final fit on train and val",
     "evaluate": "Evaluation",
     "regimes": "Comparison of regimes",
-    "regime": "One training of a comparison",
+    "regime": "One training run of a comparison",
     "audit": "Audit of the data",
     "predict": "Predictions",
     "sweep": "Sweep",
     "reproduce": "Reproduction of a run",
 }
-"""What a run is called by its tag `synthdetect.kind`; others are called by the tag."""
+"""Titles by the run's tag `synthdetect.kind`; for any other kind the title is the tag itself."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Artifacts that make one section.
+    """Artifacts and metrics that make up one section.
 
     Attributes:
-        title: of the section.
-        tables: patterns of their paths.
-        figures: likewise.
-        of_splits: names of figures that each split has in its folder.
-        numbers: prefix of the metrics that are listed too; those in the tables need none.
-        covers: prefixes of metrics that need not be listed anywhere else.
-        text: how to read it.
+        title: Heading of the section.
+        tables: Patterns of the paths of tables.
+        figures: Patterns of the paths of figures.
+        of_splits: Names of figures in the folder of each split.
+        numbers: Prefix of metrics to list in a table of their own; empty for none.
+        covers: Prefixes of metrics that the section shows, so that no other section lists them.
+        text: Explanation above the tables.
     """
 
     title: str
@@ -65,9 +65,8 @@ _COMPARISONS = (
         "Reproduction",
         ("reproduction/summary.csv", "reproduction/compared.csv", "reproduction/*.csv"),
         covers=("reproduced/",),
-        text="The recorded run was done again from its own options, seed and data, and everything "
-        "that both came to was compared. Equal means equal in every bit; how long things took is "
-        "no result.",
+        text="The recorded run was repeated with its own options, seed and data, and all results "
+        "of both runs were compared, except durations. Equal means equal bit for bit.",
     ),
     Group("Folds", ("cv/*.csv",), ("figures/folds.png", "figures/cv/*.png"), covers=("cv/",)),
     Group(
@@ -95,9 +94,10 @@ _DETAILS = (
         "Robustness",
         ("evaluation/conditions.csv", "evaluation/robustness.csv", "evaluation/*_robustness.csv"),
         of_splits=("robustness", "robustness_generators"),
-        text="The same images after changes such as sharing makes, and equalised: all shrunk a "
-        "little and encoded alike. Threshold and calibration are those of the images as they are; "
-        "the change of AUC is paired, the same sources drawn for both.",
+        text="The same images under perturbations as they occur when images are shared, and "
+        "equalised: all shrunk slightly and encoded with the same settings. Threshold and "
+        "calibration are those of the unperturbed images. The change of the AUC is paired: each "
+        "bootstrap replicate draws the same sources for both.",
     ),
     Group(
         "Data audit",
@@ -105,66 +105,66 @@ _DETAILS = (
         ("figures/audit/*.png", "audit/*.png"),
         numbers="audit/",
         covers=("audit/",),
-        text="What besides generation tells the classes or splits apart, and what is wrong with "
-        "the files.",
+        text="Properties other than generation that separate the classes or splits, and "
+        "defects of the files.",
     ),
 )
 _CAPTIONS = {
-    "regimes/tables.csv": "The paper's tables, and ours",
-    "regimes/effects.csv": "What each change does by itself",
-    "regimes/cells.csv": "Each training",
-    "sweep/comparison.csv": "Each variant",
+    "regimes/tables.csv": "The paper's tables and the measured values",
+    "regimes/effects.csv": "Effect of each factor",
+    "regimes/cells.csv": "Training runs",
+    "sweep/comparison.csv": "Comparison of the strategies",
     "sweep/verdicts.csv": "Verdicts",
-    "predictions/agreement.csv": "How far the models agree",
-    "predictions/unreadable.csv": "Images that cannot be read",
-    "evaluation/conditions.csv": "Images as they are (raw) and equalised",
-    "reproduction/summary.csv": "What was compared, and how much of it differs",
-    "reproduction/compared.csv": "Each tensor, metric and prediction, the largest difference first",
-    "reproduction/settings.csv": "What is otherwise than in the recorded run, and may be why",
-    "reproduction/data.csv": "What has changed in the data",
+    "predictions/agreement.csv": "Agreement of the models",
+    "predictions/unreadable.csv": "Unreadable images",
+    "evaluation/conditions.csv": "Unchanged (raw) and equalised images",
+    "reproduction/summary.csv": "Compared results and the number of differences",
+    "reproduction/compared.csv": "All tensors, metrics and predictions, largest difference first",
+    "reproduction/settings.csv": "Settings that differ from those of the recorded run",
+    "reproduction/data.csv": "Differences of the data",
     "audit/findings.csv": "Findings",
     "data/excluded.csv": "Unreadable images that were left out",
 }
-_FOLDS = {"best/val/": "Images that each fold held out", "test/": "Test images"}
-"""Captions by the prefix of the metrics in `cv/folds.csv`."""
+_FOLDS = {"best/val/": "Held-out images of each fold", "test/": "Test images"}
+"""Captions by prefix of the metrics in `cv/folds.csv`."""
 
 _TRAINING = {
     "best/epoch": "chosen epoch",
-    "refit/epochs": "epochs of the final training",
+    "refit/epochs": "epochs of the final fit",
     "decision/threshold": "threshold",
     "decision/temperature": "temperature",
     "train/loss": "training loss of the last epoch",
     "val/loss": "validation loss of the last epoch",
-    "images_per_second": "images a second in the last epoch",
+    "images_per_second": "images per second in the last epoch",
 }
 _NOT_OPTIONS = ("hardware.", "version.", "model.start", "data.digest")
 _KNOWN_METRICS = ("system/", "data/", "train/", "val/", "best/", "decision/", "lr", *_TRAINING)
-_INLINE_BYTES, _INLINE_ROWS = 20_000, 50
-_NAMED_ONLY = ("explain/",)
-"""Folders of single pictures that a figure shows together."""
+_INLINE_BYTES, _INLINE_ROWS = 20_000, 50  # greatest size of other tables that are shown
+_LISTED_ONLY = ("explain/",)
+"""Folders of single images that a figure shows together."""
 
-_MOST_NAMED = 4  # files of a folder that are named one by one
+_LISTED_SINGLY = 4  # greatest number of files of a folder that are listed one by one
 
 
 def build(record: RunRecord) -> Report:
-    """The report of a run."""
+    """Build the report of a run."""
     artifacts = Artifacts(record)
     kind = record.tags.get("synthdetect.kind", "")
     splits = read_splits(artifacts)
     comparisons = [_group(record, artifacts, group) for group in _COMPARISONS]
-    # Before the results, which take all figures of a split that are left.
+    # Built before the results, which take all remaining figures of a split.
     details = [_group(record, artifacts, group, tuple(splits)) for group in _DETAILS]
     sections = [
         glance(record, artifacts, splits),
         *comparisons,
-        _children(record),
+        _child_runs(record),
         held_out(record, artifacts, kind),
         results(record, artifacts, splits, trained_on(artifacts)),
         *details,
         _data(artifacts),
         _training(record, artifacts),
         _options(record),
-        _further(record, artifacts, tuple(splits)),
+        _others(record, artifacts, tuple(splits)),
     ]
     return Report(
         title=KINDS.get(kind) or kind or "Run",
@@ -177,7 +177,7 @@ def build(record: RunRecord) -> Report:
 
 def _facts(record: RunRecord) -> dict[str, str]:
     tags = record.tags
-    # A cross-validation leaves device and versions to its folds.
+    # A cross-validation itself records no device and versions, but its folds do.
     params = {k: v for child in record.children[:1] for k, v in child.params.items()}
     params |= record.params
     commit = tags.get("git.commit", "")
@@ -188,13 +188,13 @@ def _facts(record: RunRecord) -> dict[str, str]:
     hardware = [params.get(f"hardware.{name}", "") for name in ("name", "kind", "precision")]
     facts = {
         "Verdict": tags.get("synthdetect.reproduced", ""),
-        "Reproduces run": tags.get("synthdetect.reproduces", ""),
+        "Rerun of": tags.get("synthdetect.reproduces", ""),
         "Status": record.status,
         "Started": record.started,
-        "Took": _duration(record.seconds),
+        "Duration": _duration(record.seconds),
         "Data": tags.get("synthdetect.data", params.get("data.data", "")),
         "Device": ", ".join(part for part in hardware if part),
-        "Report by": f"synthdetect {__version__}",
+        "Report made by": f"synthdetect {__version__}",
         "Run id": record.id,
         "Command": tags.get("synthdetect.command", ""),
         "Git commit": commit + dirty.get(tags.get("git.dirty", ""), "") if commit else "unknown",
@@ -216,12 +216,16 @@ def _warnings(record: RunRecord) -> tuple[str, ...]:
     found = []
     if record.status != "FINISHED":
         error = record.tags.get("synthdetect.error", "")
-        found.append(f"This run is {record.status}; what it logged until then follows. {error}")
+        found.append(
+            f"This run is {record.status}. The report shows what it logged. {error}".strip()
+        )
     unfinished = [child.name for child in record.children if child.status != "FINISHED"]
     if unfinished:
-        found.append(f"Runs inside it that did not finish: {', '.join(unfinished)}.")
+        found.append(f"Child runs that did not finish: {', '.join(unfinished)}.")
     if record.tags.get("git.dirty") == "true":
-        found.append("The code had uncommitted changes: the commit alone does not do this again.")
+        found.append(
+            "The code had uncommitted changes, so the commit alone does not reproduce this run."
+        )
     if record.params.get("model.start") == "random":
         found.append("Training started from random weights.")
     return tuple(found)
@@ -232,12 +236,12 @@ def _group(
 ) -> Section:
     tables, warnings = [], []
     numbers = {
-        label(name.removeprefix(group.numbers)): number(value)
+        label(name.removeprefix(group.numbers)): format_number(value)
         for name, value in record.metrics.items()
         if group.numbers and name.startswith(group.numbers)
     }
     if numbers:
-        tables.append(Table("Numbers", pd.DataFrame(numbers.items(), columns=["what", "value"])))
+        tables.append(Table("Metrics", pd.DataFrame(numbers.items(), columns=["metric", "value"])))
     for path in artifacts.find(*group.tables):
         table = artifacts.take_table(path)
         if table is None:
@@ -254,19 +258,19 @@ def _group(
     known = {}
     if "cv/auc/mean" in record.metrics:
         mean, deviation = (record.metrics[f"cv/auc/{name}"] for name in ("mean", "std"))
-        known["AUC of the folds"] = f"{metric(mean)} ± {metric(deviation)}"
+        known["AUC of the folds"] = f"{format_metric(mean)} ± {format_metric(deviation)}"
     drawn = figures(artifacts, artifacts.find(*group.figures), "", known)
     for split in splits:
         paths = [f"figures/{split}/{name}.png" for name in group.of_splits]
-        drawn += figures(artifacts, [p for p in paths if p in artifacts.left()], split, known)
+        drawn += figures(artifacts, [p for p in paths if p in artifacts.remaining()], split, known)
     text = (group.text,) if group.text and (tables or drawn) else ()
     return Section(group.title, tuple(warnings), text, tuple(tables), drawn)
 
 
 def _perturbed(table: pd.DataFrame, path: str) -> Table:
-    """A row a perturbation; what all rows have in common stands above them."""
+    """Table of the perturbations. The caption names the split and the number of images."""
     split, images = table["split"].iloc[0], table["images"].iloc[0]
-    caption = f"{split}: each change and its strength, {images} images"
+    caption = f"{split}: metrics by perturbation and level, {images} images"
     return excerpt(table.drop(columns=["split", "images"]), caption, path)
 
 
@@ -274,50 +278,55 @@ def _caption(path: str) -> str:
     return label(PurePosixPath(path).stem).capitalize()
 
 
-def _children(record: RunRecord) -> Section:
-    """The runs inside a run, by the names and ids that the UI finds them by."""
+def _child_runs(record: RunRecord) -> Section:
+    """Section of the child runs, with the names and ids by which MLflow's UI finds them."""
     metrics = {"best/epoch": "chosen epoch", "best/val/auc": "val AUC", "test/auc": "test AUC"}
     rows = [
-        [child.name, child.status, *(_number(child.metrics, name) for name in metrics), child.id]
+        [child.name, child.status, *(_value(child.metrics, name) for name in metrics), child.id]
         for child in record.children
     ]
     columns = ["run", "status", *metrics.values(), "run id"]
-    table = Table("Each run", pd.DataFrame(rows, columns=columns))
-    return Section("Runs inside this one", tables=(table,) if rows else ())
+    table = Table("Name, status and main metrics", pd.DataFrame(rows, columns=columns))
+    return Section("Child runs", tables=(table,) if rows else ())
 
 
-def _number(metrics: Mapping[str, float], name: str) -> str:
-    return (
-        number(metrics[name], whole=name.endswith(("epoch", "epochs"))) if name in metrics else ""
-    )
+def _value(metrics: Mapping[str, float], name: str) -> str:
+    if name not in metrics:
+        return ""
+    return format_number(metrics[name], whole=name.endswith(("epoch", "epochs")))
 
 
 def _folds(folds: pd.DataFrame, path: str) -> list[Table]:
-    """A metric a row and a fold a column, with their mean and standard deviation."""
+    """Tables with a row per metric and a column per fold, their mean and standard deviation."""
     numbers = folds.set_index(folds.columns[0]).apply(pd.to_numeric, errors="coerce")
     columns = ["metric", *(f"fold {fold}" for fold in numbers.index), "mean ± std"]
     note = (
-        f"Further metrics are in {path}. The deviation is no interval: folds share most of their "
-        "training images."
+        f"Other metrics are in {path}. The standard deviation is not a confidence interval, since "
+        "the folds share most of their training images."
     )
     tables = []
     for prefix, caption in _FOLDS.items():
         rows = [
-            [title, *map(metric, values), f"{metric(values.mean())} ± {metric(values.std(ddof=1))}"]
+            [
+                title,
+                *map(format_metric, values),
+                f"{format_metric(values.mean())} ± {format_metric(values.std(ddof=1))}",
+            ]
             for name, values in numbers.items()
-            if str(name).startswith(prefix) and (title := _row(str(name).removeprefix(prefix)))
+            if str(name).startswith(prefix)
+            and (title := _row_title(str(name).removeprefix(prefix)))
         ]
         if rows:
             tables.append(Table(caption, pd.DataFrame(rows, columns=columns), note))
     return tables
 
 
-def _row(name: str) -> str:
-    """The title of a metric's row; empty for one of those that are left to the artifact."""
+def _row_title(name: str) -> str:
+    """Title of a metric's row; empty for a metric that the table does not show."""
     *generator, last = name.removeprefix("generator/").split("/")
     if generator:
         return f"{'/'.join(generator)}: {label(last)}" if last == "auc" else ""
-    return label(last) if last in MAIN else ""
+    return label(last) if last in MAIN_METRICS else ""
 
 
 def _data(artifacts: Artifacts) -> Section:
@@ -333,9 +342,9 @@ def _data(artifacts: Artifacts) -> Section:
 
 
 def _counts(counts: pd.DataFrame) -> Table:
-    """Images by label and generator, a split a column."""
+    """Table of the number of images by label and generator, with a column per split."""
     if not {"split", "label", "generator", "images"} <= set(counts):
-        return excerpt(counts, "Images", "data/counts.csv")
+        return excerpt(counts, "Number of images", "data/counts.csv")
     numbers = counts.assign(images=pd.to_numeric(counts["images"], errors="coerce"))
     wide = numbers.pivot_table(
         index=["label", "generator"], columns="split", values="images", aggfunc="sum", sort=False
@@ -344,22 +353,22 @@ def _counts(counts: pd.DataFrame) -> Table:
     wide.loc[("all", ""), :] = wide.sum()
     rows = wide.map(lambda n: "" if n != n else f"{n:,.0f}").reset_index()
     rows.columns = [str(column) for column in rows.columns]
-    return Table("Images by label and generator, in each split", rows)
+    return Table("Number of images by label, generator and split", rows)
 
 
 def _training(record: RunRecord, artifacts: Artifacts) -> Section:
     facts = {
-        shown: _number(record.metrics, name)
+        shown: _value(record.metrics, name)
         for name, shown in _TRAINING.items()
         if name in record.metrics
     }
     if not any(name.startswith("train/") for name in record.metrics):
-        facts = {}  # nothing was trained here; the decision stands with what was held out
+        facts = {}  # nothing was trained; the section of held-out images shows the decision
     known = {"chosen epoch": facts["chosen epoch"]} if "chosen epoch" in facts else {}
     if "best/val/auc" in record.metrics:
-        known["validation AUC"] = metric(record.metrics["best/val/auc"])
+        known["validation AUC"] = format_metric(record.metrics["best/val/auc"])
     drawn = figures(artifacts, artifacts.find("figures/learning_curves.png"), "", known)
-    table = Table("Training and decision", pd.DataFrame(facts.items(), columns=["what", "value"]))
+    table = Table("Training and decision", pd.DataFrame(facts.items(), columns=["fact", "value"]))
     return Section("Training", tables=(table,) if facts else (), figures=drawn)
 
 
@@ -371,48 +380,49 @@ def _options(record: RunRecord) -> Section:
     ]
     if not rows:
         return Section("Options")
-    caption = "Every option of the command, as it was understood"
+    caption = "All options of the command, with defaults"
     return Section(
         "Options", tables=(Table(caption, pd.DataFrame(rows, columns=["option", "value"])),)
     )
 
 
-def _further(record: RunRecord, artifacts: Artifacts, splits: tuple[str, ...]) -> Section:
-    """What no other section knows: shown if it is small, else named."""
+def _others(record: RunRecord, artifacts: Artifacts, splits: tuple[str, ...]) -> Section:
+    """Section of everything that no other section shows: small tables in full, files by name."""
     tables = []
     groups = (*_COMPARISONS, *_DETAILS)
     covered = (*_KNOWN_METRICS, *(f"{split}/" for split in splits))
     covered += tuple(prefix for group in groups for prefix in group.covers)
     numbers = [
-        [name, number(value)]
+        [name, format_number(value)]
         for name, value in record.metrics.items()
         if not name.startswith(covered)
     ]
     if numbers:
-        tables.append(Table("Further numbers", pd.DataFrame(numbers, columns=["metric", "value"])))
+        tables.append(Table("Other metrics", pd.DataFrame(numbers, columns=["metric", "value"])))
     for path in artifacts.find("*.csv"):
         table = artifacts.table(path) if artifacts.size(path) <= _INLINE_BYTES else None
-        # A table of images is for programs; so is a long one.
+        # Tables of images and long tables are for programs.
         if table is not None and "path" not in table and 0 < len(table) <= _INLINE_ROWS:
             artifacts.take_table(path)
             tables.append(excerpt(table, path, path))
-    loose = [path for path in artifacts.find("*.png") if not path.startswith(_NAMED_ONLY)]
+    loose = [path for path in artifacts.find("*.png") if not path.startswith(_LISTED_ONLY)]
     drawn = figures(artifacts, loose, "", {})
-    left = [path for path in artifacts.left() if path not in (REPORT, CARD, "config.json")]
-    folders = {str(PurePosixPath(path).parent): None for path in left}
-    named = []
+    hidden = (REPORT, CARD, "config.json")
+    remaining = [path for path in artifacts.remaining() if path not in hidden]
+    folders = {str(PurePosixPath(path).parent): None for path in remaining}
+    listed = []
     for folder in folders:
-        paths = [path for path in left if str(PurePosixPath(path).parent) == folder]
-        if len(paths) > _MOST_NAMED or folder.startswith(_NAMED_ONLY):
+        paths = [path for path in remaining if str(PurePosixPath(path).parent) == folder]
+        if len(paths) > _LISTED_SINGLY or folder.startswith(_LISTED_ONLY):
             size = sum(map(artifacts.size, paths))
-            named.append([f"{folder}/ ({len(paths):,} files)", _bytes(size), ""])
+            listed.append([f"{folder}/ ({len(paths):,} files)", _bytes(size), ""])
         else:
-            named += [[p, _bytes(artifacts.size(p)), _rows(artifacts, p)] for p in paths]
-    if named:
+            listed += [[p, _bytes(artifacts.size(p)), _rows(artifacts, p)] for p in paths]
+    if listed:
         columns = ["artifact", "size", "rows"]
         caption = "Artifacts that are not shown here"
-        tables.append(Table(caption, pd.DataFrame(named, columns=columns)))
-    return Section("Further", tables=tuple(tables), figures=drawn)
+        tables.append(Table(caption, pd.DataFrame(listed, columns=columns)))
+    return Section("Other metrics and artifacts", tables=tuple(tables), figures=drawn)
 
 
 def _rows(artifacts: Artifacts, path: str) -> str:

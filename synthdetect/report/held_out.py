@@ -1,6 +1,7 @@
-"""What was held out and what was not, from what the run recorded.
+"""Report section on which images were held out from training and from choices, and which were not.
 
-Nothing is claimed that is not in the record: what it lacks is said to be not recorded, or left out.
+Every statement comes from the run's record. Facts that the record lacks are reported as not
+recorded, or left out.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from synthdetect.datasets.manifest import SPLITS
 from synthdetect.datasets.splits import group_codes
 from synthdetect.report.page import Section, Table
 from synthdetect.report.record import Artifacts, RunRecord
-from synthdetect.report.text import is_number, label, number
+from synthdetect.report.text import format_number, is_number, label
 
 CARD = "model/card.json"
 _EVALUATE = "evaluation/held_out.csv"
@@ -24,94 +25,104 @@ Facts = list[tuple[str, str]]
 
 _DECISION = {
     "decision.threshold": "rule of the threshold",
-    "decision.from": "threshold and calibration are",
+    "decision.from": "source of threshold and calibration",
 }
 _CHOICES = {
     "train": "The best epoch, the temperature and the threshold were chosen on the validation "
-    "images alone.",
-    "cv": "Each labelled image was scored by the one fold's model that had not trained on it. "
-    "Temperature and threshold come from these out-of-fold predictions of training and validation "
-    "images.",
-    "refit": "This training had train and val together, so it has no validation of its own: the "
-    "number of epochs, the temperature and the threshold come from the folds' out-of-fold "
-    "predictions.",
-    "predict": "The images have no labels here. Temperature and threshold are the models' own, "
-    "from the validation images of their training.",
+    "images only.",
+    "cv": "Each labelled image was scored by the only fold model that was not trained on it. "
+    "The temperature and the threshold were chosen on these out-of-fold predictions of the "
+    "training and validation images.",
+    "refit": "This model was trained on train and val together, so it has no validation images. "
+    "The number of epochs, the temperature and the threshold come from the out-of-fold predictions "
+    "of the folds.",
+    "predict": "The images have no labels. The temperature and the threshold are those of the "
+    "models, from the validation images of their training.",
 }
+"""What was chosen on which images, by kind of run."""
+
 _CHOICES |= dict.fromkeys(("fold", "regime"), _CHOICES["train"])
-_REPORTS = "{} were scored once, at the end, and only report."
-_ONLY_REPORT = {
-    "train": _REPORTS.format("The test images and further splits"),
-    "cv": "Test images chose nothing.",
-    "refit": "The test images only report.",
+_SCORED_ONCE = "{} were scored once, at the end, and influenced no choice."
+_REPORTED_ONLY = {
+    "train": _SCORED_ONCE.format("The test images and all other splits"),
+    "cv": "The test images influenced no choice.",
+    "refit": "The test images influenced no choice.",
 }
-_ONLY_REPORT |= dict.fromkeys(("fold", "regime"), _ONLY_REPORT["train"])
+"""Which images influenced no choice, by kind of run."""
+
+_REPORTED_ONLY |= dict.fromkeys(("fold", "regime"), _REPORTED_ONLY["train"])
 
 
 def held_out(record: RunRecord, artifacts: Artifacts, kind: str) -> Section:
-    """The section that says what no reader should have to guess."""
+    """Build the section.
+
+    Args:
+        record: The run.
+        artifacts: Artifacts of the run.
+        kind: Kind of the run, from its tag `synthdetect.kind`.
+    """
     manifest = _manifest(artifacts)
-    adapted, transductive = _adapted(record, artifacts, manifest)
-    compared, doubts = _compared(artifacts)
-    sources, leaks = ([], ()) if compared else _sources(record, manifest)
+    adaptation, transductive = _adaptation(record, artifacts, manifest)
+    overlap, overlap_warnings = _overlap(artifacts)
+    sources, source_warnings = ([], ()) if overlap else _sources(record, manifest)
     rows = [
         *_images(artifacts),
         *sources,
         *_generators(manifest, kind),
         *_options(record),
-        *adapted,
+        *adaptation,
         *_decision(record),
         *_seeds(record),
-        *compared,
+        *overlap,
     ]
-    table = Table("As the run recorded it", pd.DataFrame(rows, columns=["what", "recorded"]))
+    table = Table("Recorded facts", pd.DataFrame(rows, columns=["fact", "value"]))
     return Section(
         "What was held out, and what was not",
-        warnings=leaks + transductive + doubts,
+        warnings=source_warnings + transductive + overlap_warnings,
         paragraphs=_paragraphs(kind, transductive),
         tables=(table,),
     )
 
 
 def _paragraphs(kind: str, transductive: tuple[str, ...]) -> tuple[str, ...]:
-    """What chose, and what only reports, which images that were adapted to do not."""
+    """Which images influenced choices and which did not. Adaptation counts as an influence."""
     if kind not in _CHOICES:
         return ()
-    rest = _ONLY_REPORT.get(kind, "")
+    rest = _REPORTED_ONLY.get(kind, "")
     if transductive and rest:
-        rest = " ".join([*transductive, _REPORTS.format("All other test images")])
+        rest = " ".join([*transductive, _SCORED_ONCE.format("All other test images")])
     return (f"{_CHOICES[kind]} {rest}".strip(),)
 
 
-def _compared(artifacts: Artifacts) -> tuple[Facts, tuple[str, ...]]:
-    """What an evaluation found when it compared its images with the training's, with its doubts."""
+def _overlap(artifacts: Artifacts) -> tuple[Facts, tuple[str, ...]]:
+    """How an evaluation's images overlap with those of training, as facts and warnings."""
     table = artifacts.take_table(_EVALUATE)
     if table is None or not {"fact", "value"} <= set(table):
         return [], ()
     table = table.reindex(columns=["split", "fact", "value", "warning"], fill_value="")
-    facts, doubts = [], []
+    facts, warnings = [], []
     for split, fact, value, warning in table.itertuples(index=False, name=None):
         name = f"{split}: {fact}" if split else fact
         facts.append((name, value))
         if warning == "True" and not (split == "val" and fact.endswith(" val")):
-            doubts.append(f"{name}: {value}.")
-    return facts, tuple(doubts)
+            warnings.append(f"{name}: {value}.")
+    return facts, tuple(warnings)
 
 
 def trained_on(artifacts: Artifacts) -> set[str] | None:
-    """The generators that a run's model was trained on; None where no model's card says."""
+    """Generators that a run's model was trained on; None if the run has no card with them."""
     generators = artifacts.json(CARD).get("provenance", {}).get("training_generators")
     return set(map(str, generators)) if isinstance(generators, list) else None
 
 
 def in_order(splits: Iterable[str]) -> list[str]:
-    """Splits as one names them: train, val, test, then the further ones."""
+    """Sort splits: train, val, test, then all others by name."""
     names = sorted(splits)
     return [s for s in SPLITS if s in names] + [s for s in names if s not in SPLITS]
 
 
 def _manifest(artifacts: Artifacts) -> pd.DataFrame | None:
-    """Every image with its split; of a cross-validation, the labelled ones with their fold."""
+    """All images with their split; for a cross-validation, the labelled images with their fold."""
     table = artifacts.table("predictions/oof.csv", (*_MANIFEST, "fold"))
     if table is None:
         table = artifacts.table("data/manifest.csv", _MANIFEST)
@@ -131,40 +142,42 @@ def _images(artifacts: Artifacts) -> Facts:
     listed = ", ".join(f"{split}: {sizes[split]:,}" for split in in_order(sizes.index))
     excluded = artifacts.rows("data/excluded.csv")
     return [
-        ("images of each split", listed),
-        ("unreadable images left out", f"{excluded:,}" if excluded else "none"),
+        ("images per split", listed),
+        ("excluded unreadable images", f"{excluded:,}" if excluded else "none"),
     ]
 
 
 def _sources(record: RunRecord, manifest: pd.DataFrame | None) -> tuple[Facts, tuple[str, ...]]:
-    """How the sources lie on both sides of training, and a warning if some do."""
+    """How splits share sources, with a warning if training or validation shares some."""
     if manifest is None or manifest.empty:
-        where = "in the runs inside this one" if record.children else "not recorded"
+        where = "recorded in the child runs" if record.children else "not recorded"
         return [("sources shared with training", where)], ()
     groups = group_codes(manifest)
     sources = {str(s): set(g) for s, g in pd.Series(groups).groupby(manifest["split"].to_numpy())}
     order = in_order(sources)
-    # All folds train; train and val train or choose. Other splits only report.
+    # Images of train, val and all folds influence training or choices. Others are only reported.
     learning = [s for s in order if s in ("train", "val") or s.startswith("fold ")]
     overlaps = {(a, b): len(sources[a] & sources[b]) for a, b in combinations(order, 2)}
-    bad = {pair: n for pair, n in overlaps.items() if n and set(pair) & set(learning)}
-    harmless = {pair: n for pair, n in overlaps.items() if n and pair not in bad}
+    leaks = {pair: n for pair, n in overlaps.items() if n and set(pair) & set(learning)}
+    harmless = {pair: n for pair, n in overlaps.items() if n and pair not in leaks}
     named = (manifest["source_id"] != "").mean()
-    how = f"{named:.0%} of the images name their source"
+    how = f"{named:.0%}"
     if named < 1:
-        how += "; each other one counts as its own, with its copies"
+        how += "; each other image counts as a source together with its copies"
     facts = [
-        ("sources of each split", ", ".join(f"{s}: {len(sources[s]):,}" for s in order)),
-        ("how sources are known", how),
+        ("sources per split", ", ".join(f"{s}: {len(sources[s]):,}" for s in order)),
+        ("images with a source_id", how),
     ]
     if learning:
-        what = "sources in training or validation, and in another split or fold"
-        facts.append((what, _pairs(bad)))
+        facts.append(("sources that training or validation shares with others", _pairs(leaks)))
     if harmless:
-        facts.append(("sources shared among splits that only report", _pairs(harmless)))
-    if not bad:
+        facts.append(("sources shared by splits that influenced no choice", _pairs(harmless)))
+    if not leaks:
         return facts, ()
-    return facts, (f"Sources are on both sides ({_pairs(bad)}): numbers on these are too good.",)
+    return facts, (
+        f"Training or validation shares sources with other images ({_pairs(leaks)}): results on "
+        "these are too optimistic.",
+    )
 
 
 def _pairs(overlaps: dict[tuple[str, str], int]) -> str:
@@ -180,7 +193,7 @@ def _generators(manifest: pd.DataFrame | None, kind: str) -> Facts:
     facts = [("generators trained on", ", ".join(sorted(train)) or "none named")]
     for split in in_order(by_split):
         unseen = ", ".join(sorted(by_split[split] - train)) or "none"
-        facts.append((f"generators of {split} never trained on", unseen))
+        facts.append((f"generators of {split} not trained on", unseen))
     return facts
 
 
@@ -188,58 +201,61 @@ def _options(record: RunRecord) -> Facts:
     facts, params = [], record.params
     if is_number(params.get("data.finetune", "")):
         amount = float(params["data.finetune"])
-        moved = f"{amount:.0f} images" if amount >= 1 else f"{amount:.0%} of them"
+        moved = f"{amount:.0f} images" if amount >= 1 else f"{amount:.0%}"
         facts.append(("validation images moved to training", moved if amount else "none"))
     if "data.supplement" in params:
-        facts.append(("further training data", params["data.supplement"] or "none"))
+        facts.append(("supplementary training data", params["data.supplement"] or "none"))
     if "model.start" in params:
         detail = params.get("model.start_detail", "")
         facts.append(("starting weights", f"{params['model.start']} ({detail})"))
     return facts
 
 
-def _adapted(
+def _adaptation(
     record: RunRecord, artifacts: Artifacts, manifest: pd.DataFrame | None
 ) -> tuple[Facts, tuple[str, ...]]:
-    """What a training was adapted to, and a warning if it is tested on that."""
+    """What a model was adapted to, with a warning if it is tested on the same images."""
     target = record.params.get("adaptation.target", "")
     if not target:
         return [], ()
     images = artifacts.table(_TARGET, ("sha256",))
     size = "" if images is None else f" ({len(images):,} images)"
-    facts = [("adapted to, without labels", f"{target}{size}")]
+    facts = [("adapted to without labels", f"{target}{size}")]
     splits = set(artifacts.json(CARD).get("provenance", {}).get("target_splits", []))
     if target.startswith("split:"):
         splits.add(target.removeprefix("split:"))
     if images is not None and manifest is not None and {"sha256"} <= set(images) & set(manifest):
         splits |= set(manifest.loc[manifest["sha256"].isin(images["sha256"]), "split"])
     if not splits and record.tags.get("synthdetect.kind") == "cv" and images is None:
-        doubt = "It was adapted to unlabelled images; whether it is tested on some is not recorded."
-        return facts, (doubt,)
+        warning = (
+            "The models were adapted to unlabelled images. Whether they are tested on some of them "
+            "is not recorded."
+        )
+        return facts, (warning,)
     if not splits:
         return facts, ()
     named = ", ".join(in_order(map(str, splits)))
     return facts, (
-        f"It was adapted to images of {named}, without their labels: results on these are "
-        "transductive, and say less of images from elsewhere.",
+        f"The model was adapted to images of {named} without their labels. Results on these splits "
+        "are transductive and may not carry over to other images.",
     )
 
 
 def _decision(record: RunRecord) -> Facts:
     facts = []
     if "best/epoch" in record.metrics:
-        facts.append(("chosen epoch", number(record.metrics["best/epoch"], whole=True)))
+        facts.append(("chosen epoch", format_number(record.metrics["best/epoch"], whole=True)))
     for name, value in record.metrics.items():
         if name.startswith("decision/"):
-            facts.append((label(name.removeprefix("decision/")), number(value)))
+            facts.append((label(name.removeprefix("decision/")), format_number(value)))
     for name in ("decision.threshold", "decision.from"):
-        if name in record.params and (name == "decision.from" or _rules(record)):
+        if name in record.params and (name == "decision.from" or _is_own_decision(record)):
             facts.append((_DECISION[name], record.params[name]))
     return facts
 
 
-def _rules(record: RunRecord) -> bool:
-    """Whether the run's own rule made its threshold, and not whoever made the model."""
+def _is_own_decision(record: RunRecord) -> bool:
+    """Whether the run chose its threshold itself, rather than taking that of the model's card."""
     return record.params.get("decision.from", "chosen").startswith("chosen")
 
 
@@ -250,4 +266,6 @@ def _seeds(record: RunRecord) -> Facts:
         return []
     if len(seeds) > 1:
         return [("random seeds", f"{len(seeds)}: {', '.join(seeds)}")]
-    return [("random seed", f"{seeds[0]}, one alone: the intervals say nothing of other seeds")]
+    return [
+        ("random seed", f"{seeds[0]} only: the intervals do not cover the variation between seeds")
+    ]

@@ -1,8 +1,8 @@
-"""A report as data, and as one self-contained page of HTML.
+"""Data structures of a report, and its rendering as one self-contained HTML page.
 
-Nothing here knows what is reported. Whatever text a report holds is escaped and cleaned when the
-page is written, so that no name of a file or generator can do anything to who reads it. The page
-needs no other file, and its policy lets the browser load none, nor run any script but `report.js`.
+This module is independent of what is reported. All text is cleaned and escaped when the page is
+rendered, so that names of files or generators cannot inject markup. The page needs no other file;
+its content security policy forbids loading any, and running any script but `report.js`.
 """
 
 import base64
@@ -22,9 +22,9 @@ from synthdetect.report.text import UNDEFINED, clean
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(rf"({UNDEFINED}|[+-]?[\d.]+(e[+-]\d+)?( \[.*\]| ± .*)?)?")
-_LONG, _LONG_WORD = 24, 16  # characters of a cell, of a head's word, that may break anywhere
+_LONG, _LONG_WORD = 24, 16  # characters from which a cell, or a word of a head, may break
 _WIDE_FIGURE, _WIDE_TABLE, _WIDE_FACT = 750, 8, 24  # pixels, columns, characters
-_ONE_PAGE = 20  # rows of a table that paper does not divide
+_ONE_PAGE = 20  # greatest number of rows of a table that is printed without a page break
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Table:
     """A table of text.
 
     Attributes:
-        caption: what it shows.
-        rows: as they are to be read; the first column names the row.
-        note: what stands under it.
+        caption: Caption.
+        rows: Formatted cells; the first column is the head of each row.
+        note: Text below the table.
     """
 
     caption: str
@@ -44,12 +44,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture.
+    """A figure.
 
     Attributes:
-        caption: what it shows.
-        alt: the same for who cannot see it, with its main number.
-        png: the file's content.
+        caption: Caption.
+        alt: Alternative text for screen readers: the caption and the figure's main numbers.
+        png: Content of the PNG file.
+
+    Raises:
+        ValueError: If the content is not a PNG file.
     """
 
     caption: str
@@ -62,14 +65,14 @@ class Figure:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, from the file's head."""
+        """Width and height in pixels, from the file's header."""
         width, height = struct.unpack(">II", self.png[16:24])
         return width, height
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: warnings, paragraphs, tables, figures, then smaller sections."""
+    """A part of the page: warnings, paragraphs, tables, figures and subsections, in this order."""
 
     title: str
     warnings: tuple[str, ...] = ()
@@ -80,7 +83,7 @@ class Section:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it says nothing."""
+        """Whether the section has no content."""
         parts = (self.warnings, self.paragraphs, self.tables, self.figures)
         return not any(parts) and all(section.is_empty for section in self.sections)
 
@@ -90,11 +93,11 @@ class Report:
     """A whole page.
 
     Attributes:
-        title: its heading.
-        subtitle: under it.
-        facts: what identifies the run, by name.
-        warnings: what a reader must know first.
-        sections: in order.
+        title: Main heading.
+        subtitle: Text below the heading.
+        facts: Facts that identify the run, by name.
+        warnings: Warnings at the top of the page.
+        sections: Sections in order.
     """
 
     title: str
@@ -105,12 +108,12 @@ class Report:
 
 
 def is_png(content: bytes) -> bool:
-    """Whether a file's content begins as a PNG does."""
+    """Whether a file's content has the signature of a PNG file."""
     return content.startswith(_PNG) and len(content) > 24
 
 
 def render(report: Report) -> str:
-    """The page's HTML."""
+    """Render a report as HTML."""
     folder = Path(__file__).parent
     environment = Environment(
         loader=FileSystemLoader(folder),
@@ -141,12 +144,12 @@ def render(report: Report) -> str:
 
 
 def _digest(text: str) -> str:
-    """How a policy names the one text that it allows."""
+    """Hash by which a content security policy allows an inline style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _cleaned(value: Any) -> Any:
-    return clean(value) if type(value) is str else value  # Markup is this file's own
+    return clean(value) if type(value) is str else value  # Markup comes from this module only
 
 
 def _data_uri(png: bytes) -> Markup:
@@ -154,8 +157,8 @@ def _data_uri(png: bytes) -> Markup:
 
 
 def _kinds(rows: pd.DataFrame) -> list[str]:
-    """Of each column, the class that says how its cells are set: number, long or text."""
-    return [_kind(rows.iloc[:, place].tolist()) for place in range(rows.shape[1])]
+    """CSS class of each column's cells: `number`, `long` or `text`."""
+    return [_kind(rows.iloc[:, column].tolist()) for column in range(rows.shape[1])]
 
 
 def _kind(cells: list[str]) -> str:

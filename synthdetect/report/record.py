@@ -1,4 +1,4 @@
-"""A run as plain data: what a report is made from, wherever the run is kept."""
+"""A run as plain data, independent of the tracking store, and access to its artifacts."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from synthdetect.report.page import is_png
 READ = (".csv", ".json", ".png")
 """Suffixes of the artifacts that a report reads."""
 
-_FIGURES_LIMIT = 24 * 2**20  # bytes of pictures in one page
+_FIGURES_LIMIT = 24 * 2**20  # greatest size of all figures of a page, in bytes
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ class RunRecord(ChildRun):
 
 
 class Artifacts:
-    """A run's artifacts. What has been taken is shown; what is left is named at the end."""
+    """Artifacts of a run, and which of them the report shows already.
+
+    Sections take the artifacts that they show. The last section lists all others.
+    """
 
     def __init__(self, record: RunRecord) -> None:
         self._folder, self._sizes = record.folder, record.sizes
@@ -67,25 +70,28 @@ class Artifacts:
         self._figures = 0
 
     def find(self, *patterns: str) -> list[str]:
-        """Paths not yet taken that match one of the patterns, pattern after pattern."""
-        left = self.left()
-        found = [path for pattern in patterns for path in left if fnmatchcase(path, pattern)]
+        """Paths not yet taken that match one of the patterns, ordered by pattern."""
+        paths = self.remaining()
+        found = [path for pattern in patterns for path in paths if fnmatchcase(path, pattern)]
         return list(dict.fromkeys(found))
 
-    def left(self) -> list[str]:
+    def remaining(self) -> list[str]:
         """All paths that have not been taken, sorted."""
         return sorted(set(self._sizes) - self._taken)
 
     def size(self, path: str) -> int:
-        """In bytes."""
+        """Size of an artifact in bytes."""
         return self._sizes[path]
 
     def table(self, path: str, columns: tuple[str, ...] = ()) -> pd.DataFrame | None:
-        """A CSV as text, without taking it; None where it is not there or is no table.
+        """Read a CSV file as text without taking it.
 
         Args:
-            path: of the artifact.
-            columns: to read only these, those that it has.
+            path: Path of the artifact.
+            columns: Columns to read, as far as they exist; empty for all.
+
+        Returns:
+            The table, or None if there is no such artifact or it cannot be parsed.
         """
         try:
             wanted = (lambda name: name in columns) if columns else None
@@ -96,7 +102,7 @@ class Artifacts:
             return None
 
     def take_table(self, path: str) -> pd.DataFrame | None:
-        """The same, taken; a table without rows or columns counts as none and stays."""
+        """Read and take a CSV file; None, without taking it, if it is missing or empty."""
         table = self.table(path)
         if table is None or table.empty:
             return None
@@ -104,7 +110,7 @@ class Artifacts:
         return table
 
     def take_figure(self, path: str) -> bytes | None:
-        """A picture's content; None where it is no PNG, or one too many for a page."""
+        """Read and take a figure; None if it is not a PNG file or the page's limit is reached."""
         try:
             content = (self._folder / path).read_bytes()
         except OSError:
@@ -116,7 +122,7 @@ class Artifacts:
         return content
 
     def json(self, path: str) -> dict[str, Any]:
-        """A JSON object, without taking it; empty where there is none."""
+        """Read a JSON object without taking it; empty if there is none."""
         try:
             value = json.loads((self._folder / path).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -124,7 +130,7 @@ class Artifacts:
         return value if isinstance(value, dict) else {}
 
     def rows(self, path: str) -> int | None:
-        """Rows of a CSV, its head not counted; None where it cannot be read as one."""
+        """Number of rows of a CSV file without its header; None if it cannot be parsed."""
         try:
             with (self._folder / path).open(newline="", encoding="utf-8") as file:
                 return max(0, sum(1 for _ in csv.reader(file)) - 1)

@@ -1,4 +1,4 @@
-"""What a run measured: at a glance, every metric, and each split's tables and figures."""
+"""Report sections of results: the main metrics, all metrics, and tables and figures by split."""
 
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -12,43 +12,48 @@ from synthdetect.report.parts import excerpt, figures
 from synthdetect.report.record import Artifacts, RunRecord
 from synthdetect.report.text import (
     UNDEFINED,
-    interval,
+    format_interval,
+    format_metric,
+    format_number,
+    format_table,
     is_number,
     label,
-    metric,
-    number,
-    readable,
 )
 
-ORACLE = "oracle threshold, chosen on these very images: not a result"
+ORACLE = "metrics at the oracle threshold, which is chosen on these same images (not a result)"
 
 Splits = dict[str, pd.DataFrame]
-"""By split: metric, value, low and high as text, indexed by metric."""
+"""By split, a table indexed by metric with the columns value, low and high as text."""
 
 _GLANCE = ("auc", "balanced_accuracy", "f1", "ece")
-_PARTS = ("_oracle", "_generators", "_slices")
+_DETAILS = ("_oracle", "_generators", "_slices")
+"""Suffixes of the tables that hold details of a split."""
+
 _FIRST, _LAST = ("oof", "test"), ("val",)
-_TOGETHER = ("(mean)", "(worst)")
-"""Rows of the generators' table that stand for all of them."""
+_SUMMARIES = ("(mean)", "(worst)")
+"""Rows of the generators' table that summarise all generators."""
 
 _DEFINITIONS = {
     **METRICS,
-    CONTROL: "how far images that are all real are told from the test's real images; 0.5 is wanted",
+    CONTROL: "AUC of this split's images, all real, against the real test images; 0.5 is ideal",
 }
 
 _IN_TABLES = (
     "generator/", "generators/", "oracle/", CONTROL, "robustness/", "equalised/",
 )  # fmt: skip
-"""What begins the names of a split's metrics that stand in its tables."""
+"""Prefixes of a split's metrics that are shown in its tables."""
 
 
 def read_splits(artifacts: Artifacts) -> Splits:
-    """The splits that were evaluated: what reports first, what was chosen on last."""
+    """Read the metrics of the evaluated splits.
+
+    Splits that were only tested on come first; val, on which choices were made, comes last.
+    """
     found: Splits = {}
     for path in artifacts.find("evaluation/*.csv"):
         name = PurePosixPath(path).stem
         table = artifacts.table(path)
-        if table is not None and not name.endswith(_PARTS) and _is_overall(table):
+        if table is not None and not name.endswith(_DETAILS) and _is_overall(table):
             columns = ["value", "low", "high"]
             by_metric = table.drop_duplicates("metric").set_index("metric")
             found[name] = by_metric.reindex(columns=columns, fill_value="")
@@ -64,7 +69,7 @@ def _is_overall(table: pd.DataFrame) -> bool:
 
 
 def glance(record: RunRecord, artifacts: Artifacts, splits: Splits) -> Section:
-    """The numbers one looks at first, a row a split."""
+    """Section of the main metrics, with one row per split."""
     rows = {
         split: {
             "images": _count(artifacts.rows(f"predictions/{split}.csv")),
@@ -76,11 +81,11 @@ def glance(record: RunRecord, artifacts: Artifacts, splits: Splits) -> Section:
     if not rows:
         return Section("")
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("split").reset_index()
-    notes = ["In brackets: 95 % intervals by bootstrap over whole sources, never over files."]
+    notes = ["In brackets: 95 % confidence intervals by bootstrap over sources."]
     if "oof" in splits:
-        notes.append("oof: each image scored by the fold's model that had not trained on it.")
+        notes.append("oof: each image is scored by the fold model that was not trained on it.")
     if "val" in splits and "best/val/auc" in record.metrics:
-        notes.append("Epoch, temperature and threshold are chosen on val.")
+        notes.append("The epoch, the temperature and the threshold are chosen on val.")
     if (table[label(CONTROL)] == "").all():
         table = table.drop(columns=label(CONTROL))
     else:
@@ -89,11 +94,11 @@ def glance(record: RunRecord, artifacts: Artifacts, splits: Splits) -> Section:
 
 
 def _control(record: RunRecord, split: str, overall: pd.DataFrame) -> str:
-    """A real-only split's AUC; older runs recorded it without an interval, as a metric alone."""
+    """AUC of a real-only split, which older runs recorded as a metric without an interval."""
     name = f"{split}/{CONTROL}"
     if CONTROL in overall.index or name not in record.metrics:
         return _value(overall, CONTROL)
-    return metric(record.metrics[name])
+    return format_metric(record.metrics[name])
 
 
 def _count(rows: int | None) -> str:
@@ -104,19 +109,19 @@ def _value(overall: pd.DataFrame, name: str) -> str:
     if name not in overall.index:
         return ""
     value, low, high = overall.loc[name, ["value", "low", "high"]]
-    return metric(value) if low == high == "" else interval(value, low, high)
+    return format_metric(value) if low == high == "" else format_interval(value, low, high)
 
 
 def results(
     record: RunRecord, artifacts: Artifacts, splits: Splits, trained_on: set[str] | None
 ) -> Section:
-    """Every metric of every split, then each split's generators, slices and figures.
+    """Section of all metrics of all splits, then each split's generators, slices and figures.
 
     Args:
-        record: of the run.
-        artifacts: of the run.
-        splits: from `read_splits`.
-        trained_on: the generators that were trained on, None where that is not known.
+        record: The run.
+        artifacts: Artifacts of the run.
+        splits: Metrics, from `read_splits`.
+        trained_on: Generators that the model was trained on; None if they are unknown.
     """
     tables = (_all_metrics(artifacts, splits),) if splits else ()
     parts = tuple(_split(record, artifacts, splits, name, trained_on) for name in splits)
@@ -124,17 +129,15 @@ def results(
 
 
 def _all_metrics(artifacts: Artifacts, splits: Splits) -> Table:
-    known = [
-        metric for metric in METRICS if any(metric in table.index for table in splits.values())
-    ]
-    further = [name for table in splits.values() for name in table.index]
-    names = list(dict.fromkeys(known + further))
+    known = [name for name in METRICS if any(name in table.index for table in splits.values())]
+    found = [name for table in splits.values() for name in table.index]
+    names = list(dict.fromkeys(known + found))
     rows = pd.DataFrame({"metric": [label(name) for name in names]})
     for split, table in splits.items():
         artifacts.take_table(f"evaluation/{split}.csv")
         rows[split] = [_value(table, name) for name in names]
-    rows["what it is"] = [_DEFINITIONS.get(name, "") for name in names]
-    return Table("All metrics, with 95 % intervals", rows)
+    rows["definition"] = [_DEFINITIONS.get(name, "") for name in names]
+    return Table("All metrics with 95 % confidence intervals", rows)
 
 
 def _split(
@@ -142,7 +145,7 @@ def _split(
 ) -> Section:
     numbers = {label(row): _value(splits[name], row) for row in splits[name].index}
     if "decision/threshold" in record.metrics:
-        numbers["threshold"] = metric(record.metrics["decision/threshold"])
+        numbers["threshold"] = format_metric(record.metrics["decision/threshold"])
     tables = []
     generators = artifacts.take_table(f"evaluation/{name}_generators.csv")
     if generators is not None:
@@ -151,67 +154,71 @@ def _split(
     path = f"evaluation/{name}_slices.csv"
     slices = artifacts.take_table(path)
     if slices is not None:
-        tables.append(excerpt(slices, f"{name}: parts of it", path))
+        tables.append(excerpt(slices, f"{name}: metrics by slice", path))
     path = f"spectra/{name}_fingerprints.csv"
     spectra = artifacts.take_table(path)
     if spectra is not None:
-        caption = f"{name}: where spectra differ from the real images' (frequency 1: the finest)"
+        caption = (
+            f"{name}: greatest difference of each mean spectrum from that of the real images "
+            "(frequency in cycles per pixel)"
+        )
         tables.append(excerpt(spectra, caption, path))
-    further = _further(record, name)
+    others = _others(record, name)
     oracle = artifacts.take_table(f"evaluation/{name}_oracle.csv")
     if oracle is not None:
-        shown = readable(oracle)
+        shown = format_table(oracle)
         shown.iloc[:, 0] = [label(row) for row in shown.iloc[:, 0]]
-        threshold = further.pop("oracle/threshold", "")
-        note = f"That threshold would be {threshold}." if threshold else ""
+        threshold = others.pop("oracle/threshold", "")
+        note = f"The oracle threshold is {threshold}." if threshold else ""
         tables.append(Table(f"{name}: {ORACLE}", shown, note))
-    if further:
-        rows = [(label(row), value) for row, value in further.items()]
-        caption = f"{name}: further numbers"
-        tables.append(Table(caption, pd.DataFrame(rows, columns=["what", "value"])))
+    if others:
+        rows = [(label(row), value) for row, value in others.items()]
+        caption = f"{name}: other metrics"
+        tables.append(Table(caption, pd.DataFrame(rows, columns=["metric", "value"])))
     drawn = figures(artifacts, artifacts.find(f"figures/{_literal(name)}/*.png"), name, numbers)
-    return Section(f"Images of {name}", tables=tuple(tables), figures=drawn)
+    return Section(f"Split: {name}", tables=tuple(tables), figures=drawn)
 
 
 def _generators(table: pd.DataFrame, split: str, trained_on: set[str] | None) -> Table:
-    """Each generator, with whether it was trained on where that is known."""
-    together = pd.Series(False, index=table.index)
+    """Table of the generators, with whether each was trained on, if that is known."""
+    is_summary = pd.Series(False, index=table.index)
     if "generator" in table:
-        together = table["generator"].isin(_TOGETHER)
+        is_summary = table["generator"].isin(_SUMMARIES)
     if trained_on is not None and "generator" in table:
         seen = table["generator"].isin(trained_on).map({True: "yes", False: "no"})
-        table.insert(1, "in_training", seen.mask(together, ""))
+        table.insert(1, "in_training", seen.mask(is_summary, ""))
     path = f"evaluation/{split}_generators.csv"
     shown = excerpt(table, f"{split}: each generator against all real images", path)
-    # Only the AUC is summed up over generators; the other metrics are not undefined there.
-    rows = shown.rows.mask(together.head(len(shown.rows)), shown.rows.replace(UNDEFINED, ""))
+    # Only the AUC is summarised over generators. The other cells stay empty: not "undefined".
+    rows = shown.rows.mask(is_summary.head(len(shown.rows)), shown.rows.replace(UNDEFINED, ""))
     return replace(shown, rows=rows)
 
 
-def _further(record: RunRecord, split: str) -> dict[str, str]:
-    """Metrics of a split that stand in none of its tables, by name."""
+def _others(record: RunRecord, split: str) -> dict[str, str]:
+    """Metrics of a split that none of its tables shows, by name."""
     trained = any(name.startswith("best/val/") for name in record.metrics)
     prefix = "best/val/" if split == "val" and trained else f"{split}/"
     names = [name.removeprefix(prefix) for name in record.metrics if name.startswith(prefix)]
     kept = [n for n in names if n not in METRICS and not n.startswith(_IN_TABLES)]
     kept += [n for n in names if n == "oracle/threshold"]
-    return {name: number(record.metrics[prefix + name]) for name in kept}
+    return {name: format_number(record.metrics[prefix + name]) for name in kept}
 
 
 def _extremes(generators: pd.DataFrame) -> dict[str, str]:
-    """The generators with the lowest and the highest AUC, in words."""
+    """The generators with the lowest and the highest AUC, as text."""
     if not {"generator", "auc"} <= set(generators):
         return {}
-    table = generators[~generators["generator"].isin(_TOGETHER)]
+    table = generators[~generators["generator"].isin(_SUMMARIES)]
     auc = pd.to_numeric(table["auc"], errors="coerce").dropna()
     if auc.empty:
         return {}
     names = {"lowest generator": auc.idxmin(), "highest generator": auc.idxmax()}
     return {
-        which: f"{table.loc[row, 'generator']} {metric(auc[row])}" for which, row in names.items()
+        which: f"{table.loc[row, 'generator']} {format_metric(auc[row])}"
+        for which, row in names.items()
     }
 
 
 def _literal(name: str) -> str:
-    """A name within a pattern of paths, in which its brackets and stars mean themselves."""
+    """Escape the wildcards of a name for use in a pattern of paths."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -1,4 +1,4 @@
-"""How names and numbers are written in a report."""
+"""Format names, numbers and tables for a report."""
 
 import math
 import re
@@ -29,65 +29,66 @@ _WORDS = (
     "generator", "category", "path", "image", "name", "value", "source_id", "sha256", "split",
     "level",
 )  # fmt: skip
-"""Columns that stay as they are even where all of it looks like numbers."""
+"""Columns that are never formatted as numbers, even if all their cells look like numbers."""
 
 _COUNTS = (
     "images", "real", "synthetic", "count", "fold", "folds", "epoch", "epochs", "seed", "values",
     "differing", "at",
 )  # fmt: skip
-"""Columns of whole numbers, which need no decimals though MLflow keeps them as floats."""
+"""Columns of whole numbers, shown without decimals although MLflow stores them as floats."""
 
 
 def clean(text: str) -> str:
-    """Text from anywhere, fit to be shown.
+    """Make text from any source safe to show.
 
-    Secrets are taken out of URIs. Characters that cannot be seen, or that turn the order of others
-    around, are spelled out.
+    Secrets in URIs are replaced. Invisible characters, and those that change the direction of
+    text, are escaped.
     """
     return visible(without_secrets(text))
 
 
 def label(name: str) -> str:
-    """A metric's or column's name as a person writes it."""
+    """Readable name of a metric or column."""
     return _LABELS.get(name) or name.replace("_", " ")
 
 
-def metric(value: float | str) -> str:
-    """A metric with three decimals; `undefined` if it is nan or its text is empty."""
+def format_metric(value: float | str) -> str:
+    """Format a metric with three decimals. NaN and empty text give `undefined`."""
     return UNDEFINED if value == "" or math.isnan(float(value)) else f"{float(value):.3f}"
 
 
-def number(value: float | str, *, whole: bool = False) -> str:
-    """Any number: as `metric`, but not all that is small is 0, and whole ones have no decimals.
+def format_number(value: float | str, *, whole: bool = False) -> str:
+    """Format any number: very small and large ones in scientific notation, counts as integers.
 
     Args:
-        value: the number, or its text; text without point or exponent is a whole number.
-        whole: whether it is a count.
+        value: The number or its text. Text without point and exponent is an integer.
+        whole: Whether the number is a count.
     """
-    if metric(value) == UNDEFINED:
+    if format_metric(value) == UNDEFINED:
         return UNDEFINED
     if math.isinf(float(value)):
         return "∞" if float(value) > 0 else "-∞"
     if whole or (isinstance(value, str) and value.lstrip("+-").isdecimal()):
         return f"{float(value):.0f}"
     size = abs(float(value))
-    return f"{float(value):.1e}" if 0 < size < 0.0005 or size >= 1e6 else metric(value)
+    return f"{float(value):.1e}" if 0 < size < 0.0005 or size >= 1e6 else format_metric(value)
 
 
-def interval(value: float | str, low: float | str, high: float | str) -> str:
-    """A metric with the bounds of its interval: `0.893 [0.855, 0.931]`."""
-    if metric(value) == UNDEFINED:
+def format_interval(value: float | str, low: float | str, high: float | str) -> str:
+    """Format a metric and the bounds of its confidence interval: `0.893 [0.855, 0.931]`."""
+    shown = format_metric(value)
+    if shown == UNDEFINED:
         return UNDEFINED
-    bounds = (metric(low), metric(high))
-    return f"{metric(value)} [{UNDEFINED if UNDEFINED in bounds else ', '.join(bounds)}]"
+    bounds = (format_metric(low), format_metric(high))
+    return f"{shown} [{UNDEFINED if UNDEFINED in bounds else ', '.join(bounds)}]"
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of text with its numbers rounded and each interval in its value's column.
+def format_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Round the numbers of a table, and write each confidence interval into its value's column.
 
     Args:
-        table: text only. The columns `x`, `x_low` and `x_high` belong together, and so do `low`
-            and `high` and the column before them.
+        table: Cells of text. The columns `x`, `x_low` and `x_high` hold a value and its bounds, as
+            do `low` and `high` and the column before them.
     """
     numeric = {column for column in table if _is_numeric(table, column)}
     bounds_of = {column: (f"{column}_low", f"{column}_high") for column in table}
@@ -100,7 +101,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     for column in table:
         if column in pairs:
             cells = zip(*(table[name] for name in (column, *pairs[column])), strict=True)
-            columns.append((f"{label(column)} [95 %]", [interval(*cell) for cell in cells]))
+            columns.append((f"{label(column)} [95 %]", [format_interval(*cell) for cell in cells]))
         elif column not in bounds:
             columns.append((label(column), _cells(table, column)))
     result = pd.DataFrame(dict(enumerate(cells for _, cells in columns)), dtype=object)
@@ -108,7 +109,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_numeric(table: pd.DataFrame, column: str) -> bool:
-    """Whether a column of text holds numbers: some, and nothing else but gaps."""
+    """Whether a column of text contains numbers and, apart from empty cells, nothing else."""
     if column in _WORDS and not (column == "value" and {"low", "high"} <= set(table)):
         return False
     cells = [cell for cell in table[column] if cell != ""]
@@ -116,8 +117,8 @@ def _is_numeric(table: pd.DataFrame, column: str) -> bool:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a text is a number as a program writes one."""
-    # Not everything that float() takes is meant as a number: 1_000, infinity.
+    """Whether a text is a number in a program's notation."""
+    # float() also accepts names that are not meant as numbers: 1_000, infinity.
     return bool(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|-?inf|nan", cell, re.IGNORECASE))
 
 
@@ -126,5 +127,5 @@ def _cells(table: pd.DataFrame, column: str) -> list[str]:
     if not _is_numeric(table, column):
         return cells
     if column in METRICS:
-        return [metric(cell) for cell in cells]
-    return ["" if cell == "" else number(cell, whole=column in _COUNTS) for cell in cells]
+        return [format_metric(cell) for cell in cells]
+    return ["" if cell == "" else format_number(cell, whole=column in _COUNTS) for cell in cells]

@@ -1,7 +1,6 @@
-"""Whether a run that was made again came to the same: every weight, metric and prediction compared.
+"""Comparison of the results of two runs: every weight, metric and prediction.
 
-Equal means equal in every bit. What took how long, and what the machine did meanwhile, is no
-result and is not compared.
+Equal means equal in every bit. Times and system metrics are not compared.
 """
 
 import math
@@ -14,13 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 
 Values: TypeAlias = "pd.Series[Any]"
-"""Numbers by what they are of: the place in a tensor, the epoch, the image's path."""
+"""Numbers by the position in a tensor, the epoch, or the path of the image."""
 
 WEIGHTS, EPOCHS, CHOICES, RESULTS, PREDICTIONS = PARTS = (
     "weights", "epochs", "choices", "results", "predictions",
 )  # fmt: skip
-"""What is compared: the model's tensors; the course of each metric over the epochs; what was chosen
-on the way (the best epoch, the threshold, the calibration); the metrics in the end; the logits."""
+"""What is compared: the tensors of the model; each metric over the epochs; what was chosen (best
+epoch, threshold, calibration); the final metrics; the logits."""
 
 LOGITS = ("raw_logit", "logit")
 """Columns of a predictions table that are compared."""
@@ -28,19 +27,19 @@ LOGITS = ("raw_logit", "logit")
 EXACTLY = "reproduced bit for bit"
 NOT_REPRODUCED = "not reproduced"
 
-_NO_RESULTS = ("images_per_second", "seconds_per_image", "peak_mib")
+_TIMES = ("images_per_second", "seconds_per_image", "peak_mib")
 _CHOSEN = ("best/epoch", "refit/epochs", "decision/")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run came to.
+class RunResults:
+    """The results of a run.
 
     Attributes:
-        weights: the model's tensors by name.
-        digest: SHA-256 of the weights, of a run that keeps no model.
-        metrics: by name, each step's value.
-        predictions: predictions tables by their name.
+        weights: The tensors of the model by name.
+        digest: SHA-256 of the weights of a run without a model.
+        metrics: The value at each step by name of the metric.
+        predictions: Predictions tables by the path of the artifact.
     """
 
     weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
@@ -49,40 +48,40 @@ class Outcome:
     predictions: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def compare(recorded: Outcome, again: Outcome) -> pd.DataFrame:
-    """Compare two outcomes, number by number.
+def compare_results(recorded: RunResults, rerun: RunResults) -> pd.DataFrame:
+    """Compare two results, number by number.
 
     Returns:
-        A row a tensor, metric or column of logits: its `part` (of `PARTS`) and `name`; how many
-        `values` it has and how many are `differing`; the `greatest` absolute difference, where that
-        is (`at`), and what it was `recorded` as and is `again`. The difference is infinite where
-        only one side has a value or only one is a number, and nan where hashes alone can tell.
+        A table with a row for each tensor, metric or column of logits: its `part` (of `PARTS`) and
+        `name`; its number of `values` and of `differing` ones; the `greatest` absolute difference,
+        its position (`at`), and the values there (`recorded`, `rerun`). The difference is infinite
+        where only one side has a value or a finite one, and nan where only hashes are known.
     """
     rows = []
-    before, now = dict(_values(recorded)), dict(_values(again))
+    before, now = dict(_values(recorded)), dict(_values(rerun))
     for part, name in dict.fromkeys([*before, *now]):
         key = part, name
         empty = pd.Series(dtype=np.float64)
         found = _difference(before.get(key, empty), now.get(key, empty))
         rows.append({"part": part, "name": name, **found})
-    if recorded.digest or again.digest:
-        rows.append(_hashes(recorded.digest, again.digest))
+    if recorded.digest or rerun.digest:
+        rows.append(_hashes(recorded.digest, rerun.digest))
     return pd.DataFrame(rows)
 
 
 def verdict(compared: pd.DataFrame, tolerance: float) -> str:
-    """Say what a comparison came to.
+    """Return the verdict on a comparison.
 
     Args:
-        compared: as `compare` makes it, of one training or of several.
-        tolerance: by how much a metric in the end may differ for the results still to count as
-            reproduced; 0 demands equality of everything.
+        compared: Result of `compare_results`, of one training or several.
+        tolerance: Largest difference of a final metric at which results count as reproduced; 0
+            demands equality of everything.
 
     Returns:
         `EXACTLY`, "reproduced within" the tolerance, or `NOT_REPRODUCED`.
 
     Raises:
-        ValueError: there are no weights among what was compared.
+        ValueError: If no weights were compared.
     """
     if WEIGHTS not in set(compared["part"]):
         raise ValueError("no weights were compared")
@@ -95,7 +94,7 @@ def verdict(compared: pd.DataFrame, tolerance: float) -> str:
 
 
 def summary(compared: pd.DataFrame) -> pd.DataFrame:
-    """A row a part that was compared: `part`, `values`, `differing`, `greatest`."""
+    """Return a table with a row for each part: `part`, `values`, `differing`, `greatest`."""
     by_part = compared.groupby("part")
     found = by_part.agg(
         values=("values", "sum"), differing=("differing", "sum"), greatest=("greatest", "max")
@@ -104,28 +103,28 @@ def summary(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def largest_first(compared: pd.DataFrame) -> pd.DataFrame:
-    """The rows that differ, the largest difference first."""
+    """Return the rows that differ, the largest difference first."""
     differing = compared[compared["differing"] > 0]
     return differing.sort_values(
         ["greatest", "differing"], ascending=False, kind="stable", ignore_index=True
     )
 
 
-def _values(outcome: Outcome) -> Iterator[tuple[tuple[str, str], Values]]:
-    """All numbers by part and name."""
-    for name, tensor in outcome.weights.items():
+def _values(results: RunResults) -> Iterator[tuple[tuple[str, str], Values]]:
+    """Yield all numbers by part and name."""
+    for name, tensor in results.weights.items():
         yield (WEIGHTS, name), pd.Series(np.ascontiguousarray(tensor).reshape(-1))
-    for name, steps in outcome.metrics.items():
-        if not name.startswith("system/") and name.rpartition("/")[2] not in _NO_RESULTS:
+    for name, steps in results.metrics.items():
+        if not name.startswith("system/") and name.rpartition("/")[2] not in _TIMES:
             yield (_part(name, max(steps)), name), pd.Series(steps, dtype=np.float64)
-    for name, table in outcome.predictions.items():
+    for name, table in results.predictions.items():
         for column in LOGITS:
             if column in table:
                 yield (PREDICTIONS, f"{name} {column}"), table.set_index("path")[column]
 
 
 def _part(name: str, last_step: int) -> str:
-    """Epochs are steps from 1 on; what is measured once has the step 0."""
+    """Return the part of a metric: epochs are logged at steps from 1 on, everything else at 0."""
     if last_step:
         return EPOCHS
     return CHOICES if name.startswith(_CHOSEN) else RESULTS
@@ -141,11 +140,11 @@ def _difference(before: Values, now: Values) -> dict[str, Any]:
     found: dict[str, Any] = {
         "values": len(shared) + len(lone),
         "differing": int(differs.sum()) + len(lone),
-        "greatest": 0.0, "at": "", "recorded": math.nan, "again": math.nan,
+        "greatest": 0.0, "at": "", "recorded": math.nan, "rerun": math.nan,
     }  # fmt: skip
     if len(lone):
         at = lone[0]
-        sides = {"recorded": before.get(at, math.nan), "again": now.get(at, math.nan)}
+        sides = {"recorded": before.get(at, math.nan), "rerun": now.get(at, math.nan)}
         return found | {"greatest": math.inf, "at": str(at), **sides}
     if differs.any():
         places = np.flatnonzero(differs)
@@ -154,12 +153,12 @@ def _difference(before: Values, now: Values) -> dict[str, Any]:
         delta[np.isnan(delta)] = np.inf
         at = places[delta.argmax()]
         found |= {"greatest": float(delta.max()), "at": str(shared[at]),
-                  "recorded": float(here[at]), "again": float(there[at])}  # fmt: skip
+                  "recorded": float(here[at]), "rerun": float(there[at])}  # fmt: skip
     return found
 
 
 def _bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Numbers as whole numbers that are equal only if every bit is."""
+    """View numbers as integers, which are equal only if every bit is."""
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
@@ -167,5 +166,5 @@ def _hashes(before: str, now: str) -> dict[str, Any]:
     return {
         "part": WEIGHTS, "name": "SHA-256 of all", "values": 1, "differing": int(before != now),
         "greatest": math.nan if before != now else 0.0, "at": "", "recorded": math.nan,
-        "again": math.nan,
+        "rerun": math.nan,
     }  # fmt: skip

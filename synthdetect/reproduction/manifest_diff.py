@@ -1,4 +1,4 @@
-"""What has changed in data since a run recorded its manifest, image by image."""
+"""Manifest diff: what has changed in data since a run recorded its manifest, image by image."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ CHANGES = {
     "category": "other category",
     "source_id": "other source",
 }
-"""What it is called when a column says something else of an image."""
+"""The name of a change by the column that differs."""
 
 REMOVED, ADDED = "removed", "added"
 
@@ -20,14 +20,14 @@ _HASH_SHOWN = 12  # digits
 
 
 def match(recorded: pd.DataFrame, today: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Find each recorded image among today's: by path, or else, if it was moved, by content.
+    """Find each recorded image in today's manifest, by path or else by content.
 
     Args:
-        recorded: a manifest's table, with `path` and `sha256`.
-        today: another.
+        recorded: The table of a manifest, with `path` and `sha256`.
+        today: The table of another one.
 
     Returns:
-        Shape (recorded rows,): its row of today's, -1 where there is none.
+        The row in `today` of each recorded image, of shape (recorded rows,); -1 if it has none.
     """
     rows = _rows_of(recorded["path"], today["path"])
     lost = np.flatnonzero(rows < 0)
@@ -38,12 +38,12 @@ def match(recorded: pd.DataFrame, today: pd.DataFrame) -> npt.NDArray[np.int64]:
     return rows
 
 
-def changes(recorded: pd.DataFrame, today: pd.DataFrame) -> pd.DataFrame:
-    """List what is no longer as it was. Another path for the same content is no change.
+def diff_manifests(recorded: pd.DataFrame, today: pd.DataFrame) -> pd.DataFrame:
+    """List what has changed. Another path for the same content is no change.
 
     Returns:
-        A row a change: `change` (a value of `CHANGES`, `REMOVED` or `ADDED`), `path`, and what was
-        `recorded` and is so `today`.
+        A table with a row for each change: `change` (a value of `CHANGES`, `REMOVED` or `ADDED`),
+        `path`, and the values `recorded` and `today`.
     """
     rows = match(recorded, today)
     before = recorded[rows >= 0].astype(str).reset_index(drop=True)
@@ -66,12 +66,11 @@ def changes(recorded: pd.DataFrame, today: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def _rows_of(wanted: "pd.Series[str]", there: "pd.Series[str]") -> npt.NDArray[np.int64]:
-    """The place of each wanted value among others, -1 where it is not; none occurs twice."""
-    places = pd.Index(there).get_indexer(pd.Index(wanted))
-    return np.asarray(places, dtype=np.int64)
+def _rows_of(wanted: "pd.Series[str]", values: "pd.Series[str]") -> npt.NDArray[np.int64]:
+    """Return the row of each wanted value among unique values; -1 if it is not among them."""
+    return np.asarray(pd.Index(values).get_indexer(pd.Index(wanted)), dtype=np.int64)
 
 
 def _content(rows: pd.DataFrame) -> "pd.Series[str]":
-    """Content by which an image is known; copies of one file are numbered."""
+    """Return what identifies the content of each image; copies of one file are numbered."""
     return rows["sha256"] + " " + rows.groupby("sha256").cumcount().astype(str)

@@ -1,31 +1,32 @@
-"""How a recorded run is done again, by its kind: with its own options and first weights, on its
-data as they are now, dealt as they were then.
-"""
+"""How a recorded run is rerun, by its kind: with its own options, weights and splits."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from synthdetect.commands.cv import (
+from synthdetect.config.options import Options
+from synthdetect.datasets.folds import assign
+from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
+from synthdetect.reproduction.manifest_diff import REMOVED, diff_manifests, match
+from synthdetect.reproduction.options import ReproduceOptions
+from synthdetect.reproduction.results import has_weights
+from synthdetect.runs.children import child_runs
+from synthdetect.runs.cross_validation import (
     FOLDS,
     fold_data,
     refit_data,
-    require_trainable,
+    require_valid_folds,
     train_folds,
 )
-from synthdetect.commands.train import adapting, announce
-from synthdetect.config import CvOptions, Options, ReproduceOptions, TrainOptions
-from synthdetect.datasets.folds import assign
-from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
-from synthdetect.evaluation.decision import Decision
-from synthdetect.models.networks import check
-from synthdetect.reproduction.manifest_diff import REMOVED, changes, match
-from synthdetect.reproduction.results import has_weights
-from synthdetect.runs.children import children
+from synthdetect.runs.kinds import RunKind
+from synthdetect.runs.messages import announce
+from synthdetect.runs.options import CvOptions, TrainOptions
+from synthdetect.runs.preflight import require_trainable, with_target
 from synthdetect.runs.resume import read_config
-from synthdetect.runs.training import Final, run_training
+from synthdetect.runs.training import Predetermined, run_training
 from synthdetect.system.console import counting
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.detectors import logged_by
@@ -33,26 +34,26 @@ from synthdetect.tracking.run import FOLD, KIND, MANIFEST, Run, existing
 from synthdetect.training.devices import Device, resolve
 
 PARENT = "mlflow.parentRunId"
-"""MLflow's tag of a run inside another: the other."""
+"""MLflow's tag of a child run: its parent."""
 
-_FIRST_WEIGHTS = {"random": "none", "imagenet": "imagenet"}
-"""The option that gives for certain what `auto` came to; a file stands by its own name."""
+_INITIAL_WEIGHTS = {"random": "none", "imagenet": "imagenet"}
+"""The option that loads what `auto` found; a file has its own name."""
 
-Made = TypeVar("Made", bound=Options)
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A finished run, and what was asked for in reproducing it.
+class RecordedRun:
+    """A finished run, and the request to reproduce it.
 
     Attributes:
-        run: the run.
-        name: what it is called.
-        tags: as set.
-        params: of its first training, whose device and versions stand for all.
-        options: as it recorded them.
-        trainings: the run of each of its trainings, by part; a single one is the run itself.
-        asked: how to reproduce it.
+        run: The run.
+        name: Its name.
+        tags: Its tags.
+        params: The parameters of its first training, whose device and versions stand for all.
+        options: The options that it recorded.
+        trainings: The run of each of its trainings by name; a single training is the run itself.
+        request: How to reproduce it.
     """
 
     run: Run
@@ -61,15 +62,20 @@ class Recorded:
     params: Mapping[str, str]
     options: Mapping[str, Any]
     trainings: Mapping[str, str]
-    asked: ReproduceOptions
+    request: ReproduceOptions
+
+    @property
+    def kind(self) -> str:
+        """The name of its kind in `RUN_KINDS` or of an extension's."""
+        return self.tags[KIND]
 
     @property
     def parent(self) -> Run:
-        """The run that it is inside of."""
+        """Its parent run."""
         return Run(self.tags[PARENT])
 
     def device(self) -> Device:
-        """The device and precision of then; where they are not to be had, what `auto` finds."""
+        """Return the recorded device and precision, or what `auto` finds if they do not exist."""
         kind, precision, workers = (
             self.params[f"hardware.{name}"] for name in ("kind", "precision", "workers")
         )
@@ -78,80 +84,77 @@ class Recorded:
         except UserError:
             return resolve("auto", "auto", "auto", self.params["model.arch"])
 
-    def resolve(self, kind: type[Made], options: Mapping[str, Any]) -> Made:
-        """Options as recorded, but for where the data are and how the new run is kept.
+    def resolve(self, kind: type[AnyOptions], options: Mapping[str, Any]) -> AnyOptions:
+        """Return recorded options, except for where the data are and how the new run is kept.
 
         Raises:
-            UserError: this version does not know them all.
+            UserError: If this version does not know all of them.
         """
-        values = dict(options) | {"output": self.asked.output}
-        kept = {"register": "", "resume": "", "keep_last": False}
-        values |= {name: value for name, value in kept.items() if name in values}
-        if self.asked.data:
-            values["data"] = self.asked.data
+        values = dict(options) | {"output": self.request.output}
+        unset = {"register": "", "resume": "", "keep_last": False}
+        values |= {name: value for name, value in unset.items() if name in values}
+        if self.request.data:
+            values["data"] = self.request.data
         start = self.params.get("model.start", "")
-        values["weights"] = _FIRST_WEIGHTS.get(start, values["weights"])
+        values["weights"] = _INITIAL_WEIGHTS.get(start, values["weights"])
         try:
             return kind.resolve(values)
         except UserError as error:
             raise UserError(
-                f"run {self.run.id} was made by another version, whose options this one does not "
-                f"know:\n{error}"
+                f"run {self.run.id} was recorded by another version, with options that this one "
+                f"does not know:\n{error}"
             ) from error
 
 
 @dataclass(frozen=True)
-class Again:
-    """How a run is done again.
+class Rerun:
+    """How a recorded run is run again.
 
     Attributes:
-        options: of its training, or trainings.
-        changes: of the data, as `synthdetect.reproduction.manifest_diff.changes` lists them.
-        moved: today's path of images that were under another one then, by that.
-        train: does it in an open run.
+        options: The options of its training, or trainings.
+        diff: The manifest diff: what has changed in the data.
+        moved: Today's path of the images whose path has changed, by their recorded path.
+        train: Runs it again in an open run.
     """
 
     options: TrainOptions
-    changes: pd.DataFrame
+    diff: pd.DataFrame
     moved: Mapping[str, str]
     train: Callable[[Run], object]
 
 
-Kind = Callable[[Recorded, Device], Again]
-
-
 @dataclass(frozen=True)
-class Data:
-    """Today's data beside those of then.
+class TodaysData:
+    """Today's data compared with the recorded ones.
 
     Attributes:
-        prepared: today's; if nothing has changed, in the order of then.
-        changes: what has changed.
-        moved: today's path of images that were under another one then, by that.
+        prepared: Today's data; in the recorded order if nothing has changed.
+        diff: The manifest diff.
+        moved: Today's path of the images whose path has changed, by their recorded path.
     """
 
     prepared: Prepared
-    changes: pd.DataFrame
+    diff: pd.DataFrame
     moved: Mapping[str, str]
 
 
-def read_recorded(asked: ReproduceOptions, kinds: Mapping[str, Kind]) -> Recorded:
+def read_recorded(request: ReproduceOptions, kinds: Mapping[str, RunKind]) -> RecordedRun:
     """Read what a run recorded of itself.
 
     Args:
-        asked: which run, and how to reproduce it.
-        kinds: that can be done again.
+        request: Which run, and how to reproduce it.
+        kinds: The known kinds of runs.
 
     Raises:
-        UserError: no such run, one that is not finished, of another kind, or without weights.
+        UserError: If there is no such run, it is not finished, its kind cannot be rerun, or no
+            weights are left to compare with.
     """
-    if not asked.run_id:
+    if not request.run_id:
         raise UserError("--run-id: give the run to reproduce.")
-    found = existing(asked.run_id)
-    run, tags = Run(asked.run_id), found.data.tags
-    kind = tags.get(KIND, "")
-    if kind not in kinds:
-        raise UserError(_not_this_kind(run, kind, kinds))
+    found, run = existing(request.run_id), Run(request.run_id)
+    kind = found.data.tags.get(KIND, "")
+    if kind not in kinds or not kinds[kind].rerun:
+        raise UserError(_cannot_rerun(run, kind, kinds))
     if found.info.status != "FINISHED":
         raise UserError(
             f"--run-id: run {run.id} is {found.info.status}, so there is no result to compare "
@@ -162,144 +165,155 @@ def read_recorded(asked: ReproduceOptions, kinds: Mapping[str, Kind]) -> Recorde
         if not has_weights(training):
             raise UserError(f"--run-id: run {training} has no model any more to compare with.")
     first = existing(next(iter(trainings.values()))).data
-    record = read_config(run.id)
+    options = read_config(run.id)["options"]
     name = found.info.run_name or run.id
-    return Recorded(run, name, tags, first.params, record["options"], trainings, asked)
+    return RecordedRun(run, name, found.data.tags, first.params, options, trainings, request)
+
+
+def plan_rerun(recorded: RecordedRun, kinds: Mapping[str, RunKind], device: Device) -> Rerun:
+    """Prepare running a recorded run again.
+
+    Raises:
+        UserError: If its options or data do not fit.
+    """
+    module, _, function = kinds[recorded.kind].rerun.partition(":")
+    rerun: Rerun = getattr(importlib.import_module(module), function)(recorded, device)
+    return rerun
 
 
 def trainings_of(run: Run) -> dict[str, str]:
-    """The run of each training by its part of a cross-validation; else the run itself."""
-    return children(run) or {"": run.id}
+    """Return the run of each training by name: the child runs, or the run itself."""
+    return child_runs(run) or {"": run.id}
 
 
-def _not_this_kind(run: Run, kind: str, kinds: Mapping[str, Kind]) -> str:
+def _cannot_rerun(run: Run, kind: str, kinds: Mapping[str, RunKind]) -> str:
     inside = run.client.search_runs(
         [run.experiment_id], f"tags.`{PARENT}` = '{run.id}'", max_results=3
     )
     named = ", ".join(f"{child.info.run_id} ({child.info.run_name})" for child in inside)
-    hint = f" It has trainings inside, such as {named}." if named else ""
+    hint = f" Give one of the trainings inside it, such as {named}." if named else ""
+    known = ", ".join(name for name, entry in kinds.items() if entry.rerun)
     return (
-        f"--run-id: run {run.id} is of the kind {kind!r}, which is not done again as a whole; "
-        f"known here: {', '.join(kinds)}.{hint} `mlflow run . -e reproduce` knows all there are."
+        f"--run-id: run {run.id} is of the kind {kind!r}, which cannot be rerun as a whole; kinds "
+        f"that can: {known}.{hint}"
     )
 
 
-def prepare_again(
-    options: TrainOptions, seed: int, how: Callable[..., Prepared] = prepare
-) -> Prepared:
-    """Prepare the data as they are now; an image that can no longer be read is left out.
+def compare_data(
+    recorded: RecordedRun,
+    run: Run,
+    options: TrainOptions,
+    *,
+    seed: int | None = None,
+    prepare_data: Callable[..., Prepared] = prepare,
+) -> TodaysData:
+    """Prepare today's data and compare them with a recorded manifest.
 
     Args:
-        options: of the training, or trainings.
-        seed: of the splits.
-        how: `prepare` or `prepare_whole`.
+        recorded: The run to rerun.
+        run: The run itself or its parent, whichever recorded the manifest.
+        options: The options of the training.
+        seed: Seed of the splits; None means that of the options.
+        prepare_data: How the data are prepared: `prepare` or `prepare_whole`.
 
     Raises:
-        UserError: whatever else is wrong with them.
+        UserError: If the data cannot be used; images that cannot be read any more are removed.
     """
-    check(options.arch, options.image_size, options.weights)
+    require_trainable(options)
+    lenient = options.data.replace(on_bad_image="exclude")
     with counting("reading the data") as count:
-        prepared = how(replace(options, on_bad_image="exclude"), seed=seed, progress=count)
-    return adapting(options, prepared)
+        seed = options.optim.seed if seed is None else seed
+        prepared = prepare_data(lenient, seed=seed, progress=count)
+    return diff_data(recorded, run, with_target(options.replace(on_bad_image="exclude"), prepared))
 
 
-def beside(recorded: Recorded, run: Run, prepared: Prepared) -> Data:
-    """Lay today's data beside the manifest that a run recorded.
-
-    Args:
-        recorded: the run to be done again.
-        run: itself or its parent, whichever has the manifest.
-        prepared: today's data.
+def diff_data(recorded: RecordedRun, run: Run, prepared: Prepared) -> TodaysData:
+    """Compare prepared data with a recorded manifest.
 
     Raises:
-        UserError: there is no manifest.
+        UserError: If the run recorded no manifest.
     """
     before, now = run.read_table(run.id, MANIFEST), prepared.manifest.table
     if before is None:
         raise UserError(f"--run-id: run {run.id} has no {MANIFEST}; an older version made it.")
-    found, rows = changes(before, now), match(before, now)
+    diff, rows = diff_manifests(before, now), match(before, now)
     unreadable = prepared.excluded.set_index("path")["error"]
-    for row in found.index[(found["change"] == REMOVED) & found["path"].isin(unreadable.index)]:
-        found.loc[row, "today"] = unreadable[found.loc[row, "path"]]
+    for row in diff.index[(diff["change"] == REMOVED) & diff["path"].isin(unreadable.index)]:
+        diff.loc[row, "today"] = unreadable[diff.loc[row, "path"]]
     known = recorded.params.get("data.target_digest", "")
     if prepared.target and prepared.target.digest() != known:
-        named = recorded.options["target"]
-        found.loc[len(found)] = ["other target", named, known, prepared.target.digest()]
+        target = recorded.options["target"]
+        diff.loc[len(diff)] = ["other target", target, known, prepared.target.digest()]
     paths = zip(before["path"][rows >= 0], now["path"].iloc[rows[rows >= 0]], strict=True)
     moved = {then: path for then, path in paths if then != path}
-    if found.empty:  # what is drawn for an image goes by its row
+    if diff.empty:  # random numbers of an image derive from its row
         prepared = replace(prepared, manifest=prepared.manifest.with_table(now.iloc[rows]))
-    return Data(prepared, found, moved)
+    return TodaysData(prepared, diff, moved)
 
 
-def _train(recorded: Recorded, device: Device) -> Again:
+def rerun_training(recorded: RecordedRun, device: Device) -> Rerun:
     options = recorded.resolve(TrainOptions, recorded.options)
-    data = beside(recorded, recorded.run, prepare_again(options, options.seed))
+    data = compare_data(recorded, recorded.run, options)
 
     def train(run: Run) -> None:
         announce(run, options, data.prepared)
         run_training(run, options, data.prepared, device)
 
-    return Again(options, data.changes, data.moved, train)
+    return Rerun(options, data.diff, data.moved, train)
 
 
-def _regime(recorded: Recorded, device: Device) -> Again:
-    """The splits are made by the first seed of all regimes."""
+def rerun_regime(recorded: RecordedRun, device: Device) -> Rerun:
+    """Rerun one regime; the splits are those of the first seed of all regimes."""
     options = recorded.resolve(TrainOptions, recorded.options)
     seed = int(read_config(recorded.parent.id)["options"]["seed"])
-    data = beside(recorded, recorded.run, prepare_again(options, seed))
-    return _alone(options, data, data.prepared, device)
+    data = compare_data(recorded, recorded.run, options, seed=seed)
+    return _one_training(options, data, data.prepared, device)
 
 
-def _cv(recorded: Recorded, device: Device) -> Again:
-    options, data, folds = _dealt(recorded, recorded.run)
+def rerun_cross_validation(recorded: RecordedRun, device: Device) -> Rerun:
+    options, data, folds = _folds_of(recorded, recorded.run)
 
     def train(run: Run) -> None:
         announce(run, options, data.prepared)
         train_folds(run, options, data.prepared, folds, device)
 
-    return Again(options, data.changes, data.moved, train)
+    return Rerun(options, data.diff, data.moved, train)
 
 
-def _fold(recorded: Recorded, device: Device) -> Again:
-    options, data, folds = _dealt(recorded, recorded.parent)
+def rerun_fold(recorded: RecordedRun, device: Device) -> Rerun:
+    options, data, folds = _folds_of(recorded, recorded.parent)
     prepared = fold_data(options, data.prepared, folds, int(recorded.tags[FOLD]))
-    return _alone(options, data, prepared, device)
+    return _one_training(options, data, prepared, device)
 
 
-def _refit(recorded: Recorded, device: Device) -> Again:
-    """Epochs and decision are the folds', whose trainings are not done again."""
-    options, data, _ = _dealt(recorded, recorded.parent)
-    card = logged_by(recorded.run.id, recorded.name).detector.card
+def rerun_refit(recorded: RecordedRun, device: Device) -> Rerun:
+    """Rerun a refit with the recorded epochs and decision of the folds, which are not rerun."""
+    options, data, _ = _folds_of(recorded, recorded.parent)
+    decision = logged_by(recorded.run.id, recorded.name).detector.card.decision
     epochs = int(recorded.run.metric(recorded.parent.id, "refit/epochs"))
-    final = Final(epochs, Decision(card.calibration, card.threshold, card.unsure))
-    return _alone(options, data, refit_data(options, data.prepared), device, final)
+    prepared = refit_data(options, data.prepared)
+    return _one_training(options, data, prepared, device, Predetermined(epochs, decision))
 
 
-def _dealt(recorded: Recorded, parent: Run) -> tuple[CvOptions, Data, pd.DataFrame]:
-    """Options, data and folds of a cross-validation; other data are dealt anew."""
+def _folds_of(recorded: RecordedRun, parent: Run) -> tuple[CvOptions, TodaysData, pd.DataFrame]:
+    """Return options, data and folds of a cross-validation; changed data are assigned anew."""
     options = recorded.resolve(CvOptions, recorded.options)
-    data = beside(recorded, parent, prepare_again(options, options.seed, prepare_whole))
+    data = compare_data(recorded, parent, options, prepare_data=prepare_whole)
     folds = parent.read_table(parent.id, FOLDS)
-    if len(data.changes) or folds is None:
-        folds = assign(data.prepared.manifest, options, seed=options.seed)
-        require_trainable(options, data.prepared, folds)
+    if len(data.diff) or folds is None:
+        folds = assign(data.prepared.manifest, options.folds, seed=options.optim.seed)
+        require_valid_folds(options, data.prepared, folds)
     return options, data, folds.assign(path=[data.moved.get(p, p) for p in folds["path"]])
 
 
-def _alone(
-    options: TrainOptions, data: Data, prepared: Prepared, device: Device,
-    final: Final | None = None,
-) -> Again:  # fmt: skip
-    """One of several trainings by itself."""
-
+def _one_training(
+    options: TrainOptions,
+    data: TodaysData,
+    prepared: Prepared,
+    device: Device,
+    predetermined: Predetermined | None = None,
+) -> Rerun:
     def train(run: Run) -> None:
-        run_training(run, options, prepared, device, final)
+        run_training(run, options, prepared, device, predetermined=predetermined)
 
-    return Again(options, data.changes, data.moved, train)
-
-
-KINDS: dict[str, Kind] = {
-    "train": _train, "cv": _cv, "fold": _fold, "refit": _refit, "regime": _regime,
-}  # fmt: skip
-"""By a run's tag `synthdetect.kind`."""
+    return Rerun(options, data.diff, data.moved, train)

@@ -1,4 +1,4 @@
-"""What a run came to, read from its record: weights, metrics step by step, predictions."""
+"""The results of a run, read from its record: weights, metrics by step, predictions."""
 
 import tempfile
 
@@ -6,7 +6,7 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 
 from synthdetect.models.tensors import tensors_of
-from synthdetect.reproduction.comparison import LOGITS, Outcome
+from synthdetect.reproduction.comparison import LOGITS, RunResults
 from synthdetect.tracking.detectors import logged_by
 from synthdetect.tracking.models import models_of
 from synthdetect.tracking.run import WEIGHTS
@@ -14,16 +14,16 @@ from synthdetect.tracking.run import WEIGHTS
 _PREDICTIONS = "predictions"
 
 
-def outcome_of(run_id: str) -> Outcome:
-    """Read what a run came to; numbers are what was logged, to the last bit.
+def results_of(run_id: str) -> RunResults:
+    """Read the results of a run, exactly as they were logged.
 
     Raises:
-        UserError: its model cannot be had.
+        UserError: If its model cannot be loaded.
     """
     client = MlflowClient()
     run = client.get_run(run_id)
     tensors = tensors_of(logged_by(run_id, run_id).detector.network) if models_of(run_id) else {}
-    return Outcome(
+    return RunResults(
         weights={name: tensor.numpy() for name, tensor in tensors.items()},
         digest=run.data.tags.get(WEIGHTS, ""),
         metrics={name: _history(client, run_id, name) for name in run.data.metrics},
@@ -32,7 +32,7 @@ def outcome_of(run_id: str) -> Outcome:
 
 
 def has_weights(run_id: str) -> bool:
-    """Whether anything is left by which a training's weights can be compared."""
+    """Return whether the weights of a training, or their hash, are still recorded."""
     tags = MlflowClient().get_run(run_id).data.tags
     return bool(tags.get(WEIGHTS) or models_of(run_id))
 
@@ -52,7 +52,7 @@ def _predictions(client: MlflowClient, run_id: str) -> dict[str, pd.DataFrame]:
                     file, usecols=lambda name: name in ("path", *LOGITS), dtype=str,
                     keep_default_na=False,
                 )  # fmt: skip
-            # The reader's own way from text to numbers can be off by the last bit.
+            # The parser of pandas can be off by the last bit.
             logits = {name: table[name].map(float) for name in LOGITS if name in table}
             tables[item.path] = table.assign(**logits)
     return tables

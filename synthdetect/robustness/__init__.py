@@ -1,1 +1,1 @@
-"""What perturbations do to a detector."""
+"""Evaluation of detectors on perturbed and equalised images."""

@@ -1,22 +1,22 @@
-"""Figures of what perturbations do to a detector, from the tables of `robustness`."""
+"""Figures of metrics under perturbations."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from synthdetect.evaluation.figures import NEUTRAL, REAL_COLOUR, SYNTHETIC_COLOUR, plain
+from synthdetect.evaluation.figures import NEUTRAL, REAL_COLOUR, SYNTHETIC_COLOUR, display_text
 from synthdetect.images.perturbations import PERTURBATIONS, UNPERTURBED
 
 _COLUMNS = 3
 
 
 def robustness_figure(table: pd.DataFrame, split: str) -> Figure:
-    """AUC with its interval, and real and fake accuracy, over the levels of each perturbation.
+    """Plot AUC with its interval, real and fake accuracy over the levels of each perturbation.
 
     Args:
-        table: as `robustness_table` makes it, with at least one perturbation.
-        split: the images' name, for the title.
+        table: table of `robustness_table` with at least one perturbation.
+        split: name of the split, for the title.
     """
     unperturbed, panels = _panels(table)
     columns = min(_COLUMNS, len(panels))
@@ -33,17 +33,17 @@ def robustness_figure(table: pd.DataFrame, split: str) -> Figure:
 
 
 def robustness_generators_figure(generators: pd.DataFrame, split: str) -> Figure:
-    """AUC of each generator under each condition, in colour and number.
+    """Plot a heat map of the AUC of each generator under each perturbation.
 
     Args:
-        generators: as `robustness_generators` makes it, not empty.
-        split: the images' name, for the title.
+        generators: table of `robustness_generators`; not empty.
+        split: name of the split, for the title.
     """
     names = generators["generator"].unique()
-    conditions = generators[["perturbation", "level"]].drop_duplicates()
-    auc = generators["auc"].to_numpy().reshape(len(names), len(conditions))
+    levels = generators[["perturbation", "level"]].drop_duplicates()
+    auc = generators["auc"].to_numpy().reshape(len(names), len(levels))
     figure = Figure(
-        figsize=(max(7, 2.5 + 0.4 * len(conditions)), 1.6 + 0.4 * len(names)), layout="constrained"
+        figsize=(max(7, 2.5 + 0.4 * len(levels)), 1.6 + 0.4 * len(names)), layout="constrained"
     )
     axes = figure.subplots()
     picture = axes.imshow(auc, cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
@@ -52,12 +52,12 @@ def robustness_generators_figure(generators: pd.DataFrame, split: str) -> Figure
             x, y, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=8,
             color="white" if value > 0.8 else "black",
         )  # fmt: skip
-    axes.set_yticks(range(len(names)), [plain(name) for name in names])
-    axes.set_xticks(range(len(conditions)), _level_names(conditions), fontsize=8)
+    axes.set_yticks(range(len(names)), [display_text(name) for name in names])
+    axes.set_xticks(range(len(levels)), _level_names(levels), fontsize=8)
     above = axes.secondary_xaxis("top")
-    starts = np.flatnonzero(conditions["perturbation"] != conditions["perturbation"].shift())
-    middles = (starts + np.append(starts[1:], len(conditions)) - 1) / 2
-    above.set_xticks(middles, conditions["perturbation"].iloc[starts], fontsize=9)
+    starts = np.flatnonzero(levels["perturbation"] != levels["perturbation"].shift())
+    middles = (starts + np.append(starts[1:], len(levels)) - 1) / 2
+    above.set_xticks(middles, levels["perturbation"].iloc[starts], fontsize=9)
     above.tick_params(length=0)
     for start in starts[1:]:
         axes.axvline(start - 0.5, color="white", linewidth=4)
@@ -67,7 +67,7 @@ def robustness_generators_figure(generators: pd.DataFrame, split: str) -> Figure
 
 
 def _panels(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, pd.DataFrame]]]:
-    is_unperturbed = table["perturbation"] == UNPERTURBED.perturbation
+    is_unperturbed = table["perturbation"] == UNPERTURBED.name
     groups = table[~is_unperturbed].groupby("perturbation", sort=False)
     return table[is_unperturbed], [(str(name), levels) for name, levels in groups]
 
@@ -89,6 +89,6 @@ def _curves(axes: Axes, name: str, rows: pd.DataFrame) -> None:
 
 def _level_names(rows: pd.DataFrame) -> list[str]:
     return [
-        "as is" if perturbation == UNPERTURBED.perturbation else f"{level:g}"
+        "as is" if perturbation == UNPERTURBED.name else f"{level:g}"
         for perturbation, level in zip(rows["perturbation"], rows["level"], strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What a detector is worth under other conditions: tables, curves and figures in a run."""
+"""Logging of metrics on perturbed and equalised images: tables, curves and figures."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ import pandas as pd
 from mlflow.data.dataset import Dataset
 
 from synthdetect.evaluation.predictions import Evaluation
-from synthdetect.images.perturbations import Condition
+from synthdetect.images.perturbations import PerturbationLevel
 from synthdetect.robustness.figures import (
     robustness_figure,
     robustness_generators_figure,
 )
 from synthdetect.robustness.tables import (
     MEASURES,
-    curves,
     robustness_generators,
     robustness_table,
+    severity_curves,
 )
 from synthdetect.system.arrays import FloatArray
 from synthdetect.tracking.run import Run
@@ -26,7 +26,7 @@ def log_robustness(
     run: Run,
     evaluation: Evaluation,
     logits: FloatArray,
-    conditions: Sequence[Condition],
+    perturbations: Sequence[PerturbationLevel],
     threshold: float,
     *,
     seed: int,
@@ -34,33 +34,33 @@ def log_robustness(
     dataset: Dataset | None = None,
     model_id: str | None = None,
 ) -> pd.DataFrame:
-    """Log what perturbations do to a detector on one split.
+    """Log the metrics of one split under perturbations.
 
     Args:
-        run: to log to.
-        evaluation: of the split.
-        logits: calibrated, shape (conditions, images).
-        conditions: with `UNPERTURBED` and at least one other.
-        threshold: from validation.
-        seed: of the bootstrap.
-        name: of the tables.
-        dataset: the images, to bind the metrics to.
-        model_id: the logged model, likewise.
+        run: run to log to.
+        evaluation: evaluation of the split's unperturbed images.
+        logits: calibrated logits, shape (perturbations, images).
+        perturbations: perturbation levels: `UNPERTURBED` and at least one other.
+        threshold: threshold from validation.
+        seed: seed of the bootstrap.
+        name: file name of the tables, without its suffix.
+        dataset: dataset that the metrics are linked to.
+        model_id: logged model that the metrics are linked to.
 
     Returns:
-        As `robustness_table`.
+        The table of `robustness_table`.
     """
     split, predictions = evaluation.split, evaluation.predictions
-    table = robustness_table(predictions, logits, conditions, threshold, seed=seed)
+    table = robustness_table(predictions, logits, perturbations, threshold, seed=seed)
     by_step: dict[int, dict[str, float]] = {}
-    for metric, points in curves(table).items():
+    for metric, points in severity_curves(table).items():
         for step, value in points:
             by_step.setdefault(step, {})[f"{split}/{metric}"] = value
     for step, values in by_step.items():
         run.log_metrics(values, step, dataset=dataset, model_id=model_id)
     run.log_table(_readable(table, split), f"evaluation/{name}.csv")
     run.log_figure(robustness_figure(table, split), f"figures/{split}/robustness.png")
-    generators = robustness_generators(predictions, logits, conditions, seed=seed)
+    generators = robustness_generators(predictions, logits, perturbations, seed=seed)
     if len(generators):
         run.log_table(_readable(generators, split), f"evaluation/{name}_generators.csv")
         figure = robustness_generators_figure(generators, split)
@@ -68,14 +68,14 @@ def log_robustness(
     return table
 
 
-def log_condition(
+def log_equalised(
     run: Run,
     compared: pd.DataFrame,
     *,
     dataset: Dataset | None = None,
     model_id: str | None = None,
 ) -> None:
-    """Log the last row of `conditions_table` as metrics `<split>/<condition>/auc` and the like."""
+    """Log the last row of `equalised_table` as metrics `<split>/<condition>/<metric>`."""
     row = compared.iloc[-1]
     names = [name for name in ("auc", "auc_change", *MEASURES) if np.isfinite(row[name])]
     values = {f"{row['split']}/{row['condition']}/{name}": float(row[name]) for name in names}
@@ -83,7 +83,7 @@ def log_condition(
 
 
 def _readable(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    """With the split, and levels as one writes them: 75 and 0.5."""
+    """Add the split as a column, and format levels without trailing zeros."""
     table = table.assign(level=table["level"].map("{:g}".format))
     table.insert(0, "split", split)
     return table

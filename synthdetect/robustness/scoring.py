@@ -1,4 +1,4 @@
-"""Scoring images under perturbations: each is decoded once for all of them."""
+"""Scoring of perturbed images, where each image is decoded once for all perturbations."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import nn
 from synthdetect.images.batches import Batch, Batches, ImageFiles, Images, Order, Pixels
 from synthdetect.images.cache import DecodedCache
 from synthdetect.images.geometry import Preprocess
-from synthdetect.images.perturbations import UNPERTURBED, VERSION, Condition, perturb
+from synthdetect.images.perturbations import UNPERTURBED, VERSION, PerturbationLevel, perturb
 from synthdetect.images.reading import read_image
 from synthdetect.system.errors import UserError
 from synthdetect.training.devices import Device
@@ -19,17 +19,18 @@ from synthdetect.training.loop import predict
 
 
 class PerturbedFiles(ImageFiles):
-    """Image files under some conditions: row `image * len(conditions) + condition`.
+    """Image files, each under several perturbations.
 
-    Rows that follow each other are of one image, which stays decoded for them.
+    Row `i * len(perturbations) + k` is image `i` under perturbation `k`. The last image stays
+    decoded, so that consecutive rows of one image decode it once.
 
     Args:
-        files: the images' paths.
-        sha256: of their contents.
-        preprocess: how a perturbed picture becomes a square.
-        conditions: any but `UNPERTURBED`.
-        seed: of what is random in them.
-        cache: decoded images, and the slot of each row in it.
+        files: paths of the images.
+        sha256: SHA-256 of each file.
+        preprocess: preprocessing that is applied to each perturbed image.
+        perturbations: any perturbation levels except `UNPERTURBED`.
+        seed: seed of the perturbations' random numbers.
+        cache: cache of preprocessed images, and the slot of each row in it.
     """
 
     def __init__(
@@ -37,45 +38,45 @@ class PerturbedFiles(ImageFiles):
         files: Sequence[Path | str],
         sha256: Sequence[str],
         preprocess: Preprocess,
-        conditions: Sequence[Condition],
+        perturbations: Sequence[PerturbationLevel],
         *,
         seed: int,
         cache: tuple[DecodedCache, npt.NDArray[np.int64]] | None = None,
     ) -> None:
         super().__init__(files, preprocess, cache=cache)
         self.sha256 = np.asarray(sha256, dtype="S64")
-        self.conditions = tuple(conditions)
+        self.perturbations = tuple(perturbations)
         self.perturbation_seed = seed
         self._decoded: tuple[int, Image.Image] | None = None
 
     def __len__(self) -> int:
-        return len(self.files) * len(self.conditions)
+        return len(self.files) * len(self.perturbations)
 
     def name(self, row: int) -> str:
-        """The image's path, and what is done to it."""
-        image, condition = divmod(row, len(self.conditions))
-        return f"{super().name(image)} under {self.conditions[condition]}"
+        """The image's path and the perturbation."""
+        image, perturbation = divmod(row, len(self.perturbations))
+        return f"{super().name(image)} under {self.perturbations[perturbation]}"
 
     def _make(self, epoch: int, row: int) -> Pixels:
-        image, condition = divmod(row, len(self.conditions))
+        image, perturbation = divmod(row, len(self.perturbations))
         if self._decoded is None or self._decoded[0] != image:
             data = Path(super().name(image)).read_bytes()
             self._decoded = image, read_image(data)
-        changed = perturb(
+        perturbed = perturb(
             self._decoded[1],
-            self.conditions[condition],
+            self.perturbations[perturbation],
             self.sha256[image].decode(),
             self.perturbation_seed,
         )
-        return self.preprocess.square(changed)
+        return self.preprocess.square(perturbed)
 
 
-def score_conditions(
+def score_perturbations(
     network: nn.Module,
     files: Sequence[Path | str],
     sha256: Sequence[str],
     preprocess: Preprocess,
-    conditions: Sequence[Condition],
+    perturbations: Sequence[PerturbationLevel],
     device: Device,
     *,
     seed: int,
@@ -83,33 +84,35 @@ def score_conditions(
     cache_limit: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> npt.NDArray[np.float64]:
-    """Score images under each condition.
+    """Score images under each of several perturbations.
 
     Args:
-        network: with its weights; it is moved to the device.
-        files: the images' paths.
-        sha256: of their contents.
-        preprocess: how the network sees a picture.
-        conditions: each once. `UNPERTURBED` is scored as any evaluation scores the images, in its
-            batches, to the last bit.
-        device: what computes, with how many workers.
-        seed: of what is random in the perturbations.
-        batch_size: images at a time; a few more where an image has more conditions.
-        cache_limit: bytes of decoded images kept on disk for the next time; 0 keeps none.
-        progress: told how many squares are scored, of how many.
+        network: network with its weights; it is moved to the device.
+        files: paths of the images.
+        sha256: SHA-256 of each file.
+        preprocess: preprocessing of the images.
+        perturbations: distinct perturbation levels. `UNPERTURBED` images are scored in the same
+            batches as in any evaluation, so their logits are equal to the last bit.
+        device: device that scores, and its number of worker processes.
+        seed: seed of the perturbations' random numbers.
+        batch_size: images per batch; the batches of perturbed images hold whole groups of one
+            image's perturbations, so they may be larger if there are many.
+        cache_limit: bytes of disk space for caching preprocessed images; 0 disables the cache.
+        progress: function called with the number of images scored and their total, where each
+            image counts once per perturbation.
 
     Returns:
-        The network's logits as they are, shape (conditions, images).
+        The network's uncalibrated logits, shape (perturbations, images).
 
     Raises:
-        UserError: an image cannot be read, or not be perturbed.
+        UserError: If an image cannot be read or perturbed.
     """
-    # "none" has its place whether it is asked for or not, so that a cache serves both.
-    perturbed = [condition for condition in conditions if condition != UNPERTURBED]
-    views = [f"{condition} seed={seed} version={VERSION}" for condition in perturbed]
+    # The unperturbed images always have a view, so that one cache serves with and without them.
+    perturbed = [perturbation for perturbation in perturbations if perturbation != UNPERTURBED]
+    views = [f"{perturbation} seed={seed} version={VERSION}" for perturbation in perturbed]
     cache = DecodedCache(sha256, preprocess, cache_limit, [str(UNPERTURBED), *views])
     slots = np.stack([cache.slots(sha256, view) for view in range(1 + len(views))], axis=1)
-    result = np.empty((len(conditions), len(files)))
+    result = np.empty((len(perturbations), len(files)))
     total, done = result.size, 0
     network = network.to(device.torch)
 
@@ -122,17 +125,17 @@ def score_conditions(
         batches = Batches(images, Order(len(images), size), device.workers)
         return predict(network, _readable(batches), device, len(images), count)
 
-    if UNPERTURBED in conditions:
+    if UNPERTURBED in perturbations:
         plain = ImageFiles(files, preprocess, cache=(cache, slots[:, 0]))
-        result[conditions.index(UNPERTURBED)] = scored(plain, batch_size)
+        result[perturbations.index(UNPERTURBED)] = scored(plain, batch_size)
     if perturbed:
-        changed = PerturbedFiles(
+        images = PerturbedFiles(
             files, sha256, preprocess, perturbed, seed=seed, cache=(cache, slots[:, 1:].ravel())
         )
-        # Whole images: one that two batches share would be decoded by two workers.
-        whole = max(1, batch_size // len(perturbed)) * len(perturbed)
-        rows = [conditions.index(condition) for condition in perturbed]
-        result[rows] = scored(changed, whole).reshape(len(files), len(perturbed)).T
+        # If two batches shared an image, two workers would decode it.
+        whole_images = max(1, batch_size // len(perturbed)) * len(perturbed)
+        rows = [perturbations.index(perturbation) for perturbation in perturbed]
+        result[rows] = scored(images, whole_images).reshape(len(files), len(perturbed)).T
     return result
 
 
@@ -140,7 +143,7 @@ def _readable(batches: Batches) -> Iterator[Batch]:
     for batch in batches.epoch(0):
         for row, reason in batch.unreadable:
             raise UserError(
-                f"{batches.dataset.name(row)}: {reason}. Repair the image or leave it out, or "
-                "leave out what is done to it."
+                f"{batches.dataset.name(row)}: {reason}. Repair the image or leave it out of the "
+                "data, or evaluate without --robustness and --equalised."
             )
         yield batch

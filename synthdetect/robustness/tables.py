@@ -1,8 +1,7 @@
-"""What perturbations do to a detector: a row a condition, and curves over the levels.
+"""Tables of metrics under perturbations, and the metrics that a run logs from them.
 
-`predictions` is the predictions table of a split, `logits` are calibrated, shape (conditions,
-images), with a row for each of the conditions, of which one is `UNPERTURBED`; the threshold is the
-one from validation on images as they are.
+`predictions` is always the predictions table of one split, `logits` are calibrated logits of shape
+(perturbations, images), and `threshold` is the one chosen on unperturbed validation images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,48 +12,57 @@ import pandas as pd
 
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
-from synthdetect.evaluation.metrics import bootstrap_auc, interval, metrics
-from synthdetect.images.perturbations import PERTURBATIONS, UNPERTURBED, Condition
+from synthdetect.evaluation.metrics import bootstrap_auc, metrics, percentile_interval
+from synthdetect.images.perturbations import PERTURBATIONS, UNPERTURBED, PerturbationLevel
 from synthdetect.system.arrays import FloatArray
 
 MEASURES = ("balanced_accuracy", "real_accuracy", "fake_accuracy", "f1", "ece")
-"""What is shown of each condition besides the AUC and its change."""
+"""Metrics in the tables besides the AUC and its change."""
 
 
 def robustness_table(
     predictions: pd.DataFrame,
     logits: FloatArray,
-    conditions: Sequence[Condition],
+    perturbations: Sequence[PerturbationLevel],
     threshold: float,
     *,
     seed: int,
 ) -> pd.DataFrame:
-    """Metrics under each condition, with 95 % intervals by bootstrap over sources.
+    """Compute the metrics under each perturbation, with 95 % bootstrap intervals over sources.
+
+    Args:
+        predictions: predictions table of one split.
+        logits: calibrated logits, shape (perturbations, images).
+        perturbations: perturbation levels, one of which is `UNPERTURBED`.
+        threshold: threshold from validation.
+        seed: seed of the bootstrap.
 
     Returns:
-        A row a condition: `perturbation` and `level` (`none` and 0 without any), `images`; `auc`
-        with `auc_low` and `auc_high`; `auc_change` from the unperturbed, with the bounds of its
-        paired interval (the same sources drawn for both); and `MEASURES`.
+        One row per perturbation level: `perturbation` and `level` (`none` and 0 for unperturbed
+        images), `images`, `auc`, `auc_low`, `auc_high`, `auc_change` (difference to the unperturbed
+        images), `auc_change_low`, `auc_change_high` (paired interval: both are computed in the same
+        bootstrap replicates), and `MEASURES`.
     """
-    table = _compared(predictions, logits, conditions.index(UNPERTURBED), threshold, seed)
-    table.insert(0, "perturbation", [condition.perturbation for condition in conditions])
-    table.insert(1, "level", [condition.level for condition in conditions])
+    table = _compared(predictions, logits, perturbations.index(UNPERTURBED), threshold, seed)
+    table.insert(0, "perturbation", [perturbation.name for perturbation in perturbations])
+    table.insert(1, "level", [perturbation.level for perturbation in perturbations])
     return table
 
 
-def conditions_table(
+def equalised_table(
     predictions: pd.DataFrame, logits: Mapping[str, FloatArray], threshold: float, *, seed: int
 ) -> pd.DataFrame:
-    """The same of other ways to see the images, each compared with the first.
+    """Compare differently encoded versions of the images with the first version.
 
     Args:
-        predictions: of a split.
-        logits: calibrated, by condition, each of shape (images,).
-        threshold: from validation.
-        seed: of the bootstrap.
+        predictions: predictions table of one split.
+        logits: calibrated logits by name of the version, each of shape (images,).
+        threshold: threshold from validation.
+        seed: seed of the bootstrap.
 
     Returns:
-        A row a condition: `condition`, `split`, and from `images` on as `robustness_table`.
+        One row per version: `condition` (its name), `split`, and the columns of `robustness_table`
+        from `images` on.
     """
     table = _compared(predictions, np.stack(list(logits.values())), 0, threshold, seed)
     table.insert(0, "condition", list(logits))
@@ -65,14 +73,14 @@ def conditions_table(
 def _compared(
     predictions: pd.DataFrame, logits: FloatArray, reference: int, threshold: float, seed: int
 ) -> pd.DataFrame:
-    """Metrics of each row of logits, and how far its AUC is from the reference row's."""
+    """Metrics of each row of logits, and the difference of its AUC to that of a reference row."""
     labels, groups = predictions["label"].to_numpy(), group_codes(predictions)
     values = [metrics(labels, scores, threshold) for scores in logits]
     draws = [bootstrap_auc(labels, scores, groups, seed=seed) for scores in logits]
     rows: list[dict[str, Any]] = []
     for value, drawn in zip(values, draws, strict=True):
-        low, high = interval(drawn)
-        change_low, change_high = interval(drawn - draws[reference])
+        low, high = percentile_interval(drawn)
+        change_low, change_high = percentile_interval(drawn - draws[reference])
         rows.append(
             {
                 "images": len(labels),
@@ -89,13 +97,20 @@ def _compared(
 
 
 def robustness_generators(
-    predictions: pd.DataFrame, logits: FloatArray, conditions: Sequence[Condition], *, seed: int
+    predictions: pd.DataFrame,
+    logits: FloatArray,
+    perturbations: Sequence[PerturbationLevel],
+    *,
+    seed: int,
 ) -> pd.DataFrame:
-    """The AUC of each generator under each condition, against all real images under the same.
+    """Compute the AUC of each generator under each perturbation.
+
+    A generator's images are compared with all real images under the same perturbation.
 
     Returns:
-        A row a condition and generator: `perturbation`, `level`, `generator`, `images` of it,
-        `auc`, `auc_low`, `auc_high`. Empty if there are no real images or no generators.
+        One row per generator and perturbation level: `perturbation`, `level`, `generator`,
+        `images` (of the generator), `auc`, `auc_low`, `auc_high` (95 % interval). Empty if there
+        are no real images or no generators.
     """
     label, generator = predictions["label"].to_numpy(), predictions["generator"].to_numpy()
     groups, real = group_codes(predictions), label == REAL
@@ -104,14 +119,14 @@ def robustness_generators(
     for name in names:
         own = (label == SYNTHETIC) & (generator == name)
         members = real | own
-        for condition, scores in zip(conditions, logits, strict=True):
-            # The draws of `per_generator`, so that both say the same of images as they are.
+        for perturbation, scores in zip(perturbations, logits, strict=True):
+            # The same replicates as in `per_generator`, so unperturbed images have equal intervals.
             draws = bootstrap_auc(label, scores, groups, among=members, seed=seed)
-            low, high = interval(draws)
+            low, high = percentile_interval(draws)
             rows.append(
                 {
-                    "perturbation": condition.perturbation,
-                    "level": condition.level,
+                    "perturbation": perturbation.name,
+                    "level": perturbation.level,
                     "generator": name or "(unnamed)",
                     "images": int(own.sum()),
                     "auc": metrics(label[members], scores[members], 0.5)["auc"],
@@ -122,30 +137,29 @@ def robustness_generators(
     return pd.DataFrame(rows)
 
 
-def curves(table: pd.DataFrame) -> dict[str, list[tuple[int, float]]]:
-    """The table as metrics of a run: values by step.
+def severity_curves(table: pd.DataFrame) -> dict[str, list[tuple[int, float]]]:
+    """Convert a table of `robustness_table` to metrics with steps.
 
-    `robustness/jpeg/auc` and the like are curves over the severity: step 0 is without perturbation
-    and step k the k-th level of `PERTURBATIONS`, so that all fall to the right from one value and
-    can be laid over each other. `robustness/jpeg/auc_at_50` is one level's value, to sort runs by.
-
-    Args:
-        table: as `robustness_table` makes it.
+    Metrics such as `robustness/jpeg/auc` are curves over the severity: step 0 is without
+    perturbation and step k is the k-th level in `PERTURBATIONS`, so that all curves start at the
+    same value and can be overlaid. Metrics such as `robustness/jpeg/auc_at_50` hold the value at
+    one level, by which runs can be sorted.
 
     Returns:
-        By name, (step, value) in rising order; undefined values are left out.
+        (step, value) pairs in rising order of the step, by metric; undefined values are left out.
     """
-    plain = table[table["perturbation"] == UNPERTURBED.perturbation].iloc[0]
+    unperturbed = table[table["perturbation"] == UNPERTURBED.name].iloc[0]
     result: dict[str, list[tuple[int, float]]] = {}
 
     def add(name: str, step: int, value: float) -> None:
         if np.isfinite(value):
             result.setdefault(f"robustness/{name}", []).append((step, float(value)))
 
-    for perturbation, rows in table.drop(index=plain.name).groupby("perturbation", sort=False):
+    perturbed = table.drop(index=unperturbed.name)
+    for perturbation, rows in perturbed.groupby("perturbation", sort=False):
         steps = [0, *(1 + PERTURBATIONS[perturbation].levels.index(x) for x in rows["level"])]
         for name in ("auc", "auc_change", *MEASURES):
-            for step, value in zip(steps, [plain[name], *rows[name]], strict=True):
+            for step, value in zip(steps, [unperturbed[name], *rows[name]], strict=True):
                 add(f"{perturbation}/{name}", step, value)
         for level, auc in zip(rows["level"], rows["auc"], strict=True):
             add(f"{perturbation}/auc_at_{level:g}", 0, auc)

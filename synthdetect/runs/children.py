@@ -1,33 +1,33 @@
-"""Trainings in child runs under one parent, each done once however often one starts again."""
+"""Trainings in child runs under one parent run, each done once however often one resumes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
-from synthdetect.commands.train import conclude, tags
-from synthdetect.config import Options, TrainOptions
+from synthdetect.config.options import Options
 from synthdetect.datasets.prepare import Prepared
+from synthdetect.runs.kinds import RUN_KINDS
+from synthdetect.runs.messages import command_tags, conclude
+from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.resume import computing_as_begun, fetch_checkpoint
-from synthdetect.runs.training import Final, run_training
+from synthdetect.runs.training import Predetermined, register_model, run_training
 from synthdetect.system.console import console
-from synthdetect.tracking.models import register
 from synthdetect.tracking.outbox import StoreAway
 from synthdetect.tracking.run import FOLD, Run, open_run
 from synthdetect.training.devices import Device
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of the trainings under a parent.
+class ChildTraining:
+    """One of the trainings under a parent run.
 
     Attributes:
-        name: which it is, unique under the parent; a fold's number, say.
-        title: the child run's name.
-        kind: of the child run.
-        options: of the training.
-        device: what computes.
-        prepared: makes its data when it is its turn, so that only one part's are held.
-        final: for a training without validation.
+        name: Its name, unique under the parent; the number of a fold, for example.
+        title: The name of the child run.
+        kind: The kind of the child run, a name of `RUN_KINDS`.
+        options: The options of the training.
+        device: The device that computes.
+        prepare_data: Makes its data when it begins, so that only one training's are in memory.
+        predetermined: Epochs and decision of a training without validation.
     """
 
     name: str
@@ -35,84 +35,100 @@ class Part:
     kind: str
     options: TrainOptions
     device: Device
-    prepared: Callable[[], Prepared]
-    final: Final | None = None
+    prepare_data: Callable[[], Prepared]
+    predetermined: Predetermined | None = None
 
 
-class PartsFailed(RuntimeError):
+class TrainingsFailed(RuntimeError):
     """Some of the trainings ended in an error."""
 
 
-def train_parts(parent: Run, parts: list[Part], command: str, options: Options) -> dict[str, str]:
-    """Train what is not done; one that fails leaves the others.
+def train_children(
+    parent: Run, trainings: list[ChildTraining], command: str, options: Options
+) -> dict[str, str]:
+    """Train what is not done yet; a training that fails does not stop the others.
 
     Args:
-        parent: the run to nest under.
-        parts: what to train, in this order.
-        command: that was called with `options`, for the tags.
-        options: of the command.
+        parent: The run to nest under.
+        trainings: The trainings, in this order.
+        command: The command that was called with `options`, for the tags.
+        options: The options of the command.
 
     Returns:
-        The child runs' ids by part.
+        The ids of the child runs by name of the training.
 
     Raises:
-        PartsFailed: some failed, after all others were done.
+        TrainingsFailed: If some failed, after all others were done.
     """
     done: dict[str, str] = {}
     failed: dict[str, str] = {}
-    known = children(parent)
-    for part in parts:
-        child = known.get(part.name, "")
+    known = child_runs(parent)
+    for training in trainings:
+        child = known.get(training.name, "")
         if child and is_finished(parent, child):
-            console.print(f"{part.title}  is done (run {child})", style="bold")
-            done[part.name] = child
+            console.print(f"{training.title}  is done (run {child})", style="bold")
+            done[training.name] = child
             continue
-        console.print(part.title, style="bold")
+        console.print(training.title, style="bold")
         try:
-            begun = _begun(parent, known, part)
-            done[part.name] = _train(parent, part, tags(command, options), child, begun)
+            begun = _begun(parent, known, training)
+            tags = command_tags(command, options)
+            done[training.name] = _train(parent, training, tags, child, begun)
         except StoreAway:
-            raise  # the next one would wait as long
+            raise  # the next training would wait as long
         except Exception as error:
-            failed[part.title] = f"{type(error).__name__}: {error}"
-            console.print(f"{part.title} failed: {failed[part.title]}", style="bold red")
+            failed[training.title] = f"{type(error).__name__}: {error}"
+            console.print(f"{training.title} failed: {failed[training.title]}", style="bold red")
     if failed:
         listed = "; ".join(f"{title}: {error}" for title, error in failed.items())
-        raise PartsFailed(
-            f"{len(failed)} of {len(parts)} trainings failed: {listed}. "
-            f"Go on with: synthdetect {command} --resume {parent.id}"
+        raise TrainingsFailed(
+            f"{len(failed)} of {len(trainings)} trainings failed: {listed}. "
+            f"Resume with: synthdetect {command} --resume {parent.id}"
         )
     return done
 
 
-def _begun(parent: Run, known: Mapping[str, str], part: Part) -> Mapping[str, str]:
-    """What the part's run recorded, or else another's of its network, as which it would compute."""
-    for run_id in filter(None, (known.get(part.name), *known.values())):
+def _begun(parent: Run, known: Mapping[str, str], training: ChildTraining) -> Mapping[str, str]:
+    """Return the parameters whose device settings the training must use.
+
+    They are those of its own run if it has begun, else those of another child run with the same
+    architecture.
+    """
+    for run_id in filter(None, (known.get(training.name), *known.values())):
         params: Mapping[str, str] = parent.client.get_run(run_id).data.params
-        if params.get("model.arch") == part.options.arch:
+        if params.get("model.arch") == training.options.model.arch:
             return params
     return {}
 
 
 def _train(
-    parent: Run, part: Part, labels: Mapping[str, str], resume: str, begun: Mapping[str, str]
+    parent: Run,
+    training: ChildTraining,
+    tags: Mapping[str, str],
+    resume: str,
+    begun: Mapping[str, str],
 ) -> str:
-    labels = {**labels, FOLD: part.name}
-    with open_run(part.title, kind=part.kind, tags=labels, resume=resume, parent=parent) as child:
+    kind, tags = training.kind, {**tags, FOLD: training.name}
+    with open_run(training.title, kind=kind, tags=tags, resume=resume, parent=parent) as child:
         if resume:
-            fetch_checkpoint(child, part.options.output)
-        with computing_as_begun(child, begun, part.device) as device:
-            outcome = run_training(child, part.options, part.prepared(), device, part.final)
-        if part.final:
-            name = part.options.register
-            register_it = partial(register, outcome.model, name)
-            version = child.outbox.insist(register_it) if name else ""
-            conclude(child, outcome, name, version)
+            fetch_checkpoint(child, training.options.run.output)
+        with computing_as_begun(child, begun, training.device) as device:
+            result = run_training(
+                child,
+                training.options,
+                training.prepare_data(),
+                device,
+                kind=RUN_KINDS[kind],
+                predetermined=training.predetermined,
+            )
+        if training.predetermined:
+            name = training.options.run.register
+            conclude(child, result, name, register_model(child, result, name))
     return child.id
 
 
-def children(run: Run) -> dict[str, str]:
-    """The child runs' ids by part."""
+def child_runs(run: Run) -> dict[str, str]:
+    """Return the ids of the child runs by the name of their training."""
     found = run.client.search_runs(
         [run.experiment_id], f"tags.`mlflow.parentRunId` = '{run.id}'", max_results=1000
     )
@@ -120,5 +136,5 @@ def children(run: Run) -> dict[str, str]:
 
 
 def is_finished(run: Run, run_id: str) -> bool:
-    """Whether a run ended well."""
+    """Return whether a run is FINISHED."""
     return bool(run.client.get_run(run_id).info.status == "FINISHED")

@@ -1,4 +1,4 @@
-"""Going on with an earlier run: its recorded options, data, checkpoints and numbers."""
+"""Resuming a run: its recorded options, its data, its checkpoints, and the device it began on."""
 
 import json
 import shutil
@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
-from synthdetect.config import Options, option_name
+from synthdetect.config.options import Affects, Options, option_name
 from synthdetect.datasets.prepare import Prepared
-from synthdetect.reproduction.settings import compare_settings
-from synthdetect.runs.training import CHECKPOINTS, CONFIG
+from synthdetect.runs.artifacts import CHECKPOINTS, CONFIG
+from synthdetect.runs.settings import compare_settings
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
@@ -35,18 +35,20 @@ from synthdetect.training.session import LAST
 Given = TypeVar("Given", bound=Options)
 
 OTHERWISE = "synthdetect.resumed_otherwise"
-"""Tag of a run that went on under other settings than it began: which, and so what may differ."""
+"""Tag of a run that resumed with other settings than it began with; the value lists them."""
 
-_MAY_CHANGE = ("resume", "register", "output", "workers", "keep_last", "cache_gib")
-"""Options that a resumed run may be given anew, since they change no number."""
+_RENAMED = {"threshold": "threshold_rule"}
+"""Options that older versions recorded under another name."""
 
 
-def recorded(given: Given) -> tuple[Given, str]:
-    """The options and data digest of the run that the option `resume` names.
+def recorded_options(given: Given) -> tuple[Given, str]:
+    """Return the options and the data digest of the run that the option `resume` names.
+
+    Options that affect no number (speed, folders, names) are taken from `given`.
 
     Raises:
-        UserError: no such run, one that is finished or that another process works on, or options
-            that contradict its own.
+        UserError: If there is no such run, it is finished, another process works on it, or the
+            given options contradict its own.
     """
     values = given.to_json()
     run_id = values["resume"]
@@ -54,29 +56,30 @@ def recorded(given: Given) -> tuple[Given, str]:
     run = existing(run_id)
     require_left(run)
     if run.info.status == "FINISHED":
-        raise UserError(f"--resume: run {run_id} is FINISHED; there is nothing to go on with.")
+        raise UserError(f"--resume: run {run_id} is FINISHED; there is nothing to resume.")
     options = record["options"]
     if set(options) != set(type(given).fields()):
         raise UserError(f"--resume: run {run_id} was made by another command or version.")
     chosen = {name: values[name] for name in ("recipe",) if name in values}
     defaults = type(given).resolve(chosen).to_json()
+    replaceable = type(given).affecting(Affects.SPEED, Affects.RECORD)
     for name, value in values.items():
-        if name in _MAY_CHANGE:
+        if name in replaceable:
             options[name] = value
         elif value not in (defaults[name], options[name]):
             raise UserError(
                 f"{option_name(name)}: run {run_id} was started with {options[name]!r}, not "
                 f"{value!r}. Leave the option out, or start a new run."
             )
-    type(given).resolve({**options, "resume": ""})  # together they must be fit to begin with
+    type(given).resolve({**options, "resume": ""})  # together they must be valid
     return type(given).resolve(options), record["digest"]
 
 
 def read_config(run_id: str) -> dict[str, Any]:
-    """What a run recorded of its options and data.
+    """Return the options and the data digest that a run recorded.
 
     Raises:
-        UserError: no such run, or one without a record, or with a damaged one.
+        UserError: If there is no such run, or its record is missing or damaged.
     """
     run = existing(run_id)
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +90,7 @@ def read_config(run_id: str) -> dict[str, Any]:
 
 
 def _without_record(run: MlflowRun) -> UserError:
-    """Why a run has no record; one that was killed too early for it is closed."""
+    """Return why a run has no record; a run that was killed too early for it is closed."""
     run_id, status, process = run.info.run_id, run.info.status, run.data.tags.get(PROCESS, "")
     if (status == "KILLED" and process) or (status == "RUNNING" and is_gone(process)):
         close_unbegun(run_id)
@@ -117,14 +120,15 @@ def _record(content: bytes, run_id: str) -> dict[str, Any]:
             f"run {run_id}: its recorded configuration, {CONFIG}, is damaged. Restore it, or start "
             "a new run."
         )
-    return record
+    options = {_RENAMED.get(name, name): value for name, value in record["options"].items()}
+    return {**record, "options": options}
 
 
 def require_same_data(prepared: Prepared, digest: str, run_id: str) -> None:
-    """Refuse to go on with other data than the run began with.
+    """Check that a run resumes on the data that it began with.
 
     Raises:
-        UserError: they have changed.
+        UserError: If the data have changed.
     """
     if digest != prepared.digest():
         raise UserError(
@@ -135,15 +139,18 @@ def require_same_data(prepared: Prepared, digest: str, run_id: str) -> None:
 
 @contextmanager
 def computing_as_begun(run: Run, begun: Mapping[str, str], device: Device) -> Iterator[Device]:
-    """Compute as a run began, so that it ends as if it had not stopped.
+    """Compute with the device, precision and threads that a run began with.
 
-    Numbers go by precision and threads to the last bit, and not by who reads the images. What
-    cannot be as it was is said, and stands in a tag, since parameters never change.
+    These decide the last bits of every number. What this machine lacks is printed and recorded in
+    the tag `OTHERWISE`, because MLflow's parameters cannot change.
 
     Args:
-        run: that goes on.
-        begun: parameters as it recorded them, if it did.
-        device: what computes where nothing is recorded or the machine lacks it.
+        run: The run that resumes.
+        begun: The parameters that it recorded, if any.
+        device: The device to use where nothing is recorded or the machine lacks it.
+
+    Yields:
+        The device to compute with.
     """
     if "hardware.threads" not in begun:
         yield device
@@ -157,25 +164,26 @@ def computing_as_begun(run: Run, begun: Mapping[str, str], device: Device) -> It
             listed = [f"{name} {then}, now {now}" for name, then, now, _ in found.to_numpy()]
             run.set_tags({OTHERWISE: "; ".join(listed)})
             console.print(
-                f"Not as the run began: {'; '.join(listed)}. Its numbers may not be bit for bit "
-                "what they would have been. For those, go on where it began, or start a new run.",
+                f"The run began with other settings: {'; '.join(listed)}. Its numbers may differ "
+                "in the last bits from those of an uninterrupted run. Resume it where it began, or "
+                "start a new run, if they must not.",
                 style="bold yellow",
             )
         yield device
 
 
 def _as_begun(kind: str, precision: str, device: Device) -> Device:
-    """The device and precision of then, or the given ones where the machine has not got them."""
+    """Return the recorded device and precision, or the given ones if the machine lacks them."""
     try:
         best = resolve(kind, "auto", str(device.workers))
     except UserError:
         return device
-    there = precision in ("fp32", best.precision, device.precision)
-    return replace(best, precision=precision) if there else device
+    supported = precision in ("fp32", best.precision, device.precision)
+    return replace(best, precision=precision) if supported else device
 
 
 def fetch_checkpoint(run: Run, output: str) -> None:
-    """Get a run's checkpoints from its artifacts if this machine has none."""
+    """Download the checkpoints of a run from its artifacts if this machine has none."""
     folder = Path(output) / run.id
     if (folder / LAST).is_file():
         return
@@ -184,7 +192,7 @@ def fetch_checkpoint(run: Run, output: str) -> None:
             run.client.download_artifacts(run.id, CHECKPOINTS, temporary)
             folder.mkdir(parents=True, exist_ok=True)
             files = (Path(temporary) / CHECKPOINTS).iterdir()
-            # The last one comes last: where it is, all is taken to be there.
+            # LAST is written last: if it exists, the best weights beside it are taken to be whole.
             for file in sorted(files, key=lambda file: file.name == LAST):
                 with replace_atomically(folder / file.name) as target:
                     shutil.copyfile(file, target)

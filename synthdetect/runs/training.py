@@ -1,7 +1,9 @@
-"""One tracked training: the training core, the evaluation and the tracking, put together."""
+"""The pipeline of every training: a tracked run from options and data to a logged detector."""
 
+import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,40 +12,41 @@ from typing import Any
 from mlflow.data.dataset import Dataset
 from mlflow.entities import LoggedModel
 
-from synthdetect.config import TrainOptions
+from synthdetect.config.options import Options
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.datasets.target import Target
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.figures import learning_curves
-from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
+from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
 from synthdetect.evaluation.summary import summary_markdown
-from synthdetect.models.networks import Start
+from synthdetect.models.weights import Start
+from synthdetect.runs.artifacts import CHECKPOINTS, CONFIG
+from synthdetect.runs.kinds import RUN_KINDS, RunKind
+from synthdetect.runs.options import RecipeOptions, TrainOptions
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, training_bar
+from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.models import log_detector
+from synthdetect.tracking.models import log_detector, register
 from synthdetect.tracking.outbox import StoreAway
 from synthdetect.tracking.run import MANIFEST, TARGET, Run, environment, undisturbed
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
-from synthdetect.training.loop import TrainingState
-from synthdetect.training.session import BEST, LAST, Session, preprocessing
-
-CONFIG = "config.json"
-"""The artifact that holds a run's options and the digest of its data."""
-CHECKPOINTS = "checkpoints"
-"""Folder of a run's artifacts that holds `LAST`, and `BEST` if the run did not finish."""
+from synthdetect.training.loop import Hooks, TrainingState
+from synthdetect.training.session import BEST, LAST, Session, model_spec, preprocessing
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a training came to.
+class TrainingResult:
+    """The result of a training.
 
     Attributes:
-        detector: the best epoch's.
-        evaluations: by split: val, test and further ones.
-        model: as logged in MLflow.
-        training: its progress and history.
+        detector: The detector of the best epoch.
+        evaluations: Evaluations by split: val, test and further ones.
+        model: The model as logged in MLflow.
+        training: The state in the end, with its history.
     """
 
     detector: Detector
@@ -53,12 +56,12 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Final:
-    """What is otherwise taken from validation, for a training that has none.
+class Predetermined:
+    """What a training without validation images takes from elsewhere.
 
     Attributes:
-        epochs: how many to train.
-        decision: from scores to answers.
+        epochs: Number of epochs to train.
+        decision: From logits to answers.
     """
 
     epochs: int
@@ -70,78 +73,227 @@ def run_training(
     options: TrainOptions,
     prepared: Prepared,
     device: Device,
-    final: Final | None = None,
-) -> Outcome:
-    """Train, evaluate and log one detector in an open run; goes on where the run had stopped.
+    *,
+    kind: RunKind = RUN_KINDS["train"],
+    predetermined: Predetermined | None = None,
+    hooks: Hooks | None = None,
+    measuring: AbstractContextManager[Any] | None = None,
+    score_train: bool = False,
+) -> TrainingResult:
+    """Train, evaluate and log one detector in an open run, or resume where the run had stopped.
 
     Args:
-        run: to log to; its id names the folder of checkpoints, which goes when it is FINISHED.
-        options: of the training.
-        prepared: data with train and val splits, or, with a `final`, without val.
-        device: what computes.
-        final: for a final training on all labelled images.
+        run: The run to log to. Its id names the folder of checkpoints, which is removed when the
+            run is FINISHED.
+        options: The options of the training.
+        prepared: Data with train and val splits; without val if `predetermined` is given.
+        device: The device that computes.
+        kind: The kind of the run.
+        predetermined: Epochs and decision of a training on all labelled images.
+        hooks: Called for every batch and for every epoch once it is logged.
+        measuring: Entered around training and scoring.
+        score_train: Whether predictions of the training images are logged too.
 
     Raises:
-        UserError: a checkpoint that does not fit, or starting weights that are not to be had.
-        Diverged: the loss became infinite or undefined.
+        UserError: If a checkpoint does not fit or initial weights cannot be loaded.
+        Diverged: If the loss becomes infinite or undefined.
     """
-    folder = Path(options.output) / run.id
-    manifest = prepared.manifest
-    datasets = _log_setting(run, options, prepared, device)
-    try:
-        with deterministic(options.seed), noting_fallbacks() as fallbacks:
-            session = Session(options, prepared, device, folder)
-            training = session.training
-            _log_start(run, session.start)
-            run.log_history(training.progress.history, datasets)
-            epochs = final.epochs if final else options.epochs
-            _fit(run, session, prepared, datasets, epochs)
-            detector, logits = _calibrated(run, options, prepared, session, final)
-    except StoreAway:
-        raise  # the checkpoints stay where they are
-    except BaseException:
-        with undisturbed():
-            # In this order, since the last one takes the best beside it for its own.
-            files = [folder / name for name in (BEST, LAST) if (folder / name).is_file()]
-            run.try_to_log_files(files, CHECKPOINTS)
-        raise
-    run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
-    card = detector.card
-    tables = {
-        split: tabulate(manifest.split(split).table, detector.calibrated(raw), card.threshold, raw)
-        for split, raw in logits.items()
-    }
-    evaluations = evaluate(tables, card.threshold, seed=options.seed, band=card.unsure)
-    model = log_detector(run, detector)
-    outcome = Outcome(detector, evaluations, model, training)
-    _log_results(run, outcome, manifest, datasets, final)
-    if options.keep_last:
-        run.log_file(folder / LAST, CHECKPOINTS)
-    run.when_finished.append(partial(_remove, folder))
-    return outcome
-
-
-def _remove(folder: Path) -> None:
-    """Remove the checkpoints; at no moment is there a last one without the best."""
-    (folder / LAST).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _log_setting(
-    run: Run, options: TrainOptions, prepared: Prepared, device: Device
-) -> dict[str, Dataset]:
-    facts = {f"hardware.{name}": value for name, value in device.describe().items()}
-    digest = prepared.manifest.digest()
-    run.log_params({**options.to_flat(), **facts, **environment(), "data.digest": digest})
-    if prepared.target:
-        run.log_params({"data.target_digest": prepared.target.digest()})
-        run.log_table(prepared.target.table(), TARGET)
-    run.log_json({"options": options.to_json(), "digest": prepared.digest()}, CONFIG)
-    run.log_table(prepared.manifest.table, MANIFEST)
+    folder = Path(options.run.output) / run.id
+    datasets = log_setting(
+        run,
+        options,
+        digest=prepared.digest(),
+        manifest=prepared.manifest,
+        target=prepared.target,
+        device=device,
+    )
     run.log_metrics({"data/excluded": float(len(prepared.excluded))})
     if len(prepared.excluded):
         run.log_table(prepared.excluded, "data/excluded.csv")
-    return run.log_manifest(prepared.manifest)
+    epochs = predetermined.epochs if predetermined else None
+    with (
+        _saving_checkpoints(run, folder),
+        measuring or nullcontext(),
+        noting_fallbacks() as fallbacks,
+    ):
+        session = train_network(
+            run,
+            options,
+            prepared,
+            device,
+            folder,
+            datasets=datasets,
+            hooks=hooks,
+            epochs=epochs,
+        )
+        with deterministic(options.optim.seed):
+            logits = _score(session, prepared.manifest, score_train)
+    run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
+    if predetermined:
+        decision = predetermined.decision
+    else:
+        labels = prepared.manifest.split("val").table["label"]
+        decision = decide(options.decision, labels, logits["val"])
+    detector = Detector(
+        session.network.cpu(),
+        Card(
+            model=model_spec(options),
+            geometry=options.image.geometry,
+            equalise_quality=preprocessing(options.image).equalise_quality,
+            decision=decision,
+            provenance=_provenance(options, prepared, session.start, run),
+        ),
+    )
+    tables = {
+        split: prediction_table(
+            prepared.manifest.split(split).table, decision.calibration(raw), decision, raw
+        )
+        for split, raw in logits.items()
+    }
+    if score_train:
+        run.log_table(tables.pop("train"), "predictions/train.csv")
+    evaluations = evaluate(tables, decision, seed=options.optim.seed)
+    model = log_detector(run, detector)
+    result = TrainingResult(detector, evaluations, model, session.training)
+    _log_result(run, result, prepared.manifest, datasets, kind, predetermined)
+    if options.run.keep_last:
+        run.log_file(folder / LAST, CHECKPOINTS)
+    run.when_finished.append(partial(_remove, folder))
+    return result
+
+
+def train_network(
+    run: Run,
+    options: RecipeOptions,
+    prepared: Prepared,
+    device: Device,
+    folder: Path,
+    *,
+    datasets: Mapping[str, Dataset] | None = None,
+    hooks: Hooks | None = None,
+    epochs: int | None = None,
+    after: int = 0,
+) -> Session:
+    """Train one network and log every epoch, or resume where `folder` says it had stopped.
+
+    Args:
+        run: The run to log to.
+        options: The options of the training.
+        prepared: The data.
+        device: The device that computes.
+        folder: Folder of the checkpoints.
+        datasets: The logged datasets by split, to which the metrics are bound.
+        hooks: Called for every batch and for every epoch once it is logged.
+        epochs: Epochs after which to stop; None means those of the options.
+        after: Number of steps that the run has logged for other networks before.
+
+    Returns:
+        The session, whose network has the weights of the best epoch.
+    """
+    bound: Mapping[str, Dataset] = datasets or {}
+    total = epochs or options.optim.epochs
+    with deterministic(options.optim.seed):
+        session = Session(options, prepared, device, folder)
+        _log_start(run, session.start)
+        progress = session.training.progress
+        run.log_history(progress.history, bound, after=after)
+        images = sum(len(prepared.manifest.split(split)) for split in ("train", "val"))
+        with training_bar(total, progress.epoch, images) as bar:
+
+            class Logging(Hooks):
+                def on_batch(self, images: int, loss: float) -> None:
+                    bar.batch(images, loss)
+                    if hooks:
+                        hooks.on_batch(images, loss)
+
+                def on_epoch(self, training: TrainingState) -> None:
+                    progress = training.progress
+                    # What is logged is on disk already, so that it is never logged twice.
+                    run.log_epoch(progress.history[-1], after + progress.epoch, bound)
+                    bar.epoch(progress.epoch, progress.history[-1], progress.improved)
+                    if hooks:
+                        hooks.on_epoch(training)
+
+            session.fit(Logging(), epochs=epochs)
+    return session
+
+
+def log_setting(
+    run: Run,
+    options: Options,
+    *,
+    digest: str,
+    manifest: Manifest | None = None,
+    target: Target | None = None,
+    device: Device | None = None,
+) -> dict[str, Dataset]:
+    """Log what a run depends on: options, versions, device and data.
+
+    Args:
+        run: The run to log to.
+        options: The options of its command.
+        digest: The digest of its data, by which resuming and rerunning recognise them.
+        manifest: The images, if they are to be listed among the artifacts.
+        target: The images to adapt to.
+        device: The device that computes, if the run computes itself.
+
+    Returns:
+        The logged datasets by split, to which metrics can be bound.
+    """
+    facts = device.describe().items() if device else ()
+    run.log_params(
+        {
+            **options.to_flat(),
+            **{f"hardware.{name}": value for name, value in facts},
+            **environment(),
+            "data.digest": manifest.digest() if manifest else digest,
+        }
+    )
+    if target:
+        run.log_params({"data.target_digest": target.digest()})
+        run.log_table(target.table(), TARGET)
+    recorded = {
+        name: without_secrets(value) if isinstance(value, str) else value
+        for name, value in options.to_json().items()
+    }
+    run.log_json({"options": recorded, "digest": digest}, CONFIG)
+    if not manifest:
+        return {}
+    run.log_table(manifest.table, MANIFEST)
+    return run.log_manifest(manifest)
+
+
+def digest_of_several(parts: Sequence[Prepared]) -> str:
+    """Return one digest for the data of several trainings in one run."""
+    return hashlib.sha256(" ".join(part.digest() for part in parts).encode()).hexdigest()
+
+
+def register_model(run: Run, result: TrainingResult, name: str) -> str:
+    """Register the model of a training, and return its version; an empty name registers nothing."""
+    if not name:
+        return ""
+    return run.outbox.insist(partial(register, result.model, name))
+
+
+@contextmanager
+def _saving_checkpoints(run: Run, folder: Path) -> Iterator[None]:
+    """Log the checkpoints if the training ends in an error, so that any machine can resume it."""
+    try:
+        yield
+    except StoreAway:
+        raise  # the checkpoints stay in their folder
+    except BaseException:
+        with undisturbed():
+            # In this order: a resumed run takes the best weights beside the last state for its own.
+            files = [folder / name for name in (BEST, LAST) if (folder / name).is_file()]
+            run.try_to_log_files(files, CHECKPOINTS)
+        raise
+
+
+def _remove(folder: Path) -> None:
+    """Remove the checkpoints; at no moment is there a last state without the best weights."""
+    (folder / LAST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _log_start(run: Run, start: Start) -> None:
@@ -149,37 +301,15 @@ def _log_start(run: Run, start: Start) -> None:
     run.set_tags({"synthdetect.weights": start.source})
     if start.source == "random" and start.detail != "asked for":
         console.print(
-            f"Training starts from RANDOM weights: {start.detail}. "
-            "Results will differ much from ImageNet's; --weights none says that this is meant.",
+            f"Training starts from RANDOM weights: {start.detail}. Results will differ much from "
+            "those of ImageNet weights; --weights none confirms that random weights are intended.",
             style="bold yellow",
         )
 
 
-def _fit(
-    run: Run,
-    session: Session,
-    prepared: Prepared,
-    datasets: Mapping[str, Dataset],
-    epochs: int,
-) -> None:
-    images = sum(len(prepared.manifest.split(split)) for split in ("train", "val"))
-    with training_bar(epochs, session.training.progress.epoch, images) as bar:
-
-        def on_epoch(training: TrainingState) -> None:
-            progress = training.progress
-            # An epoch that MLflow knows is on disk, and is never logged twice.
-            run.log_epoch(progress.history[-1], progress.epoch, datasets)
-            bar.epoch(progress.epoch, progress.history[-1], progress.improved)
-
-        session.fit(epochs, on_batch=bar.batch, on_epoch=on_epoch)
-
-
-def _calibrated(
-    run: Run, options: TrainOptions, prepared: Prepared, session: Session, final: Final | None
-) -> tuple[Detector, dict[str, FloatArray]]:
-    """Score every evaluation split, and set calibration and threshold on val alone."""
-    manifest = prepared.manifest
-    splits = [split for split in manifest.splits if split != "train"]
+def _score(session: Session, manifest: Manifest, score_train: bool) -> dict[str, FloatArray]:
+    """Return the logits of every evaluation split, and of train if that is asked for."""
+    splits = [split for split in manifest.splits if split != "train" or score_train]
     with counting("evaluating") as count:
         total, done = sum(len(manifest.split(split)) for split in splits), 0
 
@@ -188,22 +318,7 @@ def _calibrated(
             done += images
             count(done, total)
 
-        logits = session.score(splits, on_batch)
-    if final:
-        decision = final.decision
-    else:
-        decision = decide(options, manifest.split("val").table["label"], logits["val"])
-    card = Card(
-        arch=options.arch,
-        image_size=options.image_size,
-        geometry=options.geometry,
-        equalise_quality=preprocessing(options).equalise_quality,
-        calibration=decision.calibration,
-        threshold=decision.threshold,
-        unsure=decision.unsure,
-        provenance=_provenance(options, prepared, session.start, run),
-    )
-    return Detector(session.network.cpu(), card), logits
+        return session.score(splits, on_batch)
 
 
 def _provenance(
@@ -216,12 +331,12 @@ def _provenance(
         "recipe": options.recipe,
         "weights": start.source,
         "weights_detail": start.detail,
-        "data": options.data,
+        "data": options.data.data,
         "data_digest": manifest.digest(),
-        "supplement": options.supplement,
-        "finetune": options.finetune,
-        "adaptation": options.adaptation,
-        "target": options.target,
+        "supplement": options.data.supplement,
+        "finetune": options.data.finetune,
+        "adaptation": options.adaptation.adaptation,
+        "target": options.adaptation.target,
         "target_digest": target.digest() if target else "",
         "target_splits": list(target.splits) if target else [],
         "training_images": len(train),
@@ -230,39 +345,41 @@ def _provenance(
     }
 
 
-def _log_results(
+def _log_result(
     run: Run,
-    outcome: Outcome,
+    result: TrainingResult,
     manifest: Manifest,
     datasets: Mapping[str, Dataset],
-    final: Final | None,
+    kind: RunKind,
+    predetermined: Predetermined | None,
 ) -> None:
-    progress, card = outcome.training.progress, outcome.detector.card
-    model_id = outcome.model.model_id
+    progress, decision = result.training.progress, result.detector.card.decision
+    model_id = result.model.model_id
     run.log_metrics(
         {
             "best/epoch": float(progress.best_epoch),
-            "decision/threshold": card.threshold,
-            **{f"decision/{name}": v for name, v in card.calibration.describe().items()},
+            **{f"decision/{name}": value for name, value in decision.describe().items()},
         },
         model_id=model_id,
     )
-    figure = learning_curves(progress.history, progress.best_epoch)
-    run.log_figure(figure, "figures/learning_curves.png")
-    for split, evaluation in outcome.evaluations.items():
+    if kind.figures:
+        figure = learning_curves(progress.history, progress.best_epoch)
+        run.log_figure(figure, "figures/learning_curves.png")
+    for split, evaluation in result.evaluations.items():
         files = [manifest.file(path) for path in evaluation.predictions["path"]]
         log_evaluation(
             run,
             evaluation,
             "best/val" if split == "val" else split,
-            card.threshold,
+            decision.threshold,
             dataset=datasets[split],
             model_id=model_id,
-            images=(files, outcome.detector.preprocess),
+            images=(files, result.detector.preprocess),
+            figures=kind.figures,
         )
-    if final:
-        chosen = f"The last of {progress.epoch} epochs, as many as the folds' best say."
+    if predetermined:
+        chosen = f"The last of {progress.epoch} epochs, as many as the folds' best epochs suggest."
     else:
         chosen = f"Best of {progress.epoch} epochs by validation AUC: {progress.best_epoch}."
     model = f"Model: `models:/{model_id}`"
-    run.describe(f"{summary_markdown(outcome.evaluations)}\n\n{chosen} {model}")
+    run.describe(f"{summary_markdown(result.evaluations)}\n\n{chosen} {model}")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-from synthdetect.config import ServeOptions
+from synthdetect.serving.options import ServeOptions
 from synthdetect.system.errors import UserError
 
 Message = MutableMapping[str, Any]

@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from synthdetect.config import ServeOptions
-from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.exported import load_detector
-from synthdetect.evaluation.calibration import UNSURE, unsure
 from synthdetect.images.reading import BadImage, open_image
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.serving.limits import decoding, limits_from_environment
+from synthdetect.serving.options import ServeOptions
 
 _BATCH = 32
 
@@ -84,7 +83,7 @@ class ServedDetector(PythonModel):
         """
         threshold = float((params or {}).get("threshold", -1.0))
         if threshold < 0:
-            threshold = self.detector.card.threshold
+            threshold = self.detector.card.decision.threshold
         if not threshold <= 1:
             raise Refused(f"threshold: give a number from 0 to 1 (got {threshold}).")
         texts = _texts(model_input)
@@ -94,12 +93,11 @@ class ServedDetector(PythonModel):
         chunks = [contents[begin : begin + _BATCH] for begin in range(0, len(texts), _BATCH)]
         scores = [self._score(chunk, number * _BATCH) for number, chunk in enumerate(chunks)]
         probability = np.concatenate(scores) if scores else np.empty(0)
-        labels = np.where(probability >= threshold, CLASSES[SYNTHETIC], CLASSES[REAL])
-        labels = np.where(unsure(probability, threshold, self.detector.card.unsure), UNSURE, labels)
+        decision = replace(self.detector.card.decision, threshold=threshold)
         return pd.DataFrame(
             {
                 "probability": probability,
-                "label": labels.astype(object),
+                "label": decision.answer(probability).words,
                 "threshold": np.full(len(probability), threshold),
             }
         )

@@ -1,1 +1,1 @@
-"""Files, processes, databases and the console: what everything else stands on."""
+"""Files, processes, databases and the console: utilities that all other packages build on."""

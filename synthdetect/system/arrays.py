@@ -1,4 +1,4 @@
-"""Names for array types that several packages use."""
+"""Array types that several packages use."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: bars in a terminal, lines elsewhere."""
+"""Console output: progress bars in a terminal, plain lines elsewhere."""
 
 import math
 import sys
@@ -23,10 +23,10 @@ from synthdetect.system.visible import visible
 
 
 class _Plain(Console):
-    """Prints text as it is: names from the data are no markup, and command no terminal."""
+    """Console that prints text literally: no markup, and no terminal commands from names."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        shown = (visible(thing) if isinstance(thing, str) else thing for thing in objects)
+        shown = (visible(item) if isinstance(item, str) else item for item in objects)
         super().print(*shown, **options)
 
 
@@ -34,63 +34,86 @@ console = _Plain(
     highlight=False, markup=False, emoji=False, soft_wrap=True,
     width=None if sys.stdout.isatty() else 120,
 )  # fmt: skip
-_LINE_EVERY = 30.0  # seconds between progress lines where there is no terminal
+_LINE_INTERVAL = 30.0  # seconds between progress lines if the output is not a terminal
 
 
 @contextmanager
 def counting(what: str, unit: str = "images") -> Iterator["Counter"]:
-    """Show how much of something is done."""
+    """Show the progress of a task whose items can be counted.
+
+    Args:
+        what: Description of the task.
+        unit: What is counted.
+
+    Yields:
+        A counter, to be called with the number of items done and their total.
+    """
     with _progress(unit) as progress:
         counter = Counter(progress, what)
         yield counter
 
 
 class Counter:
-    """A bar that appears with the first thing done."""
+    """Progress of one task. Its bar appears with the first call."""
 
     def __init__(self, progress: Progress, what: str) -> None:
         self._progress, self._what = progress, what
         self._task: TaskID | None = None
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         if self._task is None:
             self._task = self._progress.add_task(self._what, total=total, note="")
         self._progress.update(self._task, completed=done, total=total)
-        if not console.is_terminal and time.monotonic() - self._said > _LINE_EVERY:
-            self._said = time.monotonic()
+        if not console.is_terminal and time.monotonic() - self._printed > _LINE_INTERVAL:
+            self._printed = time.monotonic()
             console.print(f"{self._what}: {done:,} of {total:,}")
 
 
 class TrainingBar:
-    """Epoch, loss, validation AUC, images a second and the time left for all epochs."""
+    """Progress of a training: epoch, loss, validation AUC, images per second and remaining time.
 
-    def __init__(self, progress: Progress, epochs: int, done: int, images: int, all_epochs: int):
+    Args:
+        progress: Display that holds the bar.
+        epochs: Number of epochs.
+        done: Epochs that are already done.
+        images: Images per epoch.
+    """
+
+    def __init__(self, progress: Progress, epochs: int, done: int, images: int) -> None:
         self._progress = progress
-        self._epochs, self._epoch = all_epochs, done
-        self._images = images
-        self._auc = math.nan
+        self._epochs = epochs
+        self._loss = self._auc = math.nan
         self._began, self._seen = time.monotonic(), 0
-        self._task = progress.add_task(
-            "", total=all_epochs * images, completed=done * images, note=""
-        )
+        self._task = progress.add_task("", total=epochs * images, completed=done * images, note="")
         self._start(done + 1)
 
     def batch(self, images: int, loss: float) -> None:
-        """Count a batch."""
+        """Advance by a batch.
+
+        Args:
+            images: Number of images in the batch.
+            loss: Mean loss; nan leaves the last one on display.
+        """
         self._seen += images
         speed = self._seen / max(time.monotonic() - self._began, 1e-9)
         note = f"{speed:.1f} images/s"
         if not math.isnan(loss):
             self._loss = loss
-        if hasattr(self, "_loss"):
+        if not math.isnan(self._loss):
             note = f"loss {self._loss:.4f}  " + note
         if not math.isnan(self._auc):
             note = f"val AUC {self._auc:.4f}  " + note
         self._progress.update(self._task, advance=images, note=note)
 
     def epoch(self, number: int, record: dict[str, float], best: bool) -> None:
-        """Say how an epoch went."""
+        """Print a line with the results of an epoch.
+
+        Args:
+            number: Number of the epoch, from 1.
+            record: Metrics of the epoch.
+            best: Whether it is the best epoch so far.
+        """
         self._auc = record.get("val/auc", math.nan)
         shown = {
             name: " / ".join(
@@ -114,14 +137,20 @@ class TrainingBar:
 
 @contextmanager
 def training_bar(epochs: int, done: int, images: int) -> Iterator[TrainingBar]:
-    """Show a training of so many epochs, of which some are done, of so many images each."""
+    """Show the progress of a training.
+
+    Args:
+        epochs: Number of epochs.
+        done: Epochs that are already done.
+        images: Images per epoch.
+    """
     with _progress("images") as progress:
         console.print("            train / validation", style="dim")
-        yield TrainingBar(progress, epochs, done, images, epochs)
+        yield TrainingBar(progress, epochs, done, images)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a small table; all columns but the first are numbers."""
+    """Print a small table. All columns but the first are aligned to the right, as numbers."""
     result = Table(title=visible(title), title_justify="left")
     for number, column in enumerate(columns):
         result.add_column(visible(column), justify="left" if number == 0 else "right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""Looking into a database before a program that fills it with its tables is let near it."""
+"""Inspect a database before a program writes its tables into it."""
 
 from collections.abc import Set
 from pathlib import Path
@@ -15,23 +15,24 @@ from synthdetect.system.redaction import without_secrets
 def require_database(
     url: str, option: str, *, program: str, tables: Set[str], instead: str
 ) -> bool:
-    """See, changing nothing, that a database is new or already a program's.
+    """Check that a database is new or already belongs to a program, without changing it.
 
-    MLflow and Optuna write their tables into whatever database they are given, into each other's
-    too, and then take one's version of the schema for their own.
+    MLflow and Optuna write their tables into any database, even into each other's, and then take
+    the other program's schema version for their own.
 
     Args:
-        url: of the database.
-        option: which gave it, for messages.
-        program: whose database it must be.
-        tables: some that the program's databases have.
-        instead: what to give, for messages.
+        url: SQLAlchemy URL of the database.
+        option: Option or variable that the URL comes from, for messages.
+        program: Program that the database must belong to, for messages.
+        tables: Names of tables that every database of this program has.
+        instead: Sentence on what to give instead, for messages.
 
     Returns:
-        Whether it has tables already.
+        Whether the database already has tables.
 
     Raises:
-        UserError: it is none, cannot be reached, is lost when the process ends, or is another's.
+        UserError: If the database cannot be opened, is kept in memory, or belongs to another
+            program.
     """
     shown = without_secrets(url)
     try:
@@ -52,13 +53,13 @@ def require_database(
 def _tables(url: URL, option: str) -> set[str]:
     if url.get_backend_name() == "sqlite":
         if url.database in (None, "", ":memory:"):
-            raise ValueError("it would be kept in memory, and lost at the end")
+            raise ValueError("a database in memory is lost when the process ends")
         file = Path(url.database)
         require_file(file, option)
         if not file.exists():
-            return set()  # to look would be to make it
+            return set()  # connecting would create the file
         if not file.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
     engine = create_engine(url)
     try:
         return set(inspect(engine).get_table_names())

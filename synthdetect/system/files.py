@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Atomic writes, checks of output paths, and the cache folder."""
 
 import hashlib
 import os
@@ -11,9 +11,10 @@ from synthdetect.system.errors import UserError
 
 @contextmanager
 def replace_atomically(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside `target`, and move it there once it is whole and on disk.
+    """Yield a temporary path beside `target`, and move the file there once it is complete on disk.
 
-    Whatever happens before that, even SIGKILL or a power cut, the old file stays as it was.
+    If the process is interrupted before that, even by SIGKILL or a power cut, the old file stays
+    as it was.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -26,38 +27,49 @@ def replace_atomically(target: Path) -> Iterator[Path]:
 
 
 def require_folder(folder: Path, option: str) -> None:
-    """See, without making it, that a folder is there or can be made, and written into.
+    """Check that a folder exists or can be created, and is writable. Nothing is created.
+
+    Args:
+        folder: The folder.
+        option: Option that the path comes from, for messages.
 
     Raises:
-        UserError: it cannot; `option` gave it.
+        UserError: If the folder cannot be written.
     """
-    _require_room(folder, folder, option)
+    _require_writable(folder, folder, option)
 
 
 def require_file(file: Path, option: str) -> None:
-    """See, without making it, that a file can be written.
+    """Check that a file can be written. Nothing is created.
+
+    Args:
+        file: The file.
+        option: Option that the path comes from, for messages.
 
     Raises:
-        UserError: it cannot; `option` gave it.
+        UserError: If the file cannot be written, or is a folder.
     """
     if file.is_dir():
-        raise UserError(f"{option}: {file} is a folder. Give a file's name.")
-    _require_room(file.parent, file, option)
+        raise UserError(f"{option}: {file} is a folder. Give the name of a file.")
+    _require_writable(file.parent, file, option)
 
 
-def _require_room(folder: Path, given: Path, option: str) -> None:
-    there = folder.expanduser().absolute()
-    while not os.path.lexists(there):
-        there = there.parent
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+def _require_writable(folder: Path, given: Path, option: str) -> None:
+    nearest = folder.expanduser().absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         raise UserError(
-            f"{option}: {given} cannot be written: {there} is no folder, or is closed to you. "
-            "Give another."
+            f"{option}: {given} cannot be written: {nearest} is not a writable folder. "
+            "Give another path."
         )
 
 
 def cache_folder() -> Path:
-    """Where derived data are kept that can be made again: `$SYNTHDETECT_CACHE`, or the user's."""
+    """Folder of derived data that can be computed again.
+
+    This is `$SYNTHDETECT_CACHE`, else `synthdetect` in `$XDG_CACHE_HOME` or `~/.cache`.
+    """
     given = os.environ.get("SYNTHDETECT_CACHE")
     if given:
         return Path(given).expanduser()
@@ -65,25 +77,25 @@ def cache_folder() -> Path:
     return Path(base) / "synthdetect"
 
 
-def keep(target: Path, write: Callable[[Path], object]) -> None:
-    """Write derived data to a file of the cache folder, or, where that cannot be, go on without.
+def write_to_cache(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a file of the cache folder atomically; errors of the file system are ignored.
 
     Args:
-        target: the file.
-        write: writes it, under the name that it is given.
+        target: The file.
+        write: Function that writes the content to the path it is given.
     """
-    with suppress(OSError):  # closed, or full: all that is lost is the time to make them again
+    with suppress(OSError):  # a full or read-only disk costs only the time to compute again
         target.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(target) as temporary:
             write(temporary)
 
 
 def short_hash(text: str) -> str:
-    """Sixteen hexadecimal digits that stand for a text, fit for a file's name."""
+    """First 16 hexadecimal digits of a text's SHA-256, for use in file names."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

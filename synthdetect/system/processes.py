@@ -1,23 +1,24 @@
-"""Naming a process among all of all machines, so that a later one can tell whether it has ended."""
+"""Identify a process across machines, so that a later process can tell whether it has ended."""
 
 import os
 import socket
 
 import psutil
 
-_TOLERANCE = 2.0  # seconds; far less than a machine takes to come to the same process id again
+# Seconds. A machine takes far longer than this to assign the same process id again.
+_TOLERANCE = 2.0
 
 
 def this_process() -> str:
-    """What names this process: the machine, the process id, and its start in seconds since boot."""
+    """Identify this process: host name, process id and start time in seconds since boot."""
     return f"{socket.gethostname()} {os.getpid()} {_since_boot(psutil.Process()):.2f}"
 
 
 def is_gone(text: str) -> bool:
-    """Whether a process was of this machine, and is not any more.
+    """Whether a process ran on this machine and has ended.
 
     Args:
-        text: as `this_process` gave it; any other names no process that could be gone.
+        text: The return value of `this_process`. Any other text gives False.
     """
     host, *rest = text.split(" ")
     if host != socket.gethostname() or len(rest) != 2:
@@ -35,12 +36,16 @@ def is_gone(text: str) -> bool:
 
 
 def is_another_alive(text: str) -> bool:
-    """Whether a process is another one of this machine, and has not ended."""
+    """Whether a process is a different process of this machine that is still running.
+
+    Args:
+        text: The return value of `this_process`.
+    """
     host, number, *_ = [*text.split(" "), ""]
     ours = host == socket.gethostname() and number != str(os.getpid())
     return ours and not is_gone(text)
 
 
 def _since_boot(process: psutil.Process) -> float:
-    """When a process started. Both times move alike when the system's clock is set."""
+    # Setting the system clock shifts both times alike, so that their difference stays the same.
     return float(process.create_time() - psutil.boot_time())

@@ -1,4 +1,4 @@
-"""Text from anywhere, made fit to be shown: nothing in it moves a cursor or hides."""
+"""Escape characters that are invisible or control a terminal."""
 
 import unicodedata
 
@@ -6,9 +6,10 @@ _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\
 
 
 def visible(text: str) -> str:
-    """Spell out the characters that cannot be seen or that turn the order of others around.
+    """Escape control characters, lone surrogates and marks that change the direction of text.
 
-    A file's name may hold a terminal's commands, or bytes that are no text.
+    File names may contain terminal commands, or bytes that are not text. Tabs and line breaks
+    stay as they are.
     """
     return "".join(map(_visible, text))
 

@@ -17,7 +17,8 @@ from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card, current_header
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.exported import load_detector
 from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.serving import SERVED_ARTIFACT
@@ -171,7 +172,8 @@ def _from_uri(uri: str, name: str) -> Found:
             detector = load_detector(Path(file))
         except UserError as error:  # which names the copy
             raise UserError(f"--model: {uri}: {str(error).removeprefix(f'{file}: ')}") from error
-        _require_logged(detector.card, description.metadata, uri)
+        logged = current_header(description.metadata, Path(uri))
+        _require_logged(detector.card, logged, uri)
         return Found(name, detector, _known(description.model_id))
 
 

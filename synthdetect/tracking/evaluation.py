@@ -20,6 +20,7 @@ def log_evaluation(
     dataset: Dataset | None = None,
     model_id: str | None = None,
     images: tuple[Sequence[Path], Preprocess] | None = None,
+    figures: bool = True,
 ) -> None:
     """Log everything measured on one split.
 
@@ -31,6 +32,7 @@ def log_evaluation(
         dataset: the images, to bind the metrics to.
         model_id: the logged model, likewise.
         images: the files and how the network saw them, for the sheet of mistakes.
+        figures: Whether figures are drawn.
     """
     split = evaluation.split
     run.log_metrics(evaluation.flat(prefix), dataset=dataset, model_id=model_id)
@@ -44,5 +46,5 @@ def log_evaluation(
     for name, table in further.items():
         if len(table):
             run.log_table(table, f"evaluation/{split}_{name}.csv")
-    for name, figure in draw(evaluation, threshold, images):
+    for name, figure in draw(evaluation, threshold, images) if figures else ():
         run.log_figure(figure, f"figures/{split}/{name}.png")

@@ -20,7 +20,8 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from PIL import Image
 
 import synthdetect
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.outbox import is_absent
@@ -83,7 +84,7 @@ def _log(run: Run, file: Path, card: Card, packages: Iterable[str]) -> LoggedMod
             input_example=_example(),
             pip_requirements=_requirements(packages),
             metadata=json.loads(json.dumps(asdict(card))),
-            params={"arch": card.arch, "image_size": str(card.image_size)},
+            params={"arch": card.model.arch, "image_size": str(card.model.image_size)},
         )
     run.log_json(asdict(card), "model/card.json")
     return mlflow.get_logged_model(info.model_id)

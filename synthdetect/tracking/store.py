@@ -21,6 +21,11 @@ _INSTEAD = (
 )
 
 
+def tracking_uri() -> str:
+    """Return the URI of the tracking store without secrets."""
+    return without_secrets(mlflow.get_tracking_uri())
+
+
 def make_store() -> None:
     """Make the SQLite database of a tracking store that is not there, whole or not at all.
 

@@ -1,12 +1,11 @@
-"""Making features of labelled and of unlabelled images alike: a table of methods.
+"""Adaptation: losses that make the features of labelled and unlabelled images alike.
 
-Each is a module that is called with the features of both kinds (float32, shape (images, features);
-as the last layer sees them) and the share of the training that is done, and returns a loss.
+`synthdetect.training.options.ADAPTATIONS` names them. Each is a module that takes the features of
+the labelled and of the unlabelled images (float32 of shape (images, features), the input of the
+last layer) and the share of the training that is done (0 to 1), and returns a loss.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,25 +15,12 @@ from torch import Tensor, nn
 _HIDDEN = 256  # units of DANN's discriminator
 
 
-@dataclass(frozen=True)
-class Adaptation:
-    """One entry of the registry.
-
-    Attributes:
-        make: number of features to a module.
-        help: one line.
-    """
-
-    make: Callable[[int], nn.Module]
-    help: str
-
-
 class Dann(nn.Module):
-    """Features from which a discriminator cannot tell the kinds apart (Ganin et al. 2016).
+    """Domain-adversarial training (Ganin et al. 2016).
 
-    The discriminator learns to tell them apart while its gradient reaches the features reversed,
-    by a factor that grows from 0 to 1. Its weights are trained and saved with the network's, and
-    are no part of the detector.
+    A discriminator learns to tell labelled from unlabelled images by their features, while its
+    gradient reaches the features reversed, by a factor that grows from 0 to 1. Its weights are
+    trained and saved with the network's, but are not part of the detector.
     """
 
     def __init__(self, features: int) -> None:
@@ -46,15 +32,15 @@ class Dann(nn.Module):
     def forward(self, source: Tensor, target: Tensor, progress: float) -> Tensor:
         reversed_ = _Reversed.apply(torch.cat([source, target]), reversal(progress))
         logits = self.discriminator(reversed_).squeeze(1)
-        kinds = torch.zeros_like(logits)
-        kinds[len(source) :] = 1
-        losses = F.binary_cross_entropy_with_logits(logits, kinds, reduction="none")
-        # Each kind counts one half, however many images of it there are.
+        domains = torch.zeros_like(logits)
+        domains[len(source) :] = 1
+        losses = F.binary_cross_entropy_with_logits(logits, domains, reduction="none")
+        # Both domains count equally, whatever their numbers of images.
         return (losses[: len(source)].mean() + losses[len(source) :].mean()) / 2
 
 
 class Coral(nn.Module):
-    """Equal covariances of the features of both kinds (deep CORAL, Sun and Saenko 2016)."""
+    """The squared distance of the features' covariances (deep CORAL, Sun and Saenko 2016)."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -65,19 +51,13 @@ class Coral(nn.Module):
         return difference.square().sum() * self.scale
 
 
-ADAPTATIONS: dict[str, Adaptation] = {
-    "dann": Adaptation(Dann, "a discriminator's gradient, reversed (Ganin et al. 2016)"),
-    "coral": Adaptation(Coral, "distance of the features' covariances (Sun and Saenko 2016)"),
-}
-
-
 def reversal(progress: float) -> float:
-    """Ganin et al.'s factor of the reversed gradient, from 0 at the start towards 1."""
+    """Return the factor of the reversed gradient, from 0 towards 1 (Ganin et al. 2016)."""
     return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 class _Reversed(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by minus a factor."""
+    """The identity; its gradient is multiplied by a negative factor."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, factor: float) -> Tensor:

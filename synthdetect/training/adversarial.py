@@ -1,42 +1,32 @@
-"""Images changed within a small distance to mislead the network: a table of attacks.
+"""Attacks: images changed within a small distance to mislead the network.
 
-An attack goes against the network as it will be used: in evaluation mode (the running statistics of
-its normalisation layers, which the attack thereby leaves alone; no dropout) and in fp32. The step
-that then trains on the changed images is an ordinary one.
+`synthdetect.training.options.ATTACKS` names them. An attack is computed against the network in
+evaluation mode (running statistics, no dropout) and in fp32, and changes neither. The step that
+then trains on the changed images is an ordinary one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthdetect.config import AdversarialOptions
+from synthdetect.training.options import ATTACKS, AdversarialOptions
 
 Direction = Callable[[Tensor], Tensor]
-"""From images to the sign of the loss's gradient with respect to them."""
+"""A function from images to the sign of the gradient of their loss."""
 
 
-@dataclass(frozen=True)
-class Attack:
-    """One entry of the registry.
-
-    Attributes:
-        change: images (0 to 255) and the direction in which the loss grows, to changed images.
-        help: one line.
-    """
-
-    change: Callable[[Tensor, Direction, AdversarialOptions], Tensor]
-    help: str
+Attack = Callable[[Tensor, Direction, AdversarialOptions], Tensor]
+"""A function from images (0 to 255) and the direction in which their loss grows to new images."""
 
 
-def _fgsm(images: Tensor, uphill: Direction, options: AdversarialOptions) -> Tensor:
+def fgsm(images: Tensor, uphill: Direction, options: AdversarialOptions) -> Tensor:
     return (images + options.adversarial_epsilon * uphill(images)).clamp_(0, 255)
 
 
-def _pgd(images: Tensor, uphill: Direction, options: AdversarialOptions) -> Tensor:
-    """Steps of 2.5 epsilon / steps, which can reach the border from anywhere (Madry et al.)."""
+def pgd(images: Tensor, uphill: Direction, options: AdversarialOptions) -> Tensor:
+    """Change images by projected gradient steps of size 2.5 epsilon / steps (Madry et al. 2018)."""
     epsilon, steps = options.adversarial_epsilon, options.adversarial_steps
     low, high = (images - epsilon).clamp_(min=0), (images + epsilon).clamp_(max=255)
     changed = torch.empty_like(images).uniform_(-epsilon, epsilon).add_(images).clamp_(0, 255)
@@ -45,25 +35,19 @@ def _pgd(images: Tensor, uphill: Direction, options: AdversarialOptions) -> Tens
     return changed
 
 
-ATTACKS: dict[str, Attack] = {
-    "fgsm": Attack(_fgsm, "one step along the gradient's sign (Goodfellow et al. 2015)"),
-    "pgd": Attack(_pgd, "several, from a random start in the ball (Madry et al. 2018)"),
-}
-
-
 def attacked(
     network: nn.Module, images: Tensor, targets: Tensor, options: AdversarialOptions
 ) -> Tensor:
-    """Change the first images of a batch, `adversarial_share` of it (batches are in random order).
+    """Attack the first `adversarial_share` of a batch, whose images are in random order.
 
     Args:
-        network: left in the mode it was in, without gradients of its weights.
-        images: float, 0 to 255, shape (batch, 3, height, width).
-        targets: 0 to 1, shape (batch,).
-        options: which attack, how far and how many.
+        network: The network to mislead; its mode and the gradients of its weights stay unchanged.
+        images: float, from 0 to 255, of shape (batch, 3, height, width).
+        targets: From 0 to 1, of shape (batch,).
+        options: The attack, its size and the share of images.
 
     Returns:
-        New images; none differs from its own by more than `adversarial_epsilon`.
+        New images, of which no pixel differs from the original by more than `adversarial_epsilon`.
     """
     count = round(options.adversarial_share * len(images))
     if not count:
@@ -71,7 +55,7 @@ def attacked(
 
     def uphill(changed: Tensor) -> Tensor:
         changed = changed.detach().requires_grad_()
-        # The sum: each image's own gradient, whatever the others are.
+        # The sum gives each image its own gradient, whatever the others are.
         loss = F.binary_cross_entropy_with_logits(
             network(changed).float(), targets[:count], reduction="sum"
         )
@@ -81,8 +65,8 @@ def attacked(
     network.eval()
     try:
         result = images.clone()
-        attack = ATTACKS[options.adversarial]
-        result[:count] = attack.change(images[:count], uphill, options)
+        attack: Attack = ATTACKS[options.adversarial].load()
+        result[:count] = attack(images[:count], uphill, options)
     finally:
         network.train(training)
     return result

@@ -1,9 +1,9 @@
-"""The whole state of a training in one safetensors file: nothing in it can execute.
+"""The whole state of a training in one safetensors file; nothing in it can execute.
 
-Tensors are stored as such; everything else (the optimizer's groups, the schedule, the progress, the
-first weights' origin) is JSON in the file's header, and a hash of both is checked when they are
-read. Random state needs no room: it derives from the seed and the epoch (see
-`synthdetect.images.batches`).
+Tensors are stored as such. Everything else (the model specification, the optimizer's groups, the
+schedule, the progress, the origin of the initial weights) is JSON in the header of the file. A hash
+of both is checked when they are read. There is no random state to save: it derives from the seed
+and the epoch (see `synthdetect.images.batches`).
 """
 
 import hashlib
@@ -18,24 +18,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from synthdetect.models.networks import Start
 from synthdetect.models.tensors import digest_of, tensors_of
+from synthdetect.models.weights import Start
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
 from synthdetect.training.loop import Progress, TrainingState
 
-FORMAT = 4
-"""Raised when the layout of the file changes."""
+FORMAT = 5
+"""Increased when the layout of the file changes."""
 
 _TENSOR = "tensor:"
 _PARTS = ("network", "objective", "optimizer", "schedule", "scaler")
 
 
 def save(path: Path, training: TrainingState, start: Start) -> None:
-    """Write a checkpoint; a kill at any moment leaves the old one or the new one, whole."""
+    """Write a checkpoint; a kill at any moment leaves the old or the new one, whole."""
     tensors: dict[str, Tensor] = {}
     tree = {
         "format": FORMAT,
+        "model": asdict(training.network.spec),
         "progress": asdict(training.progress),
         "start": asdict(start),
         **{part: _flatten(getattr(training, part).state_dict(), part, tensors) for part in _PARTS},
@@ -44,15 +45,15 @@ def save(path: Path, training: TrainingState, start: Start) -> None:
 
 
 def save_network(path: Path, network: nn.Module) -> None:
-    """Write a network's weights alone, as atomically as `save`."""
+    """Write the weights of a network alone, as atomically as `save`."""
     _write(path, tensors_of(network), "")
 
 
 def load_network(path: Path, network: nn.Module) -> None:
-    """Read what `save_network` wrote.
+    """Read what `save_network` wrote into a network.
 
     Raises:
-        UserError: damaged, changed, absent, or of another network.
+        UserError: If the file is absent, damaged, changed, or of another network.
     """
     tensors, _ = _read(path)
     try:
@@ -63,16 +64,20 @@ def load_network(path: Path, network: nn.Module) -> None:
 
 
 def load(path: Path, training: TrainingState) -> Start:
-    """Put a checkpoint's state into a training built from the same configuration.
+    """Read a checkpoint into a training that was built from the same configuration.
 
     Returns:
-        Where the training's first weights came from.
+        Where the initial weights of the training came from.
 
     Raises:
-        UserError: not a whole checkpoint of this program's, changed, or one of another network.
+        UserError: If the file is not a whole checkpoint of this version, has changed, or is of
+            another network.
     """
     tensors, text = _read(path)
     tree = _tree(path, text)
+    spec = json.loads(json.dumps(asdict(training.network.spec)))
+    if tree.get("model") != spec:
+        raise UserError(f"{path}: is of another network: {tree.get('model')}, not {spec}.")
     try:
         for part in _PARTS:
             state = _unflatten(tree[part], tensors)
@@ -89,12 +94,12 @@ def load(path: Path, training: TrainingState) -> Start:
 
 
 def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Lay each moment out in memory as its parameter is: fused steps walk both side by side."""
+    """Give each moment the memory layout of its parameter, which fused steps expect."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 state[name] = torch.empty_like(parameter).copy_(value)
-    inner = getattr(optimizer, "optimizer", None)  # Lookahead goes around another
+    inner = getattr(optimizer, "optimizer", None)  # Lookahead wraps another one
     if inner is not None:
         _match_memory_layout(inner)
 
@@ -107,17 +112,17 @@ def _write(path: Path, tensors: dict[str, Tensor], text: str) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors and the text that `_write` wrote, both as they were."""
+    """Return the tensors and the text that `_write` wrote."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: no checkpoint, or a damaged one: {error}") from error
+        raise UserError(f"{path}: not a checkpoint, or a damaged one: {error}") from error
     text = header.get("checkpoint", "")
     if header.get("sha256") != _digest(tensors, text):
         if text:
-            _tree(path, text)  # what is of another format may have none
+            _tree(path, text)  # another format may have no hash
         raise UserError(
             f"{path}: has changed since it was written. Restore it, or start a new run."
         )
@@ -132,7 +137,7 @@ def _tree(path: Path, text: str) -> dict[str, Any]:
     try:
         tree = dict(json.loads(text))
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no checkpoint, or a damaged one: {error}") from error
+        raise UserError(f"{path}: not a checkpoint, or a damaged one: {error}") from error
     if tree.get("format") != FORMAT:
         raise UserError(
             f"{path}: checkpoint format {tree.get('format')}; this version reads {FORMAT}."

@@ -1,4 +1,4 @@
-"""What computes, in which numbers, and what to say about it in the record."""
+"""The device that computes, the precision of its steps, and what is recorded about both."""
 
 import contextlib
 import os
@@ -26,8 +26,8 @@ class Device:
 
     Attributes:
         kind: `cpu`, `cuda` or `mps`.
-        precision: `fp32`, `bf16` or `fp16`; evaluation is always fp32.
-        workers: processes that read images; 0 reads in the training process.
+        precision: `fp32`, `bf16` or `fp16`; evaluation always uses fp32.
+        workers: Processes that read images; 0 reads them in the training process.
     """
 
     kind: str
@@ -36,22 +36,27 @@ class Device:
 
     @property
     def torch(self) -> torch.device:
-        """The device as torch names it."""
+        """The device of torch."""
         return torch.device(self.kind)
 
+    @property
+    def pin_memory(self) -> bool:
+        """Whether batches are read into pinned memory, so that copying them needs no waiting."""
+        return self.kind == "cuda"
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The context in which a training step's forward pass runs."""
+        """Return the context for the forward pass of a training step."""
         dtype = _TYPES[self.precision]
         if dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.kind, dtype=dtype)
 
     def scaler(self) -> GradScaler:
-        """A loss scaler, which only fp16 needs; elsewhere it passes everything through."""
+        """Return a loss scaler; only that of fp16 is enabled."""
         return GradScaler(self.kind, enabled=self.precision == "fp16")
 
     def describe(self) -> dict[str, Any]:
-        """Facts for the record: kind, name, memory, cores, instruction set, versions."""
+        """Return facts for the record: kind, name, memory, cores, instruction set, driver."""
         facts: dict[str, Any] = {
             "kind": self.kind,
             "precision": self.precision,
@@ -79,19 +84,19 @@ class Device:
 
 
 def resolve(device: str, precision: str, workers: str, arch: str = "") -> Device:
-    """Turn the options into a device that exists.
+    """Turn options into a device that exists.
 
-    `auto` takes CUDA, then MPS, then the CPU, and bf16 where the hardware computes in it and the
-    architecture gains by it.
+    `auto` prefers CUDA to MPS to the CPU, and bf16 if the hardware supports it and the architecture
+    gains by it.
 
     Args:
         device: `auto`, `cuda`, `mps` or `cpu`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         workers: `auto` or a number.
-        arch: what is to be trained; only `auto` precision asks.
+        arch: Architecture that is trained; matters only to `auto` precision.
 
     Raises:
-        UserError: a device that is not there, or a precision that it lacks.
+        UserError: If the device does not exist here, or does not support the precision.
     """
     there = {
         "cuda": torch.cuda.is_available(),
@@ -116,7 +121,7 @@ def resolve(device: str, precision: str, workers: str, arch: str = "") -> Device
 
 @contextlib.contextmanager
 def noting_fallbacks() -> Iterator[set[str]]:
-    """Collect the operators that ran on the CPU because MPS lacks them."""
+    """Collect the operators that run on the CPU because MPS lacks them."""
     operators: set[str] = set()
     before = warnings.showwarning
 
@@ -136,10 +141,10 @@ def noting_fallbacks() -> Iterator[set[str]]:
 
 @contextlib.contextmanager
 def computing_with(threads: int) -> Iterator[None]:
-    """Compute with so many threads where there are as many cores, and as before afterwards.
+    """Compute with a number of threads if there are as many cores; restore it afterwards.
 
-    Sums are cut by the number of threads, so that their last bits depend on it. Libraries need not
-    keep to more threads than there are cores.
+    The number of threads decides how sums are split, and thereby their last bits. Libraries need
+    not respect a number that is larger than that of the cores.
     """
     before = torch.get_num_threads()
     if 0 < threads <= (os.cpu_count() or 1):
@@ -154,8 +159,8 @@ def _workers(kind: str, workers: str) -> int:
     if workers != "auto":
         return int(workers)
     if kind == "cpu":
-        # The network uses every core, and a reader beside it makes its threads wait for each other:
-        # reading between the steps keeps .97 of the bare step's speed here, one worker .9.
+        # The network uses every core, and a worker beside it makes its threads wait for each
+        # other: reading between the steps keeps .97 of the speed of the bare step, one worker .9.
         return 0
     return min(8, (os.cpu_count() or 1) - 1)
 
@@ -167,7 +172,7 @@ def _cpu_has_bf16() -> bool:
 
 @contextlib.contextmanager
 def deterministic(seed: int) -> Iterator[None]:
-    """Seed torch and ask for deterministic algorithms; restore what was set before."""
+    """Seed torch and request deterministic algorithms; restore the former setting afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for it

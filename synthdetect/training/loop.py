@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, a validation after each, and when to stop."""
+"""The training loop: epochs of steps, a validation after each, and early stopping."""
 
 import math
 import time
@@ -7,29 +7,34 @@ from dataclasses import dataclass, field
 from itertools import chain, count, repeat
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from synthdetect.config import AugmentOptions, TrainOptions
 from synthdetect.evaluation.metrics import epoch_metrics
 from synthdetect.images.augmentation import augment, draws
 from synthdetect.images.batches import Batch, Batches
 from synthdetect.images.mixing import mix
+from synthdetect.models.networks import Network
+from synthdetect.system.arrays import FloatArray
 from synthdetect.training.devices import Device
 from synthdetect.training.objective import Objective, Step
-from synthdetect.training.optimizers import OPTIMIZERS
+from synthdetect.training.optimizers import make_optimizer
+from synthdetect.training.options import TrainingOptions
+from synthdetect.training.schedules import make_schedule
 
 EpochMetrics = dict[str, float]
-"""What one epoch was like: metric names and values."""
+"""The metrics of one epoch, by name."""
 
 OnBatch = Callable[[int, float], None]
-"""Called after each batch with (images in it, running loss; nan while evaluating)."""
+"""Called after each batch with its number of images and the mean loss of the epoch so far."""
+
+_READ_EVERY = 20
+"""Steps between two readings of the loss on an accelerator, since each waits for the device."""
 
 
 class Diverged(RuntimeError):
-    """The loss, or what the network says, is not a finite number any more."""
+    """The loss or the logits are not finite numbers any more."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,10 @@ class Progress:
     """How far a training has come: all that early stopping and resuming need.
 
     Attributes:
-        epoch: epochs done.
-        best_epoch: the one with the best validation AUC (0: none yet), counted from 1.
-        best_auc: that AUC.
-        history: the record of every epoch done.
+        epoch: Epochs done.
+        best_epoch: The epoch with the best validation AUC, counted from 1 (0: none yet).
+        best_auc: That AUC.
+        history: The metrics of every epoch done.
     """
 
     epoch: int = 0
@@ -48,33 +53,39 @@ class Progress:
     best_auc: float = -math.inf
     history: list[EpochMetrics] = field(default_factory=list)
 
-    def after(self, record: EpochMetrics) -> "Progress":
-        """The progress once an epoch with this record is done.
+    def after(self, metrics: EpochMetrics) -> "Progress":
+        """Return the progress after one more epoch.
 
-        Ties keep the earlier epoch. Without validation there is nothing to choose by, and the last
-        epoch stands.
+        Ties keep the earlier epoch. Without validation the last epoch counts as the best.
         """
-        epoch, auc = self.epoch + 1, record.get("val/auc", self.best_auc)
-        better = auc > self.best_auc or "val/auc" not in record
+        epoch, auc = self.epoch + 1, metrics.get("val/auc", self.best_auc)
+        better = auc > self.best_auc or "val/auc" not in metrics
         best = (epoch, auc) if better else (self.best_epoch, self.best_auc)
-        return Progress(epoch, *best, [*self.history, record])
+        return Progress(epoch, *best, [*self.history, metrics])
 
     @property
     def improved(self) -> bool:
-        """Whether the last epoch was the best so far."""
+        """Whether the last epoch is the best so far."""
         return self.epoch == self.best_epoch
 
     def finished(self, epochs: int, patience: int) -> bool:
-        """Whether all epochs are done, or `patience` of them brought nothing better."""
+        """Return whether all epochs are done, or `patience` of them without improvement."""
         stale = self.epoch - self.best_epoch
         return self.epoch >= epochs or (patience > 0 and stale >= patience)
 
 
 @dataclass
 class TrainingState:
-    """Everything that changes while training; `synthdetect.training.checkpoint` saves all of it."""
+    """Everything that a training consists of; `checkpoint` saves what changes.
 
-    network: nn.Module
+    Attributes:
+        options: The options of the training.
+        device: The device that trains.
+    """
+
+    options: TrainingOptions
+    device: Device
+    network: Network
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
@@ -82,112 +93,117 @@ class TrainingState:
     progress: Progress = field(default_factory=Progress)
 
 
-def start_training(network: nn.Module, device: Device, options: TrainOptions) -> TrainingState:
-    """What the options ask for (as in the paper: AdamW), and cosine annealing over the epochs."""
+@dataclass(frozen=True)
+class TrainingData:
+    """Batches that a training reads.
+
+    Attributes:
+        train: Labelled training images.
+        val: Labelled validation images, which choose the best epoch; None trains all epochs.
+        unlabelled: Images to adapt to.
+    """
+
+    train: Batches
+    val: Batches | None = None
+    unlabelled: Batches | None = None
+
+
+class Hooks:
+    """What a caller does while a training runs; each method does nothing by default."""
+
+    def on_batch(self, images: int, loss: float) -> None:
+        """Called after each batch.
+
+        Args:
+            images: Number of images in the batch.
+            loss: Mean loss of the epoch so far; nan in validation, and where it is not read yet.
+        """
+
+    def on_epoch(self, training: TrainingState) -> None:
+        """Called after each epoch, when its metrics are the last in the history."""
+
+
+def start_training(network: Network, device: Device, options: TrainingOptions) -> TrainingState:
+    """Put a network on the device and make everything that its training needs."""
     network.to(device.torch).to(memory_format=torch.channels_last)
     objective = Objective(options, device, network).to(device.torch)
-    parameters = [*network.parameters(), *objective.parameters()]
-    optimizer = OPTIMIZERS[options.optimizer].make(parameters, options, device.kind != "mps")
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=options.epochs)
-    return TrainingState(network, objective, optimizer, schedule, device.scaler())
+    fused = device.kind != "mps"
+    optimizer = make_optimizer([network, objective], options.optim, fused=fused)
+    schedule = make_schedule(optimizer, options.optim)
+    return TrainingState(options, device, network, objective, optimizer, schedule, device.scaler())
 
 
 def fit(
-    training: TrainingState,
-    train: Batches,
-    val: Batches | None,
-    labels: Tensor,
-    val_labels: npt.NDArray[np.int8],
-    device: Device,
-    augmentation: AugmentOptions,
-    *,
-    unlabelled: Batches | None = None,
-    epochs: int,
-    patience: int,
-    seed: int,
-    on_batch: OnBatch,
-    on_epoch: Callable[[TrainingState], None],
+    training: TrainingState, data: TrainingData, hooks: Hooks, *, epochs: int | None = None
 ) -> None:
-    """Train until all epochs are done or validation AUC has not risen for `patience` of them.
+    """Train until all epochs are done or the validation AUC stops improving.
 
     Args:
-        training: where to start from; changed in place.
-        train: training images.
-        val: validation images, which choose the best epoch; None trains all epochs.
-        labels: of the training images by row, float, shape (rows,).
-        val_labels: of the validation images by row.
-        device: what computes.
-        augmentation: random changes of training images.
-        unlabelled: images to adapt to.
-        epochs: the most epochs.
-        patience: epochs without improvement to stop after; 0 never stops early.
-        seed: of augmentation and of everything random inside the network.
-        on_batch: told of every batch.
-        on_epoch: called when an epoch is complete, its record last in the history.
+        training: The state to start from; it is changed in place.
+        data: The batches to train and validate on.
+        hooks: Called for every batch and epoch.
+        epochs: Epochs after which to stop; None means those of the options, which also give the
+            length of the learning-rate schedule.
 
     Raises:
-        Diverged: the loss became infinite or undefined.
+        Diverged: If the loss or the validation logits become infinite or undefined.
     """
+    optim, device = training.options.optim, training.device
+    epochs = optim.epochs if epochs is None else epochs
+    patience = optim.patience if data.val else 0
     while not training.progress.finished(epochs, patience):
         epoch = training.progress.epoch + 1
         lr = training.optimizer.param_groups[0]["lr"]
-        torch.manual_seed(_epoch_seed(seed, epoch))  # dropout and the like
+        torch.manual_seed(_epoch_seed(optim.seed, epoch))  # dropout and the like
         began = time.perf_counter()
-        steps = prepared(train, epoch, labels, device, augmentation, seed, unlabelled)
-        logits, targets = train_epoch(training, steps, on_batch)
+        logits, targets = train_epoch(training, steps_of(training, data, epoch), hooks)
         seconds = time.perf_counter() - began
         training.schedule.step()
-        record = epoch_metrics("train", targets, logits)
-        if val is not None:
-            batches_of_val = val.strict_epoch(0)
-            scores = predict(training.network, batches_of_val, device, len(val_labels), on_batch)
+        metrics = epoch_metrics("train", targets, logits)
+        if data.val:
+            batches = data.val.strict_epoch(0)
+            scores = predict(training.network, batches, device, data.val.images, hooks.on_batch)
             if not np.isfinite(scores).all():
                 raise Diverged(
-                    f"the network's answers are no numbers after epoch {epoch}. "
+                    f"the logits of the validation images are not finite after epoch {epoch}. "
                     "Lower --lr, or train in --precision fp32."
                 )
-            record |= epoch_metrics("val", val_labels, scores)
-        record |= {"lr": lr, "images_per_second": len(targets) / seconds}
-        training.progress = training.progress.after(record)
-        on_epoch(training)
+            metrics |= epoch_metrics("val", data.val.targets, scores)
+        metrics |= {"lr": lr, "images_per_second": len(targets) / seconds}
+        training.progress = training.progress.after(metrics)
+        hooks.on_epoch(training)
 
 
-def prepared(
-    train: Batches,
-    epoch: int,
-    labels: Tensor,
-    device: Device,
-    augmentation: AugmentOptions,
-    seed: int,
-    unlabelled: Batches | None = None,
-) -> Iterator[Step]:
-    """The steps of one epoch: images augmented and mixed, their targets, and unlabelled images.
+def steps_of(training: TrainingState, data: TrainingData, epoch: int) -> Iterator[Step]:
+    """Yield the steps of an epoch: augmented and mixed images, their targets, unlabelled images.
 
-    However many unlabelled images there are, each step gets a batch of them: they are gone through
-    again and again, each time in another order and changed otherwise.
+    Every step has a batch of the unlabelled images, which are passed over repeatedly, each time in
+    another order and with other random changes.
     """
-    others: Iterator[Tensor | None] = repeat(None)
-    if unlabelled is not None:
-        rounds = math.ceil(len(train) / len(unlabelled))  # that an epoch begins, each by its number
+    options, train = training.options, data.train
+    seed, device = options.optim.seed, training.device
+    unlabelled: Iterator[Tensor | None] = repeat(None)
+    if data.unlabelled is not None:
+        rounds = math.ceil(len(train) / len(data.unlabelled))  # passes that an epoch begins
         numbers = count((epoch - 1) * rounds + 1)
-        passes = (_changed(unlabelled, n, device, augmentation, seed) for n in numbers)
-        others = (_channels_last(images) for _, images in chain.from_iterable(passes))
-    changed = _changed(train, epoch, device, augmentation, seed)
-    for number, (rows, images) in enumerate(changed):
-        targets = labels[rows].to(device.torch, non_blocking=True)
-        images, targets = mix(images, targets, augmentation, (seed, epoch, number))
+        passes = (_augmented(training, data.unlabelled, number) for number in numbers)
+        unlabelled = (_channels_last(images) for images, _ in chain.from_iterable(passes))
+    for number, (images, targets) in enumerate(_augmented(training, train, epoch)):
+        targets = targets.to(device.torch, non_blocking=True)
+        images, targets = mix(images, targets, options.augment, (seed, epoch, number))
         done = epoch - 1 + number / len(train)
-        yield Step(_channels_last(images), targets, done, next(others))
+        yield Step(_channels_last(images), targets, done, next(unlabelled))
 
 
-def _changed(
-    batches: Batches, number: int, device: Device, augmentation: AugmentOptions, seed: int
+def _augmented(
+    training: TrainingState, batches: Batches, number: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows and augmented images of one pass."""
+    """Yield the augmented images, on the device, and the targets of one pass over the batches."""
+    options = training.options
     for batch in batches.strict_epoch(number):
-        random = draws(seed, number, batch.rows.tolist())
-        images = batch.images.to(device.torch, non_blocking=True)
-        yield batch.rows, augment(images, augmentation, random)
+        random = draws(options.optim.seed, number, batch.rows.tolist())
+        images = batch.images.to(training.device.torch, non_blocking=True)
+        yield augment(images, options.augment, random), batch.targets
 
 
 def _channels_last(images: Tensor) -> Tensor:
@@ -195,39 +211,98 @@ def _channels_last(images: Tensor) -> Tensor:
 
 
 def train_epoch(
-    training: TrainingState, steps: Iterable[Step], on_batch: OnBatch
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    training: TrainingState, steps: Iterable[Step], hooks: Hooks
+) -> tuple[FloatArray, FloatArray]:
     """Train on the steps of one epoch.
 
     Returns:
-        Logits and targets of all labelled images as trained on, in the order seen, each of shape
-        (images,).
+        The logits and targets of all labelled images as they were trained on, in the order in which
+        they were seen, each of shape (images,).
 
     Raises:
-        Diverged: the loss became infinite or undefined.
+        Diverged: If the loss becomes infinite or undefined.
     """
-    network, optimizer, scaler = training.network, training.optimizer, training.scaler
-    network.train()
+    accumulate = training.options.optim.accumulate
+    training.network.train()
+    losses = _Losses(training)
     all_logits: list[Tensor] = []
     all_targets: list[Tensor] = []
-    total, seen = 0.0, 0
+    pending = 0  # batches whose gradients wait for an optimizer step
     for step in steps:
-        optimizer.zero_grad(set_to_none=True)
-        loss, logits = training.objective(network, step)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise Diverged(
-                f"the loss is {value} in epoch {training.progress.epoch + 1}, step "
-                f"{len(all_logits) + 1}. Lower --lr, or train in --precision fp32."
-            )
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        all_logits.append(logits.detach().float().cpu())
-        all_targets.append(step.targets.cpu())
-        total, seen = total + value * len(step.images), seen + len(step.images)
-        on_batch(len(step.images), total / seen)
-    return torch.cat(all_logits).double().numpy(), torch.cat(all_targets).double().numpy()
+        if not pending:
+            training.optimizer.zero_grad(set_to_none=True)
+        loss, logits = training.objective(training.network, step)
+        losses.add(loss.detach(), len(step.images))
+        training.scaler.scale(loss if accumulate == 1 else loss / accumulate).backward()
+        pending += 1
+        if pending == accumulate:
+            _update(training)
+            pending = 0
+        all_logits.append(logits.detach().float())
+        all_targets.append(step.targets)
+        hooks.on_batch(len(step.images), losses.mean)
+    if pending:
+        _update(training)
+    losses.read()
+    logits, targets = torch.cat(all_logits), torch.cat(all_targets)
+    return logits.cpu().double().numpy(), targets.cpu().double().numpy()
+
+
+def _update(training: TrainingState) -> None:
+    """Do one optimizer step with the accumulated gradients."""
+    optimizer, scaler = training.optimizer, training.scaler
+    clip_norm = training.options.optim.clip_norm
+    if clip_norm:
+        scaler.unscale_(optimizer)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+class _Losses:
+    """The losses of an epoch, read from the device only now and then.
+
+    Attributes:
+        mean: Mean over the images of the epoch as far as it has been read; nan before that.
+    """
+
+    def __init__(self, training: TrainingState) -> None:
+        self._epoch = training.progress.epoch + 1
+        self._every = 1 if training.device.kind == "cpu" else _READ_EVERY
+        self._unread: list[tuple[Tensor, int]] = []
+        self._total, self._images, self._steps = 0.0, 0, 0
+        self.mean = math.nan
+
+    def add(self, loss: Tensor, images: int) -> None:
+        """Add the loss of one step.
+
+        Raises:
+            Diverged: If a loss that is read now is infinite or undefined.
+        """
+        self._unread.append((loss, images))
+        if len(self._unread) >= self._every:
+            self.read()
+
+    def read(self) -> None:
+        """Read the losses that have been added since the last time.
+
+        Raises:
+            Diverged: If one is infinite or undefined; the message names its step.
+        """
+        if not self._unread:
+            return
+        values = torch.stack([loss for loss, _ in self._unread]).tolist()
+        for value, (_, images) in zip(values, self._unread, strict=True):
+            self._steps += 1
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the loss is {value} in epoch {self._epoch}, step {self._steps}. Lower --lr, "
+                    "or train in --precision fp32."
+                )
+            self._total, self._images = self._total + value * images, self._images + images
+        self._unread.clear()
+        self.mean = self._total / self._images
 
 
 def predict(
@@ -235,12 +310,19 @@ def predict(
     batches: Iterable[Batch],
     device: Device,
     rows: int,
-    on_batch: OnBatch = lambda images, loss: None,
-) -> npt.NDArray[np.float64]:
-    """Logits of images, in fp32 whatever training used: the same numbers everywhere.
+    on_batch: OnBatch | None = None,
+) -> FloatArray:
+    """Compute the logits of images in fp32, whatever precision trained the network.
+
+    Args:
+        network: The network, on the device.
+        batches: The images.
+        device: The device that computes.
+        rows: Number of rows of the result.
+        on_batch: Called after each batch with its number of images and nan.
 
     Returns:
-        Shape (rows,); nan for rows that no batch held.
+        The logits by row, of shape (rows,); nan for rows that no batch held.
     """
     network.eval()
     result = np.full(rows, np.nan)
@@ -249,7 +331,8 @@ def predict(
             if len(batch.rows):
                 images = batch.images.to(device.torch, non_blocking=True)
                 result[batch.rows.numpy()] = network(images).cpu().double().numpy()
-            on_batch(len(batch.rows) + len(batch.unreadable), math.nan)
+            if on_batch:
+                on_batch(len(batch.rows) + len(batch.unreadable), math.nan)
     return result
 
 

@@ -1,79 +1,83 @@
-"""How weights are changed by gradients: a table of optimizers."""
+"""Optimizers; `synthdetect.training.options.OPTIMIZERS` names them."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from synthdetect.config import OptimOptions
+from synthdetect.training.options import OPTIMIZERS, OptimOptions
 
-Parameters = Iterable[nn.Parameter]
+Groups = list[dict[str, Any]]
+"""Parameter groups, as the constructors of `torch.optim` accept them."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One entry of the registry.
+def make_optimizer(
+    modules: Iterable[nn.Module], options: OptimOptions, *, fused: bool
+) -> Optimizer:
+    """Make the optimizer that the options name.
 
-    Attributes:
-        make: parameters, options and whether the device has fused steps, to an optimizer.
-        help: one line.
+    Args:
+        modules: The modules whose parameters are trained.
+        options: The optimizer and its parameters.
+        fused: Whether the device has fused optimizer steps.
     """
-
-    make: Callable[[Parameters, OptimOptions, bool], Optimizer]
-    help: str
-
-
-def _adamw(parameters: Parameters, options: OptimOptions, fused: bool) -> Optimizer:
-    return torch.optim.AdamW(
-        parameters, lr=options.lr, weight_decay=options.weight_decay, fused=fused
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    optimizer: Optimizer = OPTIMIZERS[options.optimizer].load()(
+        _groups(parameters, decay_norms=options.decay_norms), options, fused
     )
+    return optimizer
 
 
-def _sgd(parameters: Parameters, options: OptimOptions, fused: bool) -> Optimizer:
+def _groups(parameters: list[nn.Parameter], *, decay_norms: bool) -> Groups:
+    """Return the parameters, with biases and normalisation weights in a group without decay."""
+    if decay_norms:
+        return [{"params": parameters}]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def adamw(groups: Groups, options: OptimOptions, fused: bool) -> Optimizer:
+    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, fused=fused)
+
+
+def sgd(groups: Groups, options: OptimOptions, fused: bool) -> Optimizer:
     return torch.optim.SGD(
-        parameters,
+        groups,
         lr=options.lr,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
-        # Without momentum there is nothing to look ahead along, and torch refuses the two together.
-        nesterov=options.nesterov and options.momentum > 0,
+        nesterov=options.nesterov and options.momentum > 0,  # torch refuses it without momentum
         fused=fused,
     )
 
 
-def _lookahead(parameters: Parameters, options: OptimOptions, fused: bool) -> Optimizer:
-    """The paper's rule: the slow weights start where the fast ones do.
+def lookahead(groups: Groups, options: OptimOptions, fused: bool) -> Optimizer:
+    """Lookahead as published: the slow weights start where the fast ones do.
 
-    Validation, the best epoch and the detector use the weights as they stand at an epoch's end: the
-    fast ones, up to k - 1 steps after they were last set to the slow ones. Those are the weights
+    Validation, the best epoch and the detector use the weights at the end of an epoch. These are
+    the fast weights, up to k - 1 steps after they were last set to the slow ones, and the weights
     whose running statistics the normalisation layers hold.
     """
     from pytorch_optimizer import Lookahead
 
     return Lookahead(
-        _adamw(parameters, options, fused), k=options.lookahead_steps, alpha=options.lookahead_alpha
+        adamw(groups, options, fused), k=options.lookahead_steps, alpha=options.lookahead_alpha
     )
 
 
-def _ranger(parameters: Parameters, options: OptimOptions, fused: bool) -> Optimizer:
+def ranger(groups: Groups, options: OptimOptions, fused: bool) -> Optimizer:
     from pytorch_optimizer import Ranger
 
     return Ranger(
-        parameters,
+        groups,
         lr=options.lr,
         weight_decay=options.weight_decay,
         k=options.lookahead_steps,
         alpha=options.lookahead_alpha,
-        # Otherwise the first five steps, too early for RAdam's rectification, go up the gradient.
+        # Otherwise the first five steps, before RAdam's rectification, go up the gradient.
         degenerated_to_sgd=True,
     )
-
-
-OPTIMIZERS: dict[str, Entry] = {
-    "adamw": Entry(_adamw, "AdamW (Loshchilov and Hutter 2019)"),
-    "sgd": Entry(_sgd, "stochastic gradient descent with (Nesterov's) momentum"),
-    "lookahead": Entry(_lookahead, "slow weights over AdamW's (Zhang et al. 2019)"),
-    "ranger": Entry(_ranger, "RAdam, Lookahead and centralised gradients (Wright 2019)"),
-}

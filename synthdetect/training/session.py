@@ -1,104 +1,102 @@
-"""One training from options and data to scores, kept on disk as it goes, and not tracked."""
+"""One training from options and data to logits, kept on disk as it proceeds, and not tracked."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
-from synthdetect.config import TrainOptions
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared
-from synthdetect.images.batches import Batches, ImageFiles, Order
+from synthdetect.images.batches import Batches, ImageFiles, Images, Order
 from synthdetect.images.cache import DecodedCache
 from synthdetect.images.geometry import Preprocess
-from synthdetect.models.networks import build, initialise
+from synthdetect.images.options import ImageOptions
+from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
+from synthdetect.models.weights import initialise
+from synthdetect.system.arrays import FloatArray
 from synthdetect.training import checkpoint
 from synthdetect.training.devices import Device
-from synthdetect.training.loop import OnBatch, TrainingState, fit, predict, start_training
+from synthdetect.training.loop import (
+    Hooks,
+    OnBatch,
+    TrainingData,
+    TrainingState,
+    fit,
+    predict,
+    start_training,
+)
+from synthdetect.training.options import TrainingOptions
 
 LAST, BEST = "last.safetensors", "best.safetensors"
+"""The files of the whole last state and of the best epoch's weights."""
 
 _EVALUATION_BATCH = 64
 
 
 class Session:
-    """A network, its data and how far its training has come; goes on where a folder says it was.
+    """A network, its data and the progress of its training, which a folder keeps.
 
     Args:
-        options: of the training.
-        prepared: data with a train split; a val split chooses the epoch, without one the last does.
-        device: what computes.
-        folder: for `LAST` and `BEST`; what a former session left there is gone on with.
+        options: The options of the training.
+        prepared: Data with a train split. A val split chooses the best epoch; without one it is the
+            last epoch.
+        device: The device that computes.
+        folder: Folder of `LAST` and `BEST`; the training resumes from the files of an earlier
+            session.
 
     Attributes:
-        network: in training, the newest weights; after `fit`, the best epoch's.
-        start: where its first weights came from.
-        training: its progress and history.
+        network: While training, the newest weights; after `fit`, those of the best epoch.
+        start: Where the initial weights came from.
+        training: The state, with progress and history.
 
     Raises:
-        UserError: a checkpoint that does not fit, or starting weights that are not to be had.
+        UserError: If a checkpoint does not fit, or initial weights cannot be loaded.
     """
 
     def __init__(
-        self, options: TrainOptions, prepared: Prepared, device: Device, folder: Path
+        self, options: TrainingOptions, prepared: Prepared, device: Device, folder: Path
     ) -> None:
         self._options, self._prepared, self._device = options, prepared, device
         self._folder = folder
-        self._preprocess = preprocessing(options)
+        self._preprocess = preprocessing(options.image)
         self._cache = decoded_cache(prepared, options)
-        self.network = build(options.arch, options.image_size)
-        going_on = (folder / LAST).is_file()
-        if not going_on:
-            self.start = initialise(self.network, options.arch, options.image_size, options.weights)
+        self.network = build(model_spec(options))
+        resumes = (folder / LAST).is_file()
+        if not resumes:
+            self.start = initialise(self.network, options.model.weights)
         self.training = start_training(self.network, device, options)
-        if going_on:  # whatever weights are to be had by now, it began from others
+        if resumes:  # the initial weights are those of the earlier session, whatever is found now
             self.start = checkpoint.load(folder / LAST, self.training)
 
-    def fit(
-        self, epochs: int, *, on_batch: OnBatch, on_epoch: Callable[[TrainingState], None]
-    ) -> None:
-        """Train to the end, and take the best epoch's weights.
+    def fit(self, hooks: Hooks, *, epochs: int | None = None) -> None:
+        """Train to the end, and load the weights of the best epoch.
 
         Args:
-            epochs: the most.
-            on_batch: told of every batch.
-            on_epoch: told of every epoch, once it is on disk.
+            hooks: Called for every batch, and for every epoch once it is on disk.
+            epochs: Epochs after which to stop; None means those of the options.
 
         Raises:
-            Diverged: the loss became infinite or undefined.
+            Diverged: If the loss becomes infinite or undefined.
         """
-        options, manifest = self._options, self._prepared.manifest
+        manifest = self._prepared.manifest
         train, val = manifest.split("train"), manifest.split("val")
-
-        def keep(training: TrainingState) -> None:
-            if training.progress.improved:
-                checkpoint.save_network(self._folder / BEST, training.network)
-            checkpoint.save(self._folder / LAST, training, self.start)
-            on_epoch(training)
-
-        fit(
-            self.training,
-            self._batches(train, seed=options.seed),
+        data = TrainingData(
+            self._batches(train, seed=self._options.optim.seed),
             self._batches(val) if len(val) else None,
-            torch.tensor(train.table["label"].to_numpy(), dtype=torch.float32),
-            val.table["label"].to_numpy(),
-            self._device,
-            options,
-            unlabelled=self._target_batches(),
-            epochs=epochs,
-            patience=options.patience if len(val) else 0,
-            seed=options.seed,
-            on_batch=on_batch,
-            on_epoch=keep,
+            self._target_batches(),
         )
+        fit(self.training, data, _Keeping(self, hooks), epochs=epochs)
         checkpoint.load_network(self._folder / BEST, self.network)
 
+    def save(self) -> None:
+        """Write the state to the folder, and the weights if the last epoch is the best so far."""
+        if self.training.progress.improved:
+            checkpoint.save_network(self._folder / BEST, self.network)
+        checkpoint.save(self._folder / LAST, self.training, self.start)
+
     def score(
-        self, splits: Iterable[str], on_batch: OnBatch = lambda images, loss: None
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """The network's logits of the images of some splits, in their order."""
+        self, splits: Iterable[str], on_batch: OnBatch | None = None
+    ) -> dict[str, FloatArray]:
+        """Return the logits of the images of some splits, in the order of the manifest."""
         logits = {}
         for split in splits:
             part = self._prepared.manifest.split(split)
@@ -107,38 +105,60 @@ class Session:
         return logits
 
     def _batches(self, manifest: Manifest, *, seed: int | None = None) -> Batches:
-        """Training batches in random order if there is a seed, else evaluation batches in order."""
+        """Return training batches in random order if there is a seed, else evaluation batches."""
         dataset = ImageFiles(
             manifest.files(),
             self._preprocess,
+            targets=manifest.table["label"],
             seed=seed,
             cache=(self._cache, self._cache.slots(manifest.table["sha256"].tolist())),
         )
-        size = self._options.batch_size if seed is not None else _EVALUATION_BATCH
-        return Batches(dataset, Order(len(manifest), size, seed=seed), self._device.workers)
+        size = self._options.optim.batch_size if seed is not None else _EVALUATION_BATCH
+        return self._loaded(dataset, Order(len(manifest), size, seed=seed))
 
     def _target_batches(self) -> Batches | None:
-        """Batches of the images to adapt to, in random order."""
-        target, seed = self._prepared.target, self._options.seed
+        """Return batches of the images to adapt to, in random order."""
+        target, seed = self._prepared.target, self._options.optim.seed
         if target is None:
             return None
         images = target.images.seen_by(self._preprocess)
         images.seed = seed
         images.cache = (self._cache, self._cache.slots(target.hashes))
-        order = Order(len(images), self._options.batch_size, seed=seed)
-        return Batches(images, order, self._device.workers)
+        return self._loaded(images, Order(len(images), self._options.optim.batch_size, seed=seed))
+
+    def _loaded(self, images: Images, order: Order) -> Batches:
+        device = self._device
+        return Batches(images, order, device.workers, pin_memory=device.pin_memory)
 
 
-def preprocessing(options: TrainOptions) -> Preprocess:
-    """How a training sees its images, and its detector every image."""
+class _Keeping(Hooks):
+    """Saves every epoch before its caller hears of it."""
+
+    def __init__(self, session: Session, hooks: Hooks) -> None:
+        self._session, self._hooks = session, hooks
+        self.on_batch = hooks.on_batch  # type: ignore[method-assign]
+
+    def on_epoch(self, training: TrainingState) -> None:
+        self._session.save()
+        self._hooks.on_epoch(training)
+
+
+def model_spec(options: TrainingOptions) -> ModelSpec:
+    """Return the specification of the network that is trained."""
+    model = options.model
+    return ModelSpec.of(model.arch, options.image.image_size, model.front_end)
+
+
+def preprocessing(options: ImageOptions) -> Preprocess:
+    """Return how a training preprocesses its images, and its detector every image."""
     quality = options.equalise_quality if options.equalise else 0
     return Preprocess(options.image_size, options.geometry, quality)
 
 
-def decoded_cache(prepared: Prepared, options: TrainOptions) -> DecodedCache:
-    """The cache for all images there are, whichever split or fold asks for them."""
-    preprocess = preprocessing(options)
-    limit = int(options.cache_gib * 2**30)
+def decoded_cache(prepared: Prepared, options: TrainingOptions) -> DecodedCache:
+    """Return the cache for all images of the data, whichever split or fold reads them."""
+    preprocess = preprocessing(options.image)
+    limit = int(options.device.cache_gib * 2**30)
     hashes = prepared.manifest.table["sha256"].tolist()
     further = prepared.target.hashes if prepared.target else ()
     return DecodedCache([*hashes, *further], preprocess, limit)

@@ -14,13 +14,15 @@ import pytest
 from PIL import Image
 
 from synthdetect import __version__, cli
-from synthdetect.config import RECIPES, ListOptions, option_name
+from synthdetect.commands.options import ListOptions
+from synthdetect.config.options import option_name
 from synthdetect.datasets.dialects import DIALECTS
 from synthdetect.datasets.layouts import LAYOUTS
 from synthdetect.evaluation.metrics import METRICS
 from synthdetect.images.geometry import GEOMETRIES
 from synthdetect.images.mixing import MIXINGS
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.runs.recipes import RECIPES
 from synthdetect.system.errors import UserError
 from synthdetect.training.adaptation import ADAPTATIONS
 from synthdetect.training.adversarial import ATTACKS

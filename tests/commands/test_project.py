@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 from sweeps.__main__ import COMMANDS as SWEEPS
 from synthdetect.cli import COMMANDS, parse
 from synthdetect.commands.project import render
-from synthdetect.config import RECIPES
+from synthdetect.runs.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 ALL = {**COMMANDS, **SWEEPS}

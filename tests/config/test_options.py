@@ -13,20 +13,12 @@ import pytest
 
 import synthdetect
 from synthdetect.cli import COMMANDS
-from synthdetect.config import (
-    RECIPES,
-    CvOptions,
-    ExportOptions,
-    ListOptions,
-    ManifestOptions,
-    Options,
-    PredictOptions,
-    PromoteOptions,
-    TrainOptions,
-    option_name,
-)
+from synthdetect.commands.options import ListOptions, ManifestOptions, PromoteOptions
+from synthdetect.config.options import Options, option_name
 from synthdetect.images.geometry import GEOMETRIES
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.runs.options import CvOptions, ExportOptions, PredictOptions, TrainOptions
+from synthdetect.runs.recipes import RECIPES
 from synthdetect.system.errors import UserError
 
 PACKAGE = Path(synthdetect.__file__).parent

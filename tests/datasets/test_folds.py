@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synthdetect.config import FoldOptions
 from synthdetect.datasets.folds import assign, fold_manifest, pooled, read
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
+from synthdetect.datasets.options import FoldOptions
 from synthdetect.system.errors import UserError
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from synthdetect.commands.cv import fold_data, refit_data, require_trainable
-from synthdetect.config import CvOptions, TrainOptions
+
 from synthdetect.datasets.folds import assign
 from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
 from synthdetect.datasets.target import find_target
+from synthdetect.runs.options import CvOptions, TrainOptions
 from synthdetect.system.errors import UserError
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synthdetect.config import TrainOptions
 from synthdetect.datasets.manifest import COLUMNS, Manifest
 from synthdetect.datasets.selection import (
     SUPPLEMENT,
@@ -19,6 +18,7 @@ from synthdetect.datasets.selection import (
     supplement,
 )
 from synthdetect.datasets.splits import check
+from synthdetect.runs.options import TrainOptions
 from synthdetect.system.errors import UserError
 
 ROOT = Path("/data/first")

@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.calibration import Calibration
 from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import build
@@ -36,7 +37,7 @@ CARD = Card(
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     torch.manual_seed(0)
-    network = build(CARD.arch, CARD.image_size)
+    network = build(CARD.model)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -141,7 +142,7 @@ def test_equal_weights_have_equal_hashes_and_others_do_not(
     assert len(first.weights_sha256) == 64
     assert again.weights_sha256 == first.weights_sha256
     torch.manual_seed(1)
-    other = Detector(build(CARD.arch, CARD.image_size), CARD).save(tmp_path / "c.safetensors")
+    other = Detector(build(CARD.model), CARD).save(tmp_path / "c.safetensors")
     assert other.weights_sha256 != first.weights_sha256
 
 

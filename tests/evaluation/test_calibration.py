@@ -1,4 +1,4 @@
-"""What made the logits is found again; no method turns an order round or leaves the limits."""
+"""Calibrations recover known parameters, preserve the order of scores and stay in their limits."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,6 @@ from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 
 from synthdetect.evaluation.calibration import (
-    CALIBRATIONS,
     UNCALIBRATED,
     fit_isotonic,
     fit_platt,
@@ -15,13 +14,14 @@ from synthdetect.evaluation.calibration import (
     unsure,
 )
 from synthdetect.evaluation.metrics import metrics
+from synthdetect.evaluation.options import CALIBRATIONS
 from synthdetect.system.arrays import FloatArray
 
 Labels = npt.NDArray[np.bool_]
 
 
 def drawn(temperature: float, n: int = 20_000) -> tuple[Labels, FloatArray]:
-    """Labels that true log-odds make, and those log-odds too sure by a factor."""
+    """Labels drawn from true log-odds, and these log-odds multiplied by a temperature."""
     rng = np.random.default_rng(0)
     true = rng.normal(size=n) * 2
     return rng.random(n) < expit(true), temperature * true
@@ -32,13 +32,13 @@ def temperature_of(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_that_made_the_logits_is_found(temperature: float) -> None:
+def test_the_true_temperature_is_recovered(temperature: float) -> None:
     labels, logits = drawn(temperature)
     assert temperature_of(labels, logits) == pytest.approx(temperature, rel=0.1)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
-def test_calibration_lowers_the_errors_and_leaves_the_auc(temperature: float) -> None:
+def test_calibration_lowers_calibration_errors_and_preserves_the_auc(temperature: float) -> None:
     labels, logits = drawn(temperature)
     before = metrics(labels, logits, 0.5)
     after = metrics(labels, fit_temperature(labels, logits)(logits), 0.5)
@@ -48,7 +48,7 @@ def test_calibration_lowers_the_errors_and_leaves_the_auc(temperature: float) ->
     assert after["ece"] < 0.02 < 0.05 < before["ece"]
 
 
-def test_no_other_temperature_is_likelier() -> None:
+def test_no_other_temperature_has_a_higher_likelihood() -> None:
     labels, logits = drawn(3.0, n=300)
     best = metrics(labels, fit_temperature(labels, logits)(logits), 0.5)["nll"]
     for temperature in np.geomspace(0.05, 20, 200):
@@ -57,13 +57,13 @@ def test_no_other_temperature_is_likelier() -> None:
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_separated_classes_stay_inside_the_limits(scale: float) -> None:
-    """The likeliest temperature would be 0; the other way round, infinite."""
+    """Unbounded, the optimal temperature would be 0, or infinite with inverted scores."""
     labels, logits = [0, 0, 1, 1], scale * np.array([-2.0, -1.0, 1.0, 2.0])
     assert 0.05 <= temperature_of(labels, logits) <= 20
     assert 0.05 <= temperature_of(labels, -logits) <= 20
 
 
-def test_the_limits_are_reached_where_the_likelihood_only_rises() -> None:
+def test_the_limits_are_reached_if_the_likelihood_has_no_maximum() -> None:
     labels, logits = [0, 0, 1, 1], np.array([-0.02, -0.01, 0.01, 0.02])
     assert temperature_of(labels, logits) == pytest.approx(0.05, rel=0.01)
     assert temperature_of(labels, -logits) == pytest.approx(20, rel=0.01)
@@ -73,15 +73,17 @@ def test_the_limits_are_reached_where_the_likelihood_only_rises() -> None:
     ("labels", "logits"),
     [([0, 1], [0.0, 0.0]), ([0, 1, 1], [800.0, -800.0, 800.0]), ([1, 1], [1.0, 2.0])],
 )
-def test_odd_validation_sets_give_a_usable_number(labels: list[int], logits: list[float]) -> None:
+def test_degenerate_validation_sets_give_a_temperature_within_the_limits(
+    labels: list[int], logits: list[float]
+) -> None:
     assert 0.05 <= temperature_of(labels, logits) <= 20
 
 
-# --- slope and offset, and steps
+# --- Platt scaling and isotonic regression
 
 
 @pytest.mark.parametrize(("temperature", "offset"), [(0.5, 1.0), (3.0, -2.0)])
-def test_platt_finds_slope_and_offset(temperature: float, offset: float) -> None:
+def test_platt_recovers_slope_and_offset(temperature: float, offset: float) -> None:
     labels, logits = drawn(temperature)
     found = fit_platt(labels, logits + offset)
     assert found.slope == pytest.approx(1 / temperature, rel=0.1)
@@ -89,8 +91,8 @@ def test_platt_finds_slope_and_offset(temperature: float, offset: float) -> None
     assert metrics(labels, found(logits + offset), 0.5)["ece"] < 0.02
 
 
-def test_isotonic_mends_what_no_slope_can() -> None:
-    """Logits bent by a cube: a temperature leaves an error that the steps remove."""
+def test_isotonic_corrects_a_nonlinear_distortion() -> None:
+    """On cubed logits, a temperature leaves an error that isotonic regression removes."""
     labels, logits = drawn(1.0)
     bent = np.sign(logits) * np.abs(logits) ** 3
     by_steps, by_slope = fit_isotonic(labels, bent), fit_temperature(labels, bent)
@@ -101,12 +103,12 @@ def test_isotonic_mends_what_no_slope_can() -> None:
 
 @pytest.mark.parametrize("name", CALIBRATIONS)
 @pytest.mark.parametrize("seed", range(5))
-def test_no_method_turns_an_order_round(name: str, seed: int) -> None:
-    """Not even where the scores are worse than chance."""
+def test_every_method_preserves_the_order_of_scores(name: str, seed: int) -> None:
+    """Also where the scores are worse than chance."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=60) * 4
     labels = rng.random(60) < expit(-logits)
-    after = CALIBRATIONS[name](labels, logits)(np.sort(logits))
+    after = CALIBRATIONS[name].load()(labels, logits)(np.sort(logits))
     assert (np.diff(after) >= 0).all()
     assert np.isfinite(after).all()
 
@@ -117,24 +119,24 @@ def test_no_method_turns_an_order_round(name: str, seed: int) -> None:
     [([0, 1], [0.0, 0.0]), ([0, 1, 1], [800.0, -800.0, 800.0]), ([1, 1], [1.0, 2.0]),
      ([0, 0, 1, 1], [-2.0, -1.0, 1.0, 2.0])],
 )  # fmt: skip
-def test_every_method_gives_finite_logits_of_odd_sets(
+def test_every_method_gives_finite_logits_on_degenerate_sets(
     name: str, labels: list[int], logits: list[float]
 ) -> None:
-    calibration = CALIBRATIONS[name](labels, logits)
+    calibration = CALIBRATIONS[name].load()(labels, logits)
     assert np.isfinite(calibration(np.array([-1e4, -1, 0, 1, 1e4]))).all()
     assert all(np.isfinite(list(calibration.describe().values())))
 
 
-def test_isotonic_equals_scikit_learns_probabilities() -> None:
+def test_isotonic_equals_the_probabilities_of_scikit_learn() -> None:
     labels, logits = drawn(2.0, n=500)
     edge = 1 / 502
     expected = IsotonicRegression(y_min=edge, y_max=1 - edge).fit_transform(logits, labels)
     assert expit(fit_isotonic(labels, logits)(logits)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_uncalibrated_changes_nothing() -> None:
+def test_uncalibrated_is_the_identity() -> None:
     assert UNCALIBRATED([1.5, -2.0]).tolist() == [1.5, -2.0]
-    assert CALIBRATIONS["none"]([0, 1], [1.0, 2.0]) == UNCALIBRATED
+    assert CALIBRATIONS["none"].load()([0, 1], [1.0, 2.0]) == UNCALIBRATED
 
 
 def test_the_unsure_band_lies_around_the_threshold() -> None:

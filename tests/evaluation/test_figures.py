@@ -1,6 +1,7 @@
-"""Every figure can be drawn for every kind of table, also the odd ones."""
+"""Figures can be drawn from every kind of table, and show what they should."""
 
 import io
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from synthdetect.evaluation.figures import WORST, draw, learning_curves
-from synthdetect.evaluation.predictions import evaluate, tabulate
+from synthdetect.evaluation.decision import Decision
+from synthdetect.evaluation.figures import WORST, draw, effects_figure, learning_curves
+from synthdetect.evaluation.predictions import evaluate, prediction_table
 from synthdetect.images.geometry import Preprocess
 
 BOTH = ["roc", "precision_recall", "reliability", "confusion", "scores"]
@@ -28,7 +30,7 @@ def table_of(labels: list[int], logits: list[float], generator: str = "sd_1.4") 
             "source_id": [f"s{i}" for i in range(len(labels))],
         }
     )
-    return tabulate(rows, np.array(logits), 0.5)
+    return prediction_table(rows, np.array(logits), Decision())
 
 
 def usual() -> pd.DataFrame:
@@ -67,7 +69,7 @@ TABLES = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Thirty small images, each of one colour."""
+    """Thirty small images of one colour each."""
     folder = tmp_path_factory.mktemp("images")
     for i in range(30):
         Image.new("RGB", (40, 24), (8 * i, 128, 255 - 8 * i)).save(folder / f"{i}.png")
@@ -84,7 +86,7 @@ def png(figure: Figure) -> bytes:
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_every_figure_is_drawn(kind: str, files: list[Path]) -> None:
     table, names = TABLES[kind]
-    evaluation = evaluate({"test": table}, 0.5, seed=0)["test"]
+    evaluation = evaluate({"test": table}, Decision(), seed=0)["test"]
     figures = dict(draw(evaluation, 0.5, (files[: len(table)], PREPROCESS)))
     assert list(figures) == names
     for figure in figures.values():
@@ -95,18 +97,18 @@ def test_every_figure_is_drawn(kind: str, files: list[Path]) -> None:
 
 
 def drawn(table: pd.DataFrame, name: str, files: list[Path]) -> Figure:
-    evaluation = evaluate({"test": table}, 0.5, seed=0)["test"]
+    evaluation = evaluate({"test": table}, Decision(), seed=0)["test"]
     return dict(draw(evaluation, 0.5, (files[: len(table)], PREPROCESS)))[name]
 
 
-def test_the_confusion_counts_every_image_where_it_belongs(files: list[Path]) -> None:
+def test_the_confusion_matrix_counts_every_image_once(files: list[Path]) -> None:
     table = table_of([0, 0, 0, 1, 1, 1, 1], [-1, -1, 1, 1, -1, -1, -1])
     axes = drawn(table, "confusion", files).axes[0]
     shown = {text.get_position(): text.get_text().split("\n")[0] for text in axes.texts}
-    assert shown == {(0, 0): "2", (1, 0): "1", (0, 1): "3", (1, 1): "1"}  # (called, is)
+    assert shown == {(0, 0): "2", (1, 0): "1", (0, 1): "3", (1, 1): "1"}  # (predicted, true)
 
 
-def test_the_worst_mistakes_come_first_and_are_what_the_network_saw(files: list[Path]) -> None:
+def test_the_worst_mistakes_come_first_and_are_shown_preprocessed(files: list[Path]) -> None:
     table = table_of([0, 0, 1, 1], [3.0, -1.0, -5.0, 2.0])
     figure = drawn(table, "worst_mistakes", files)
     shown = [axes for axes in figure.axes if axes.get_title()]
@@ -116,12 +118,12 @@ def test_the_worst_mistakes_come_first_and_are_what_the_network_saw(files: list[
     assert (pixels == PREPROCESS(files[2].read_bytes())).all()
 
 
-def test_at_most_so_many_worst_mistakes_are_shown(files: list[Path]) -> None:
+def test_the_number_of_worst_mistakes_is_limited(files: list[Path]) -> None:
     figure = drawn(table_of([0] * 30, [1.0] * 30), "worst_mistakes", files)
-    assert len([axes for axes in figure.axes if axes.get_title()]) == WORST == 20
+    assert len([axes for axes in figure.axes if axes.get_title()]) == WORST < 30
 
 
-def test_the_curve_marks_the_chosen_epoch_and_shows_every_epoch() -> None:
+def test_learning_curves_show_every_epoch_and_mark_the_chosen_one() -> None:
     history = [
         {"train/loss": 1 / i, "val/loss": 2 / i, "train/auc": 0.9, "val/auc": 0.5 + i / 10}
         for i in range(1, 5)
@@ -138,18 +140,26 @@ def test_the_curve_marks_the_chosen_epoch_and_shows_every_epoch() -> None:
     assert np.asarray(auc.lines[1].get_ydata()).tolist() == [0.6, 0.7, 0.8, 0.9]
 
 
-def test_a_single_epoch_without_validation_can_be_drawn() -> None:
+def test_learning_curves_of_one_epoch_without_validation_can_be_drawn() -> None:
     assert len(png(learning_curves([{"train/loss": 1.0, "train/auc": 0.5}], 1))) > 1000
 
 
 def test_no_figure_stays_in_pyplots_memory(files: list[Path]) -> None:
-    """pyplot keeps every figure it makes until it is closed: one of each split of each trial."""
+    """pyplot would keep every figure of every trial until it is closed."""
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
     table, _ = TABLES["usual"]
-    evaluation = evaluate({"test": table}, 0.5, seed=0)["test"]
+    evaluation = evaluate({"test": table}, Decision(), seed=0)["test"]
     for _, figure in draw(evaluation, 0.5, (files, PREPROCESS)):
         png(figure)
     png(learning_curves([{"train/loss": 1.0, "train/auc": 0.5}], 1))
     assert plt.get_fignums() == before
+
+
+def test_effects_are_drawn_also_without_intervals() -> None:
+    row = {"factor": "data", "level": "diverse", "against": "narrow", "effect": 0.1}
+    bounds = [{"on": "test", "low": 0.0, "high": 0.2}, {"on": "unseen", "low": nan, "high": nan}]
+    figure = effects_figure(pd.DataFrame([{**row, **bound} for bound in bounds]))
+    assert len(png(figure)) > 1000
+    assert [axes.get_title() for axes in figure.axes] == ["on test", "on unseen"]

@@ -1,4 +1,4 @@
-"""Every metric against scikit-learn and by hand; intervals that cover; thresholds that are best."""
+"""Metrics, bootstrap intervals and thresholds against scikit-learn, hand calculation and search."""
 
 import math
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from synthdetect.evaluation.metrics import (
     ECE_BINS,
     METRICS,
     auc_interval,
+    bootstrap_metrics,
     bootstrap_weights,
     choose_threshold,
     epoch_metrics,
-    interval,
-    intervals,
+    metric_intervals,
     metrics,
-    resampled,
+    percentile_interval,
     weighted_metrics,
 )
 from synthdetect.system.arrays import FloatArray
@@ -34,7 +34,7 @@ NEED_BOTH = {
 
 
 def random_data(seed: int, n: int = 60, ties: bool = True) -> tuple[Labels, FloatArray]:
-    """Both classes, the synthetic ones somewhat higher; with ties, on a grid of quarters."""
+    """Labels and logits of both classes; with ties, the logits are multiples of 1/4."""
     rng = np.random.default_rng(seed)
     labels = np.append(rng.integers(0, 2, n - 2), [0, 1])
     logits = rng.normal(size=n) * 1.5 + labels
@@ -45,19 +45,19 @@ def from_sklearn(
     labels: Labels, logits: FloatArray, threshold: float, weight: FloatArray | None = None
 ) -> dict[str, float]:
     p = expit(logits)
-    said = p >= threshold
+    predicted = p >= threshold
     w = {"sample_weight": weight}
     return {
         "auc": sk.roc_auc_score(labels, logits, **w),
         "average_precision": sk.average_precision_score(labels, logits, **w),
-        "accuracy": sk.accuracy_score(labels, said, **w),
-        "balanced_accuracy": sk.balanced_accuracy_score(labels, said, **w),
-        "precision": sk.precision_score(labels, said, zero_division=np.nan, **w),
-        "recall": sk.recall_score(labels, said, **w),
-        "f1": sk.f1_score(labels, said, **w),
-        "f1_macro": sk.f1_score(labels, said, average="macro", **w),
-        "real_accuracy": sk.recall_score(labels, said, pos_label=0, **w),
-        "fake_accuracy": sk.recall_score(labels, said, **w),
+        "accuracy": sk.accuracy_score(labels, predicted, **w),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted, **w),
+        "precision": sk.precision_score(labels, predicted, zero_division=np.nan, **w),
+        "recall": sk.recall_score(labels, predicted, **w),
+        "f1": sk.f1_score(labels, predicted, **w),
+        "f1_macro": sk.f1_score(labels, predicted, average="macro", **w),
+        "real_accuracy": sk.recall_score(labels, predicted, pos_label=0, **w),
+        "fake_accuracy": sk.recall_score(labels, predicted, **w),
         "nll": sk.log_loss(labels, p, **w),
         "brier": sk.brier_score_loss(labels, p, **w),
     }
@@ -82,29 +82,26 @@ def test_bootstrap_values_equal_scikit_learns_with_the_draws_as_weights(seed: in
     sources = np.arange(40) // 2
     (weights,) = bootstrap_weights(sources, 30, seed=seed)
     theirs = [from_sklearn(labels, logits, 0.5, weight) for weight in weights]
-    ours = intervals(labels, logits, 0.5, sources, replicates=30, seed=seed).set_index("metric")
+    ours = metric_intervals(labels, logits, 0.5, sources, replicates=30, seed=seed).set_index(
+        "metric"
+    )
     for name in theirs[0]:
         low, high = np.nanpercentile([draw[name] for draw in theirs], [2.5, 97.5])
         assert ours.loc[name, ["low", "high"]].tolist() == pytest.approx([low, high], abs=1e-12)
 
 
-def test_metrics_are_reported_under_these_names_in_this_order() -> None:
-    names = [
-        "auc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "f1",
-        "f1_macro", "real_accuracy", "fake_accuracy", "eer", "tpr_at_fpr_1", "tpr_at_fpr_5",
-        "tpr_at_fpr_10", "nll", "nll_balanced", "brier", "ece", "ece_balanced",
-    ]  # fmt: skip
-    assert list(METRICS) == names
-    assert list(metrics([0, 1], [0.0, 1.0], 0.5)) == names
-    assert intervals([0, 1], [0.0, 1.0], 0.5, [0, 1], replicates=2)["metric"].tolist() == names
+def test_all_metrics_are_reported_in_the_order_of_the_registry() -> None:
+    assert list(metrics([0, 1], [0.0, 1.0], 0.5)) == list(METRICS)
+    table = metric_intervals([0, 1], [0.0, 1.0], 0.5, [0, 1], replicates=2)
+    assert table["metric"].tolist() == list(METRICS)
 
 
 def test_a_case_worked_by_hand() -> None:
-    """Three real, two synthetic; at 0.5 one real is called synthetic and one synthetic missed."""
+    """Three real and two synthetic images; at 0.5 one of each is misclassified."""
     labels = [0, 0, 0, 1, 1]
     logits = log_odds([0.1, 0.3, 0.6, 0.4, 0.9])
     expected = {
-        "auc": 5 / 6,  # of six pairs only (0.6, 0.4) is in the wrong order
+        "auc": 5 / 6,  # of six pairs, only (0.6, 0.4) is in the wrong order
         "average_precision": 0.5 * 1 + 0.5 * 2 / 3,
         "accuracy": 3 / 5,
         "balanced_accuracy": (2 / 3 + 1 / 2) / 2,
@@ -125,20 +122,20 @@ def test_a_case_worked_by_hand() -> None:
         )
         / 2,
         "brier": (0.01 + 0.09 + 0.36 + 0.36 + 0.01) / 5,
-        "ece": (0.1 + 0.3 + 0.6 + 0.6 + 0.1) / 5,  # every image has its bin for itself,
+        # Each image is alone in its bin, on whichever side of the edges 6/15 and 9/15 it is.
+        "ece": (0.1 + 0.3 + 0.6 + 0.6 + 0.1) / 5,
     }
-    # but 0.6 = 9/15 and 0.4 = 6/15 are bins' edges; which bin they are in makes no difference
     values = metrics(labels, logits, 0.5)
     assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     assert values["ece_balanced"] == pytest.approx((1.0 / 3 + 0.7 / 2) / 2, abs=1e-12)
 
 
-def test_ties_count_half_in_the_auc() -> None:
+def test_ties_count_one_half_in_the_auc() -> None:
     assert metrics([0, 1], [0.0, 0.0], 0.5)["auc"] == 0.5
     assert metrics([0, 0, 1, 1], [0.0, 1.0, 1.0, 2.0], 0.5)["auc"] == 3.5 / 4
 
 
-def test_an_image_exactly_at_the_threshold_is_called_synthetic() -> None:
+def test_an_image_exactly_at_the_threshold_is_classified_as_synthetic() -> None:
     assert metrics([0, 1], [-1.0, 0.0], 0.5)["recall"] == 1.0
     assert metrics([0, 1], [-1.0, 0.0], 0.5000001)["recall"] == 0.0
 
@@ -160,7 +157,7 @@ def test_an_inverted_detector() -> None:
     assert values["brier"] > 0.99
 
 
-def test_a_detector_that_knows_nothing() -> None:
+def test_an_uninformative_detector() -> None:
     values = metrics([0, 0, 0, 1], [0.0] * 4, 0.5)
     assert values["auc"] == values["eer"] == values["balanced_accuracy"] == 0.5
     assert values["average_precision"] == 0.25
@@ -170,32 +167,32 @@ def test_a_detector_that_knows_nothing() -> None:
     assert values["ece_balanced"] == pytest.approx(0.0)
 
 
-# --- classes that are missing
+# --- missing classes
 
 
 @pytest.mark.parametrize(
     ("label", "undefined"),
     [(0, NEED_BOTH | {"recall", "fake_accuracy"}), (1, NEED_BOTH | {"real_accuracy"})],
 )
-def test_what_needs_a_missing_class_is_undefined_and_nothing_else(
+def test_only_metrics_that_need_a_missing_class_are_undefined(
     label: int, undefined: set[str]
 ) -> None:
     values = metrics([label] * 4, [-1.0, 2.0, 3.0, -4.0], 0.5)
     assert {name for name, value in values.items() if math.isnan(value)} == undefined
     assert values["accuracy"] == 0.5
-    right = [1.0, -2.0, -3.0, 4.0] if label == 0 else [-1.0, 2.0, 3.0, -4.0]
-    assert values["nll"] == pytest.approx(np.mean([math.log1p(math.exp(-x)) for x in right]))
+    correct = [1.0, -2.0, -3.0, 4.0] if label == 0 else [-1.0, 2.0, 3.0, -4.0]
+    assert values["nll"] == pytest.approx(np.mean([math.log1p(math.exp(-x)) for x in correct]))
 
 
-def test_one_class_has_undefined_intervals_where_the_value_is() -> None:
-    table = intervals([0] * 6, np.arange(6.0), 0.5, np.arange(6), replicates=20)
+def test_intervals_of_undefined_metrics_are_undefined() -> None:
+    table = metric_intervals([0] * 6, np.arange(6.0), 0.5, np.arange(6), replicates=20)
     nan = table["value"].isna()
     assert (table["low"].isna() == nan).all()
     assert (table["high"].isna() == nan).all()
     assert set(table.loc[nan, "metric"]) == NEED_BOTH | {"recall", "fake_accuracy"}
 
 
-def test_precision_is_undefined_where_nothing_is_called_synthetic() -> None:
+def test_precision_is_undefined_where_nothing_is_classified_as_synthetic() -> None:
     values = metrics([0, 0, 1], [-3.0, -2.0, -1.0], 0.5)
     assert math.isnan(values["precision"])
     assert {name for name, value in values.items() if math.isnan(value)} == {"precision"}
@@ -212,7 +209,7 @@ def test_precision_is_undefined_where_nothing_is_called_synthetic() -> None:
         ([1, 2, 3, 6], [5, 7, 8, 9], 0.25),  # cut between 5 and 6: FPR 1/4, FNR 1/4
         ([1, 2, 5, 6], [3, 4, 7, 8], 0.5),
         ([5, 6], [1, 2], 1.0),
-        ([1, 4], [2, 3, 5], (1 / 2 + 1 / 3) / 2),  # no cut where they are equal
+        ([1, 4], [2, 3, 5], (1 / 2 + 1 / 3) / 2),  # no cut has equal rates
     ],
 )
 def test_equal_error_rate_by_hand(real: list[float], synthetic: list[float], eer: float) -> None:
@@ -222,18 +219,18 @@ def test_equal_error_rate_by_hand(real: list[float], synthetic: list[float], eer
 
 
 def test_recall_at_limited_false_positives_by_hand() -> None:
-    """A hundred real at 1 to 100; five synthetic among them."""
+    """A hundred real images with scores of 1 to 100, and five synthetic ones among them."""
     labels = [0] * 100 + [1] * 5
     logits = [*range(1, 101), 200.0, 99.5, 95.5, 90.5, 50.0]
     values = metrics(labels, np.array(logits) / 10, 0.5)
-    # above 99.5 lies 1 real (1 %), above 95.5 are 5 (5 %), above 90.5 are 10 (10 %)
+    # 1 real image (1 %) lies above 99.5, 5 (5 %) above 95.5 and 10 (10 %) above 90.5
     assert values["tpr_at_fpr_1"] == 2 / 5
     assert values["tpr_at_fpr_5"] == 3 / 5
     assert values["tpr_at_fpr_10"] == 4 / 5
 
 
-def test_recall_at_limited_false_positives_takes_ties_together() -> None:
-    """The synthetic at the score of two of ten real cannot be had for fewer false positives."""
+def test_recall_at_limited_false_positives_does_not_split_ties() -> None:
+    """A synthetic image with the score of two of ten real ones cannot be found without them."""
     labels = [0] * 10 + [1, 1]
     logits = np.array([1, 1, 1, 1, 1, 1, 1, 1, 5, 5, 5, 9], dtype=float)
     values = metrics(labels, logits, 0.5)
@@ -264,7 +261,7 @@ def test_a_probability_of_exactly_one_is_in_the_last_bin() -> None:
     assert values["ece"] == pytest.approx(0.05 / 3)
 
 
-def test_balanced_forms_do_not_change_when_a_class_is_repeated() -> None:
+def test_balanced_metrics_do_not_depend_on_the_sizes_of_the_classes() -> None:
     labels, logits = random_data(3)
     more_labels = np.concatenate([labels, *[labels[labels == 0]] * 4])
     more_logits = np.concatenate([logits, *[logits[labels == 0]] * 4])
@@ -275,7 +272,7 @@ def test_balanced_forms_do_not_change_when_a_class_is_repeated() -> None:
         assert often[name] != pytest.approx(once[name])
 
 
-def test_calibrated_probabilities_have_next_to_no_calibration_error() -> None:
+def test_calibrated_probabilities_have_almost_no_calibration_error() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=100_000)
     labels = rng.random(100_000) < expit(logits)
@@ -293,7 +290,7 @@ def test_extreme_logits_have_finite_losses() -> None:
 # --- weightings
 
 
-def test_an_image_that_counts_twice_is_the_same_as_two_images() -> None:
+def test_a_weight_of_two_equals_two_copies_of_an_image() -> None:
     labels, logits = random_data(0)
     weights = np.random.default_rng(0).integers(0, 3, size=(4, 60))
     together = weighted_metrics(labels, logits, 0.4, weights)
@@ -308,28 +305,28 @@ def test_an_image_that_counts_twice_is_the_same_as_two_images() -> None:
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [[1.0]], [[1.0, -1.0]], [[1.0, math.nan]]])
-def test_weights_that_are_none_are_refused(weights: list[float]) -> None:
+def test_invalid_weights_are_refused(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="weights"):
         weighted_metrics([0, 1], [0.0, 1.0], 0.5, weights)
 
 
-# --- what is refused
+# --- invalid arguments
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
+def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     for call in (
         lambda: metrics([0, 1, 1], [0.0, bad, 1.0], 0.5),
-        lambda: intervals([0, 1, 1], [0.0, bad, 1.0], 0.5, [0, 1, 2], replicates=2),
+        lambda: metric_intervals([0, 1, 1], [0.0, bad, 1.0], 0.5, [0, 1, 2], replicates=2),
         lambda: choose_threshold([0, 1, 1], [0.0, bad, 1.0], "f1"),
     ):
-        with pytest.raises(ValueError, match="1 logits are not finite"):
+        with pytest.raises(ValueError, match="1 logits"):
             call()
 
 
 @pytest.mark.parametrize(("labels", "logits"), [([], []), ([0, 1], [0.5]), ([1], [0.5, 1.0])])
 def test_no_images_and_unequal_numbers_are_refused(labels: list[int], logits: list[float]) -> None:
-    with pytest.raises(ValueError, match="need as many, and at least one"):
+    with pytest.raises(ValueError, match=f"{len(labels)} labels and {len(logits)} logits"):
         metrics(labels, logits, 0.5)
 
 
@@ -339,19 +336,20 @@ def test_no_images_and_unequal_numbers_are_refused(labels: list[int], logits: li
 @pytest.mark.parametrize("seed", range(3))
 def test_an_interval_contains_its_value(seed: int) -> None:
     labels, logits = random_data(seed, n=200, ties=False)
-    table = intervals(labels, logits, 0.5, np.arange(200), replicates=300)
-    # calibration errors are biased upwards by resampling, and may lie below their interval
+    table = metric_intervals(labels, logits, 0.5, np.arange(200), replicates=300)
+    # Resampling biases calibration errors upwards, so they may lie below their interval.
     table = table[~table["metric"].isin(["ece", "ece_balanced"])]
     assert (table["low"] <= table["value"]).all()
     assert (table["value"] <= table["high"]).all()
     assert (table["low"] < table["high"]).all()
 
 
-def test_intervals_are_the_same_for_the_same_seed_and_others_for_another() -> None:
+def test_intervals_are_determined_by_the_seed() -> None:
     labels, logits = random_data(0)
     groups = np.arange(60) // 3
     first, again, other = (
-        intervals(labels, logits, 0.5, groups, replicates=50, seed=seed) for seed in (7, 7, 8)
+        metric_intervals(labels, logits, 0.5, groups, replicates=50, seed=seed)
+        for seed in (7, 7, 8)
     )
     assert first.equals(again)
     assert not first.equals(other)
@@ -359,18 +357,20 @@ def test_intervals_are_the_same_for_the_same_seed_and_others_for_another() -> No
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_auc_alone_has_the_same_interval(seed: int) -> None:
+def test_the_interval_of_the_auc_alone_equals_that_of_all_metrics(seed: int) -> None:
     labels, logits = random_data(seed)
     groups = np.arange(len(labels)) // 3
-    row = intervals(labels, logits, 0.5, groups, replicates=200, seed=seed).set_index("metric")
+    row = metric_intervals(labels, logits, 0.5, groups, replicates=200, seed=seed).set_index(
+        "metric"
+    )
     alone = auc_interval(labels, logits, groups, replicates=200, seed=seed)
     np.testing.assert_allclose(alone, row.loc["auc", ["value", "low", "high"]].astype(float))
 
 
-def test_a_higher_level_is_a_wider_interval_around_the_lower_one() -> None:
+def test_intervals_of_a_higher_level_contain_those_of_a_lower_one() -> None:
     labels, logits = random_data(0)
     wide, narrow = (
-        intervals(labels, logits, 0.5, np.arange(60), replicates=200, level=level)
+        metric_intervals(labels, logits, 0.5, np.arange(60), replicates=200, level=level)
         for level in (0.99, 0.5)
     )
     assert (wide["low"] <= narrow["low"]).all()
@@ -378,23 +378,27 @@ def test_a_higher_level_is_a_wider_interval_around_the_lower_one() -> None:
     assert wide["high"][0] - wide["low"][0] > 1.5 * (narrow["high"][0] - narrow["low"][0])
 
 
-def test_what_the_names_of_sources_are_makes_no_difference() -> None:
+def test_the_names_of_sources_make_no_difference() -> None:
     labels, logits = random_data(0)
     numbers = np.arange(60) // 3
     names = np.array([f"photo {number}" for number in numbers], dtype=object)
     by_number, by_name = (
-        intervals(labels, logits, 0.5, groups, replicates=30) for groups in (numbers, names)
+        metric_intervals(labels, logits, 0.5, groups, replicates=30) for groups in (numbers, names)
     )
     assert by_number.equals(by_name)
 
 
-def test_copies_of_a_source_add_no_certainty() -> None:
-    """Nine copies of each image: drawn one by one, intervals look three times too narrow."""
+def test_copies_of_an_image_do_not_narrow_its_interval() -> None:
+    """With nine copies of each image, drawing images makes intervals three times too narrow."""
     labels, logits = random_data(1, n=80, ties=False)
     copies = np.repeat(np.arange(80), 9)
 
     def width(labels: Labels, logits: FloatArray, groups: Labels) -> float:
-        auc = intervals(labels, logits, 0.5, groups, replicates=400).set_index("metric").loc["auc"]
+        auc = (
+            metric_intervals(labels, logits, 0.5, groups, replicates=400)
+            .set_index("metric")
+            .loc["auc"]
+        )
         return float(auc["high"] - auc["low"])
 
     once = width(labels, logits, np.arange(80))
@@ -404,7 +408,7 @@ def test_copies_of_a_source_add_no_certainty() -> None:
     assert 2.3 < by_source / by_image < 3.9
 
 
-def test_whole_sources_are_drawn_as_many_as_there_are() -> None:
+def test_each_replicate_draws_as_many_whole_sources_as_there_are() -> None:
     groups = np.array(["b", "a", "a", "c", "b", "d"], dtype=object)
     weights = np.concatenate(list(bootstrap_weights(groups, 500, seed=0)))
     assert weights.shape == (500, 6)
@@ -415,20 +419,20 @@ def test_whole_sources_are_drawn_as_many_as_there_are() -> None:
     assert weights[:, 3].var() == pytest.approx(0.75, abs=0.15)  # binomial: 4 * 1/4 * 3/4
 
 
-def test_many_images_are_drawn_in_chunks_that_hold_every_replicate() -> None:
+def test_chunks_hold_all_replicates() -> None:
     chunks = list(bootstrap_weights(np.arange(1_500_000) % 10, 5, seed=0))
     assert [len(chunk) for chunk in chunks] == [2, 2, 1]
 
 
-def test_intervals_of_the_auc_cover_the_truth_as_often_as_they_say() -> None:
-    """Two normal distributions one and a half apart have an AUC of Phi(1.5 / sqrt 2) = 0.856."""
+def test_intervals_of_the_auc_have_their_coverage() -> None:
+    """Normal distributions 1.5 standard deviations apart have AUC Phi(1.5 / sqrt 2) = 0.856."""
     truth = ndtr(1.5 / math.sqrt(2))
     labels = np.repeat([0, 1], 50)
 
     def covers() -> Iterator[bool]:
         for seed in range(200):
             logits = np.random.default_rng(seed).normal(size=100) + 1.5 * labels
-            table = intervals(labels, logits, 0.5, np.arange(100), replicates=300, seed=seed)
+            table = metric_intervals(labels, logits, 0.5, np.arange(100), replicates=300, seed=seed)
             _, _, low, high = table.iloc[0]
             yield low <= truth <= high
 
@@ -444,7 +448,7 @@ def quality(labels: Labels, logits: FloatArray, threshold: float, rule: str) -> 
 
 @pytest.mark.parametrize("rule", ["balanced_accuracy", "f1"])
 @pytest.mark.parametrize("seed", range(40))
-def test_no_cut_is_better_than_the_chosen_one_nor_as_good_and_nearer_to_a_half(
+def test_no_cut_is_better_than_the_chosen_one_or_as_good_and_closer_to_one_half(
     seed: int, rule: str
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -461,7 +465,7 @@ def test_no_cut_is_better_than_the_chosen_one_nor_as_good_and_nearer_to_a_half(
     assert abs(chosen - 0.5) == pytest.approx(nearest, abs=1e-12)
 
 
-def test_the_rules_differ_where_classes_are_unequal() -> None:
+def test_the_rules_differ_for_classes_of_unequal_size() -> None:
     labels = np.array([0] * 8 + [1, 1])
     logits = np.array([-4, -4, -4, -4, -4, 1, 1, 1, 0.5, 2.5])
     assert choose_threshold(labels, logits, "balanced_accuracy") == pytest.approx(
@@ -472,7 +476,7 @@ def test_the_rules_differ_where_classes_are_unequal() -> None:
     )
 
 
-def test_a_half_is_a_half() -> None:
+def test_the_rule_half_needs_no_scores() -> None:
     assert choose_threshold([0, 1], [3.0, 4.0], "half") == 0.5
     assert choose_threshold([0, 0], [math.nan, 4.0], "half") == 0.5
 
@@ -482,22 +486,22 @@ def test_the_threshold_lies_midway_between_the_logits_it_separates() -> None:
     assert log_odds(chosen) == pytest.approx(2.5)
 
 
-def test_of_equally_good_cuts_the_one_nearest_to_a_half_is_chosen() -> None:
-    """Between -3 and -1, and between 1 and 3, a cut is right about three of four."""
+def test_the_cut_closest_to_one_half_is_chosen_among_equally_good_ones() -> None:
+    """Cuts between -3 and -1 and between 1 and 3 classify three of four images correctly."""
     labels, logits = [0, 1, 0, 1], [-3.0, -1.0, 1.0, 3.0]
     chosen = choose_threshold(labels, logits, "balanced_accuracy")
     assert metrics(labels, logits, chosen)["balanced_accuracy"] == 0.75
     assert abs(log_odds(chosen)) == pytest.approx(2.0)
 
 
-def test_a_cut_below_everything_is_possible() -> None:
-    """Two synthetic below the one real: f1 is best if all are called synthetic."""
+def test_a_cut_below_all_scores_is_possible() -> None:
+    """With two synthetic images below a real one, F1 is best if all are classified as synthetic."""
     chosen = choose_threshold([1, 1, 0], [-1.0, 1.0, 2.0], "f1")
     assert metrics([1, 1, 0], [-1.0, 1.0, 2.0], chosen)["f1"] == pytest.approx(0.8)
 
 
-def test_scores_that_round_to_one_probability_cannot_be_told_apart_by_a_threshold() -> None:
-    """The sigmoid of 40 and of 50 is 1; a cut between them would be a cut below both."""
+def test_no_threshold_lies_between_scores_of_equal_probability() -> None:
+    """The sigmoids of 40 and 50 are both 1, so a cut between them would be a cut below both."""
     labels = np.array([0] * 4 + [1] * 5 + [0] * 6 + [1] * 5)
     logits = np.array([-5.0] * 4 + [0.0] * 5 + [40.0] * 6 + [50.0] * 5)
     chosen = choose_threshold(labels, logits, "balanced_accuracy")
@@ -511,10 +515,10 @@ def test_an_unknown_rule_is_refused() -> None:
         choose_threshold([0, 1], [0.0, 1.0], "accuracy")
 
 
-# --- what an epoch reports
+# --- metrics of an epoch
 
 
-def test_an_epoch_reports_four_numbers_under_its_prefix() -> None:
+def test_an_epoch_reports_four_metrics_under_its_prefix() -> None:
     labels, logits = random_data(0)
     record = epoch_metrics("val", labels, logits)
     all_values = metrics(labels, logits, 0.5)
@@ -526,7 +530,7 @@ def test_an_epoch_reports_four_numbers_under_its_prefix() -> None:
     }
 
 
-def test_mixed_targets_count_for_the_class_they_are_nearer_to() -> None:
+def test_mixed_targets_are_rounded() -> None:
     logits = [-1.0, 1.0, 2.0, -2.0]
     assert epoch_metrics("train", [0.1, 0.9, 0.5, 0.49], logits) == (
         epoch_metrics("train", [0, 1, 1, 0], logits)
@@ -535,7 +539,9 @@ def test_mixed_targets_count_for_the_class_they_are_nearer_to() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("max_fpr", [0.01, 0.1, 0.3, 0.9])
-def test_a_false_positive_rate_is_kept_to_and_used_up(seed: int, max_fpr: float) -> None:
+def test_the_rule_fpr_maximises_recall_within_its_false_positive_rate(
+    seed: int, max_fpr: float
+) -> None:
     labels, logits = random_data(seed)
     threshold = choose_threshold(labels, logits, "fpr", max_fpr)
     found = metrics(labels, logits, threshold)
@@ -548,19 +554,21 @@ def test_a_false_positive_rate_is_kept_to_and_used_up(seed: int, max_fpr: float)
     assert found["recall"] == max(possible)
 
 
-def test_nothing_is_called_synthetic_where_even_the_highest_score_is_a_real_one() -> None:
+def test_the_rule_fpr_classifies_nothing_as_synthetic_if_a_real_image_has_the_highest_score() -> (
+    None
+):
     labels, logits = [0, 1, 0], [2.0, 1.0, 0.0]
     threshold = choose_threshold(labels, logits, "fpr", 0.05)
     assert metrics(labels, logits, threshold)["real_accuracy"] == 1
     assert threshold == pytest.approx(expit(2.0))
 
 
-def test_subsets_share_their_bootstrap_draws() -> None:
+def test_subsets_share_their_bootstrap_replicates() -> None:
     labels, logits = random_data(2)
     groups = np.arange(len(labels)) // 3
     everything = np.ones(len(labels), dtype=bool)
     part = groups < 12
-    found = resampled(
+    found = bootstrap_metrics(
         labels, logits, 0.5, groups, {"all": everything, "again": everything, "part": part},
         replicates=50,
     )  # fmt: skip
@@ -570,6 +578,6 @@ def test_subsets_share_their_bootstrap_draws() -> None:
     assert found["part"]["f1"] == pytest.approx(alone["f1"], nan_ok=True)
 
 
-def test_the_interval_of_nothing_defined_is_undefined() -> None:
-    assert all(math.isnan(bound) for bound in interval(np.array([np.nan, np.nan])))
-    assert interval(np.array([1.0, np.nan, 3.0]), 1.0) == (1.0, 3.0)
+def test_the_percentile_interval_ignores_nan() -> None:
+    assert all(math.isnan(bound) for bound in percentile_interval(np.array([np.nan, np.nan])))
+    assert percentile_interval(np.array([1.0, np.nan, 3.0]), 1.0) == (1.0, 3.0)

@@ -1,4 +1,4 @@
-"""What training has seen of the evaluated images is counted, by content and by source."""
+"""Overlap of evaluated images with training is counted by content and by source."""
 
 import pandas as pd
 import pytest
@@ -25,7 +25,7 @@ TEST = rows(
 )
 
 
-def test_shared_contents_and_sources_are_counted_apart() -> None:
+def test_shared_contents_and_sources_are_counted_separately() -> None:
     found = overlap({"test": TEST}, TRAINED).set_index("fact")
     assert found.loc["contents shared with train", "value"] == "1 of 3 images"
     assert found.loc["contents shared with val", "value"] == "0 of 3 images"
@@ -36,7 +36,7 @@ def test_shared_contents_and_sources_are_counted_apart() -> None:
     ]  # fmt: skip
 
 
-def test_validation_images_make_no_doubt_of_results_on_validation() -> None:
+def test_validation_images_raise_no_warning_on_validation() -> None:
     val = TRAINED[TRAINED["split"] == "val"]
     found = overlap({"val": val}, TRAINED).set_index("fact")
     assert found.loc["contents shared with val", "value"] == f"{len(val)} of {len(val)} images"
@@ -45,7 +45,7 @@ def test_validation_images_make_no_doubt_of_results_on_validation() -> None:
     assert overlap({"val": train}, TRAINED)["warning"].any()
 
 
-def test_generators_are_told_apart_by_what_training_had() -> None:
+def test_generators_are_divided_into_those_in_training_and_unseen_ones() -> None:
     found = overlap({"test": TEST}, TRAINED).set_index("fact")["value"]
     assert found["generators in training"] == "sd"
     assert found["generators unseen"] == "flux"
@@ -56,7 +56,7 @@ def test_generators_are_told_apart_by_what_training_had() -> None:
     [
         (["x", "y", "z"], "2 of 3 images", True),
         (["z"], "0 of 3 images", False),
-        ([""], "not known", True),  # of an older version, which recorded none
+        ([""], "not known", True),  # recorded by an older version, without hashes
     ],
 )
 def test_images_that_a_detector_was_adapted_to_are_counted(
@@ -71,7 +71,7 @@ def test_images_that_a_detector_was_adapted_to_are_counted(
     assert "contents adapted to" not in overlap({"test": TEST}, TRAINED)["fact"].tolist()
 
 
-def test_what_is_not_known_is_said() -> None:
+def test_unknown_facts_are_reported_as_such() -> None:
     nothing = overlap({"test": TEST}, None)
     assert nothing["value"].tolist() == ["not known"]
     assert nothing["warning"].all()
@@ -79,7 +79,7 @@ def test_what_is_not_known_is_said() -> None:
     assert bare.loc["contents shared with train", "value"] == "not known"
 
 
-def test_an_unnamed_source_is_no_common_source() -> None:
+def test_images_without_a_source_share_none() -> None:
     trained = TRAINED.assign(source_id="")
     found = overlap({"test": TEST}, trained).set_index("fact")["value"]
     assert found["sources shared with train"] == "0 of 3 images"

@@ -1,4 +1,4 @@
-"""The predictions table and what is measured on it: overall, by generator, and on controls."""
+"""The predictions table, and metrics from it: overall, by generator and on control splits."""
 
 import math
 
@@ -10,26 +10,29 @@ from mlflow.utils.validation import _validate_metric_name
 from scipy.special import expit
 from sklearn.metrics import recall_score, roc_auc_score
 
+from synthdetect.evaluation.decision import Decision
+from synthdetect.evaluation.metrics import METRICS
 from synthdetect.evaluation.predictions import (
     AT_THRESHOLD,
     MEAN,
     WORST,
     against_real,
     evaluate,
+    overall_metrics,
     per_generator,
-    summarise,
-    tabulate,
+    prediction_table,
 )
 from synthdetect.evaluation.summary import summary_rows
 
-NUMBERS = 19 + 2 * 2 + 2 + 1 + len(AT_THRESHOLD)
-"""Logged of two generators: overall, of each, mean and worst, and at the oracle's threshold."""
+NUMBERS = len(METRICS) + 2 * 2 + 2 + 1 + len(AT_THRESHOLD)
+"""Metrics of a split with two generators: overall, two of each generator, the mean and the worst,
+the oracle's threshold, and those at the oracle's threshold."""
 
 
 def predictions(
     scores: dict[str, npt.NDArray[np.float64]], split: str = "test", threshold: float = 0.5
 ) -> pd.DataFrame:
-    """A table with images of each generator; `real` stands for none."""
+    """A predictions table with logits by generator, where `real` stands for real images."""
     parts = []
     for generator, logits in scores.items():
         n = len(logits)
@@ -47,7 +50,7 @@ def predictions(
                 "sha256": [f"{split}{generator}{i}" for i in range(n)],
             }
         )
-        parts.append(tabulate(rows, logits, threshold))
+        parts.append(prediction_table(rows, logits, Decision(threshold=threshold)))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -66,15 +69,15 @@ def table() -> pd.DataFrame:
 # --- the table
 
 
-def test_the_table_has_the_rows_the_scores_and_the_answers() -> None:
+def test_the_table_has_rows_scores_and_predicted_labels() -> None:
     rows = pd.DataFrame({"path": ["a", "b", "c"], "label": [0, 1, 1], "bytes": 1, "mtime_ns": 2})
-    table = tabulate(rows, np.array([-math.log(3), 0.0, math.log(3)]), 0.75)
+    table = prediction_table(rows, np.array([-math.log(3), 0.0, math.log(3)]), 0.75)
     assert table.columns.tolist() == ["path", "label", "logit", "probability", "predicted"]
     assert table["probability"].tolist() == pytest.approx([0.25, 0.5, 0.75])
     assert table["predicted"].tolist() == [0, 0, int(expit(math.log(3)) >= 0.75)]
-    assert tabulate(rows, np.zeros(3), 0.5)["predicted"].tolist() == [1, 1, 1]
+    assert prediction_table(rows, np.zeros(3), Decision())["predicted"].tolist() == [1, 1, 1]
     assert rows.columns.tolist() == ["path", "label", "bytes", "mtime_ns"]  # unchanged
-    own = tabulate(rows, np.zeros(3), 0.5, probabilities=np.array([0.4, 0.5, 0.6]))
+    own = prediction_table(rows, np.zeros(3), Decision(), probabilities=np.array([0.4, 0.5, 0.6]))
     assert own["probability"].tolist() == [0.4, 0.5, 0.6]
     assert own["predicted"].tolist() == [0, 1, 1]
 
@@ -108,7 +111,7 @@ def test_mean_and_worst_are_over_the_generators(table: pd.DataFrame) -> None:
     assert alone["generator"].tolist() == ["glide"]
 
 
-def test_the_threshold_given_is_the_one_measured_at(table: pd.DataFrame) -> None:
+def test_metrics_are_computed_at_the_given_threshold(table: pd.DataFrame) -> None:
     assert per_generator(table, 0.0, seed=0)["recall"].dropna().tolist() == [1.0, 1.0]
     assert per_generator(table, 1.0, seed=0)["recall"].dropna().tolist() == [0.0, 0.0]
 
@@ -121,19 +124,19 @@ def test_without_real_or_without_synthetic_images_there_are_no_generators(
 
 
 def test_intervals_are_over_sources(table: pd.DataFrame) -> None:
-    """Regenerations share their photograph: all images of one source_id are drawn together."""
+    """All images of one source, such as a photograph and its regenerations, are drawn together."""
     apart = table.assign(source_id=[f"own{i}" for i in range(len(table))])
-    together, alone = (summarise(t, 0.5, seed=0).set_index("metric") for t in (table, apart))
+    together, alone = (overall_metrics(t, 0.5, seed=0).set_index("metric") for t in (table, apart))
     assert together["value"].equals(alone["value"])
     assert together.loc["auc", "low"] != alone.loc["auc", "low"]
-    one = summarise(table.assign(source_id="the only one"), 0.5, seed=0).set_index("metric")
+    one = overall_metrics(table.assign(source_id="the only one"), 0.5, seed=0).set_index("metric")
     assert one.loc["auc", "low"] == one.loc["auc", "high"] == one.loc["auc", "value"]
 
 
 # --- controls
 
 
-def test_real_images_like_the_others_are_at_a_half() -> None:
+def test_control_images_like_the_other_real_ones_have_an_auc_of_one_half() -> None:
     rng = np.random.default_rng(0)
     first, second = (predictions({"real": rng.normal(size=2000)}) for _ in range(2))
     assert against_real(first, first, seed=0)[0] == 0.5
@@ -142,7 +145,7 @@ def test_real_images_like_the_others_are_at_a_half() -> None:
     assert low < value < high
 
 
-def test_real_images_taken_for_synthetic_are_near_one() -> None:
+def test_control_images_that_are_taken_for_synthetic_have_an_auc_near_one() -> None:
     rng = np.random.default_rng(0)
     plain, blurred = (predictions({"real": rng.normal(size=500) + s}) for s in (0, 4))
     assert against_real(blurred, plain, seed=0)[0] > 0.99
@@ -150,7 +153,7 @@ def test_real_images_taken_for_synthetic_are_near_one() -> None:
 
 
 def test_the_interval_of_a_control_is_over_the_sources_of_both_tables() -> None:
-    """What was made of a photograph is drawn with it, whichever table it is in."""
+    """A photograph and images derived from it are drawn together, whichever table they are in."""
     rng = np.random.default_rng(0)
     real = predictions({"real": rng.normal(size=40)})
     made = real.assign(
@@ -162,20 +165,20 @@ def test_the_interval_of_a_control_is_over_the_sources_of_both_tables() -> None:
     assert low < value < high
     assert against_real(apart, real, seed=0)[0] == value
     wide = np.diff(against_real(apart, real, seed=0)[1:])
-    assert high - low < 0.5 * wide  # a photograph and what was made of it differ little
+    assert high - low < 0.5 * wide  # a photograph and an image derived from it differ little
     assert all(map(math.isnan, against_real(made, real.head(0), seed=0)))
 
 
-def test_only_real_only_splits_are_compared_with_the_tests_real_images(
+def test_only_splits_without_synthetic_images_are_controls(
     table: pd.DataFrame,
 ) -> None:
     rng = np.random.default_rng(1)
     blurred = predictions({"real": rng.normal(size=30) + 5}, "control_blur")
     synthetic = predictions({"sd14": rng.normal(size=30)}, "only_synthetic")
     tables = {"val": table, "test": table, "control_blur": blurred, "only_synthetic": synthetic}
-    told: list[str] = []
-    found = evaluate(tables, 0.5, seed=0, progress=told.append)
-    assert list(found) == told == list(tables)
+    reported: list[str] = []
+    found = evaluate(tables, Decision(), seed=0, progress=reported.append)
+    assert list(found) == reported == list(tables)
     real = table[table["label"] == 0]
     control = found["control_blur"].overall.set_index("metric").loc["auc_against_real"]
     assert tuple(control) == against_real(blurred, real, seed=0)
@@ -188,23 +191,22 @@ def test_only_real_only_splits_are_compared_with_the_tests_real_images(
     assert found["test"].predictions is table
 
 
-def test_without_a_test_split_a_control_is_compared_with_nothing() -> None:
+def test_without_a_test_split_a_control_is_not_compared() -> None:
     control = predictions({"real": np.zeros(5)}, "control")
     for name in ("control", "test"):
-        found = evaluate({name: control}, 0.5, seed=0)[name]
+        found = evaluate({name: control}, Decision(), seed=0)[name]
         assert found.extra == {}
         assert "auc_against_real" not in set(found.overall["metric"])
 
 
-# --- what is logged
+# --- logged metrics
 
 
-def test_flat_names_every_defined_number(table: pd.DataFrame) -> None:
-    evaluation = evaluate({"test": table}, 0.5, seed=0)["test"]
+def test_flat_has_every_defined_metric(table: pd.DataFrame) -> None:
+    evaluation = evaluate({"test": table}, Decision(), seed=0)["test"]
     flat = evaluation.flat("test")
     overall = evaluation.overall.set_index("metric")["value"]
     glide = evaluation.generators.set_index("generator").loc["glide"]
-    assert len(overall) == 19
     assert {f"test/{name}" for name in overall.index} <= set(flat)
     assert flat["test/auc"] == overall["auc"]
     assert flat["test/generator/glide/auc"] == glide["auc"]
@@ -215,9 +217,11 @@ def test_flat_names_every_defined_number(table: pd.DataFrame) -> None:
     assert {type(value) for value in flat.values()} == {float}
 
 
-def test_flat_leaves_out_what_is_undefined(table: pd.DataFrame) -> None:
+def test_flat_leaves_out_undefined_metrics(table: pd.DataFrame) -> None:
     control = table[table["label"] == 0].assign(split="control")
-    flat = evaluate({"test": table, "control": control}, 0.5, seed=0)["control"].flat("control")
+    flat = evaluate({"test": table, "control": control}, Decision(), seed=0)["control"].flat(
+        "control"
+    )
     assert set(flat) == {
         "control/accuracy",
         "control/real_accuracy",
@@ -230,11 +234,11 @@ def test_flat_leaves_out_what_is_undefined(table: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("generator", ["", "DALL·E 3", "SD 1.5 (turbo), v2#1", "a/../b", "x@y"])
-def test_mlflow_accepts_the_name_of_every_metric_whatever_generators_are_called(
+def test_mlflow_accepts_the_metric_names_of_any_generator(
     table: pd.DataFrame, generator: str
 ) -> None:
     renamed = table.assign(generator=table["generator"].replace("glide", generator))
-    flat = evaluate({"test": renamed}, 0.5, seed=0)["test"].flat("test")
+    flat = evaluate({"test": renamed}, Decision(), seed=0)["test"].flat("test")
     assert len(flat) == NUMBERS
     for name in flat:
         _validate_metric_name(name)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Slices hold every image once, are measured as scikit-learn measures, and are named plainly."""
+"""Slices: their members, names, order and metrics."""
 
 import math
 
@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from synthdetect.evaluation.predictions import tabulate
-from synthdetect.evaluation.slices import present, slice_table, slice_values
+from synthdetect.evaluation.decision import Decision
+from synthdetect.evaluation.predictions import prediction_table
+from synthdetect.evaluation.slices import default_slices, slice_table, slice_values
 from synthdetect.system.errors import UserError
 
 
@@ -32,10 +33,10 @@ def table() -> pd.DataFrame:
             "year": 2020 + np.arange(n) % 3,
         }
     )
-    return tabulate(rows, rng.normal(size=n) + label, 0.5)
+    return prediction_table(rows, rng.normal(size=n) + label, Decision())
 
 
-def test_each_slice_is_measured_by_itself(table: pd.DataFrame) -> None:
+def test_the_metrics_of_a_slice_are_those_of_its_images(table: pd.DataFrame) -> None:
     found = slice_table(table, ["category"], 0.5, seed=0).set_index("value")
     assert found["images"].to_dict() == {"cat": 60, "(unknown)": 60}
     for value, name in (("cat", "cat"), ("(unknown)", "")):
@@ -49,13 +50,15 @@ def test_each_slice_is_measured_by_itself(table: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("name", ["category", "platform", "jpeg_quality", "size", "iso", "year"])
-def test_every_image_is_in_one_slice(table: pd.DataFrame, name: str) -> None:
+def test_every_image_is_in_exactly_one_slice(table: pd.DataFrame, name: str) -> None:
     found = slice_table(table, [name], 0.5, seed=0)
     assert found["images"].sum() == len(table)
     assert (found["real"] + found["synthetic"] == found["images"]).all()
 
 
-def test_what_a_slice_with_one_class_lacks_is_undefined(table: pd.DataFrame) -> None:
+def test_metrics_that_need_both_classes_are_undefined_in_slices_with_one(
+    table: pd.DataFrame,
+) -> None:
     found = slice_table(table, ["platform"], 0.5, seed=0).set_index("value")
     assert math.isnan(found.loc["X", "auc"])
     assert math.isnan(found.loc["X", "auc_low"])
@@ -73,7 +76,7 @@ def test_a_single_source_has_no_interval(table: pd.DataFrame) -> None:
     assert found.loc["many", ["auc_low", "auc_high"]].notna().all()
 
 
-def test_numbers_are_cut_at_their_edges(table: pd.DataFrame) -> None:
+def test_numbers_are_binned_at_their_edges(table: pd.DataFrame) -> None:
     names = slice_values(table, "jpeg_quality").head(6).tolist()
     assert names == [
         "none", "1 to below 50", "50 to below 70", "90 to below 95", "95 and more", "95 and more",
@@ -86,21 +89,21 @@ def test_numbers_are_cut_at_their_edges(table: pd.DataFrame) -> None:
     assert set(slice_values(table, "year")) == {"2020", "2021", "2022"}
 
 
-def test_slices_come_in_the_order_of_their_numbers(table: pd.DataFrame) -> None:
+def test_slices_are_sorted_by_their_numbers(table: pd.DataFrame) -> None:
     values = slice_table(table, ["size"], 0.5, seed=0)["value"].tolist()
     assert values == sorted(values, key=lambda v: float(v.split()[0]))
 
 
-def test_without_being_asked_those_are_made_in_which_images_differ(table: pd.DataFrame) -> None:
-    assert present(table) == ["category", "platform", "jpeg_quality", "size"]
-    assert present(table.drop(columns=["platform", "width"])) == ["category", "jpeg_quality"]
+def test_default_slices_are_the_columns_in_which_images_differ(table: pd.DataFrame) -> None:
+    assert default_slices(table) == ["category", "platform", "jpeg_quality", "size"]
+    assert default_slices(table.drop(columns=["platform", "width"])) == ["category", "jpeg_quality"]
 
 
-def test_an_image_of_unknown_size_is_in_a_slice_of_its_own(table: pd.DataFrame) -> None:
+def test_images_of_unknown_size_form_a_slice(table: pd.DataFrame) -> None:
     some = table.assign(width=table["width"].astype(object).where(table.index > 3, ""))
     assert slice_values(some, "size").value_counts()["(unknown)"] == 4
 
 
-def test_a_column_that_is_not_there_is_named_with_those_that_are(table: pd.DataFrame) -> None:
-    with pytest.raises(UserError, match=r"--slices: no column 'camera'.*category.*size"):
+def test_a_missing_column_is_refused_with_the_available_ones(table: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match=r"--slices.*'camera'.*category.*size"):
         slice_table(table, ["camera"], 0.5, seed=0)

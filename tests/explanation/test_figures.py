@@ -1,4 +1,4 @@
-"""Explanations can be drawn and named whatever the data are called, and show what they should."""
+"""Figures of explanations and spectra: content, and names for any generator and path."""
 
 import io
 import re
@@ -45,7 +45,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def test_single_images_have_safe_names_of_their_own_that_sort_by_rank() -> None:
+def test_images_have_unique_safe_file_names_that_sort_by_rank() -> None:
     names = [name for name, _ in explanation_images(explanation_of(GENERATORS * 20))]
     assert len(set(names)) == len(names) == 120
     assert names == sorted(names)
@@ -55,7 +55,7 @@ def test_single_images_have_safe_names_of_their_own_that_sort_by_rank() -> None:
     ]  # fmt: skip
 
 
-def test_a_single_image_is_the_original_beside_its_overlay() -> None:
+def test_an_image_is_the_original_beside_its_overlay() -> None:
     explanation = explanation_of(["sd"])
     ((_, image),) = explanation_images(explanation)
     assert (image.mode, image.size) == ("RGB", (2 * SIZE, SIZE))
@@ -69,19 +69,20 @@ def test_a_single_image_is_the_original_beside_its_overlay() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_the_sheet_says_of_each_image_what_it_is_and_what_it_was_called() -> None:
+def test_the_sheet_names_origin_and_prediction_of_each_image() -> None:
     figure = explanation_sheet("test: mistakes", explanation_of(GENERATORS))
     assert len(png(figure)) > 1000
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert len(titles) == len(GENERATORS)
-    assert titles[0] == "sd_1.4: called real, p = 0.100\nlonglonglonglon…onglong\\$_0.jpg"
-    assert titles[1].startswith("real: called real, p = 0.160\n")
-    assert titles[3].startswith(r"a \$x^\$ ?生成: called real")
+    assert titles[0] == "sd_1.4: predicted real, p = 0.100\nlonglonglonglon…onglong\\$_0.jpg"
+    assert titles[1].startswith("real: predicted real, p = 0.160\n")
+    assert titles[3].startswith(r"a \$x^\$ ?生成: predicted real")
 
 
-def test_a_sheet_of_nothing_says_so() -> None:
+def test_a_sheet_without_images_has_only_a_title() -> None:
     figure = explanation_sheet("val: mistakes", explanation_of([]))
-    assert figure.get_suptitle() == "val: mistakes\nno images"
+    assert figure.get_suptitle().startswith("val: mistakes")
+    assert not figure.axes[0].axison
     assert len(png(figure)) > 1000
     assert list(explanation_images(explanation_of([]))) == []
 
@@ -119,9 +120,7 @@ def test_spectra_are_drawn_for_every_set_of_groups(
     assert len(radial.axes[0].lines) == len(groups) + 1  # and the line at 0.5
 
 
-def test_a_map_is_the_difference_to_real_at_the_frequencies_on_the_axes_with_its_peak_ringed() -> (
-    None
-):
+def test_a_map_shows_the_difference_to_real_with_its_peak_at_its_frequency() -> None:
     spectra = spectra_of("real", "all synthetic", "grid")
     axes = dict(spectra_figures(spectra))["spectra_maps"].axes[2]
     (image,) = axes.images

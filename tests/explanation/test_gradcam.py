@@ -1,4 +1,4 @@
-"""Grad-CAM points where the decision is made, for every architecture, and touches nothing."""
+"""Grad-CAM finds the decisive region for every architecture and leaves the network unchanged."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from synthdetect.images.geometry import Preprocess
 from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.networks import Network, build
 
-MADE = "mobilenet_v3_large"  # an architecture that is explained by a layer called `features`
+MADE = "mobilenet_v3_large"  # its explained layer is named `features`
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (124, 116, 104)  # grey: the mean of ImageNet
 
 
 class RedAgainstBlue(nn.Module):
-    """Takes red for a sign of generation and blue for one of reality, eight pixels at a time."""
+    """A network with evidence for synthetic in red and for real in blue patches of 8 pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def made() -> Network:
 
 
 def patched(patches: dict[tuple[int, int], tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
-    """A grey image with squares of 8 pixels of such colours at such (row, column) cells."""
+    """A grey image with patches of 8 x 8 pixels, given by colour at (row, column) cells."""
     image = np.full((64, 64, 3), GREY, np.uint8)
     for (row, column), colour in patches.items():
         image[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = colour
@@ -52,29 +52,29 @@ def cell_of_peak(cam: npt.NDArray[np.float32]) -> tuple[int, int]:
     return int(row) // 8, int(column) // 8
 
 
-def test_the_peak_is_on_the_patch_that_decides() -> None:
+def test_the_peak_is_on_the_decisive_patch() -> None:
     squares = np.stack([patched({(1, 6): RED, (5, 2): BLUE}), patched({(4, 4): BLUE, (7, 0): RED})])
     synthetic = grad_cam(made(), MADE, squares, toward=1)
     assert [cell_of_peak(cam) for cam in synthetic] == [(1, 6), (7, 0)]
     real = grad_cam(made(), MADE, squares, toward=0)
     assert [cell_of_peak(cam) for cam in real] == [(5, 2), (4, 4)]
-    assert (real[0, 8:16, 48:56] == 0).all()  # what speaks for the other answer is left out
+    assert (real[0, 8:16, 48:56] == 0).all()  # evidence for the other label is left out
 
 
-def test_each_image_can_be_explained_toward_its_own_answer() -> None:
+def test_each_image_can_be_explained_toward_its_own_label() -> None:
     squares = np.stack([patched({(1, 6): RED, (5, 2): BLUE})] * 2)
     cams = grad_cam(made(), MADE, squares, toward=pd.Series([1, 0], index=[7, 3]))
     assert [cell_of_peak(cam) for cam in cams] == [(1, 6), (5, 2)]
 
 
-def test_where_nothing_speaks_for_the_answer_the_map_is_zero() -> None:
+def test_the_map_is_zero_without_evidence_for_the_label() -> None:
     squares = np.stack([patched({(1, 6): RED}), patched({(2, 2): BLUE})])
     cams = grad_cam(made(), MADE, squares, toward=0)
     assert (cams[0] == 0).all()
     assert cams[1].max() == 1
 
 
-def test_many_images_are_explained_as_each_alone() -> None:
+def test_a_batch_gives_the_maps_of_single_images() -> None:
     rng = np.random.default_rng(0)
     squares = rng.integers(0, 256, (35, 64, 64, 3), dtype=np.uint8)
     answers = rng.integers(0, 2, 35)
@@ -105,10 +105,10 @@ def squares() -> npt.NDArray[np.uint8]:
 def by_hand(
     arch: str, network: Network, squares: npt.NDArray[np.uint8], answer: int
 ) -> npt.NDArray[np.float32]:
-    """Equations 1 and 2 of the paper, without captum."""
+    """Equations 1 and 2 of Selvaraju et al., without captum."""
     kept: list[Tensor] = []
     layer = network.backbone.get_submodule(ARCHITECTURES[arch].cam)
-    if arch == "densenet121":  # the ReLU behind it works in place
+    if arch == "densenet121":  # followed by an in-place ReLU
         hook = layer.register_forward_hook(lambda m, i, out: kept.append(out.relu()) or kept[0])
     else:
         hook = layer.register_forward_hook(lambda m, i, out: kept.append(out))
@@ -127,7 +127,7 @@ def by_hand(
     return np.where(highest > 0, fine / np.where(highest > 0, highest, 1), 0)  # type: ignore[no-any-return]
 
 
-def test_every_architecture_is_explained_as_the_paper_says_and_left_as_it_was(
+def test_the_maps_equal_the_equations_and_the_network_is_left_unchanged(
     built: tuple[str, Network], squares: npt.NDArray[np.uint8]
 ) -> None:
     arch, network = built
@@ -159,7 +159,7 @@ def test_every_architecture_is_explained_as_the_paper_says_and_left_as_it_was(
         np.testing.assert_allclose(cam, by_hand(arch, network, squares, answer), atol=2e-4)
 
 
-def test_predictions_are_explained_toward_what_they_said(tmp_path: Path) -> None:
+def test_predictions_are_explained_toward_the_predicted_label(tmp_path: Path) -> None:
     image = patched({(1, 6): RED, (5, 2): BLUE})
     files = [tmp_path / f"{i}.png" for i in range(3)]
     for file in files:

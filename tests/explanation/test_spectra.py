@@ -1,4 +1,4 @@
-"""Mean spectra show what is planted, where it is planted, and nothing where nothing is."""
+"""Mean spectra show planted patterns at their frequencies, and none where there is none."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from synthdetect.explanation.spectra import (
-    CLEAR,
+    CLEAR_PEAK,
     Spectra,
     fingerprints,
     mean_spectra,
@@ -22,7 +22,7 @@ Pixels = npt.NDArray[np.float64]
 
 
 class Images:
-    """A folder of grey images that grows, and its table."""
+    """A folder of grey images and their table, to which images can be added."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.rows = folder, []  # type: ignore[var-annotated]
@@ -58,7 +58,7 @@ def test_white_noise_is_flat_at_its_variance(images: Images) -> None:
         images.add(noise(seed))
     spectra = images.measure()
     assert (spectra.size, spectra.groups, spectra.images.tolist()) == (SIZE, ("real",), [8])
-    # The mean of decibels of an exponential variable lies 10 log10(e) times Euler's 0.5772 lower.
+    # The mean of an exponential variable's decibels is lower by 10 log10(e) times Euler's constant.
     expected = 10 * np.log10(20**2) - 2.507
     np.testing.assert_allclose(spectra.radial[0, 4:40], expected, atol=0.9)
     assert spectra.maps[0].mean() == pytest.approx(expected, abs=0.1)
@@ -103,19 +103,19 @@ def test_a_planted_pattern_is_found_at_its_frequency(
     found = fingerprints(spectra).set_index("group")
     grid = found.loc["grid"]
     x, y = float(grid["peak_x"]), float(grid["peak_y"])
-    if 0.5 in place:  # where -0.5 and 0.5 are the same
+    if 0.5 in place:  # -0.5 and 0.5 are the same frequency
         x, y = abs(x), abs(y)
     assert (x, y) == pytest.approx(place)
-    assert grid["peak_deviations"] > CLEAR
+    assert grid["peak_deviations"] > CLEAR_PEAK
     assert grid["peak_db"] > 10
-    assert found.loc["plain", "peak_deviations"] < CLEAR
+    assert found.loc["plain", "peak_deviations"] < CLEAR_PEAK
     curves = radial_table(spectra).set_index("group").loc["grid"]
     rise = curves["difference_db"] - curves["difference_db"].median()
     at = int(np.abs(curves["frequency"] - radius).to_numpy().argmin())
     assert rise.iloc[at] > 0.6
 
 
-def test_a_loss_of_high_frequencies_shows_in_the_curve_with_its_interval(images: Images) -> None:
+def test_a_loss_of_high_frequencies_is_seen_in_the_radial_curve(images: Images) -> None:
     for seed in range(10):
         images.add(noise(seed), source=f"s{seed}")
         pixels = noise(seed)
@@ -131,7 +131,7 @@ def test_a_loss_of_high_frequencies_shows_in_the_curve_with_its_interval(images:
 
 
 def by_hand(pixels: list[Pixels], size: int) -> Pixels:
-    """The mean map of the centres, one image at a time."""
+    """Mean map of the centres, computed one image at a time."""
     window = np.sin(np.pi * np.arange(size) / size) ** 2
     maps = []
     for grey in pixels:
@@ -143,10 +143,10 @@ def by_hand(pixels: list[Pixels], size: int) -> Pixels:
     return np.mean(maps, axis=0)  # type: ignore[no-any-return]
 
 
-def test_many_images_of_many_shapes_are_averaged_as_one_by_one(images: Images) -> None:
+def test_the_mean_of_many_shapes_equals_that_of_single_images(images: Images) -> None:
     rng = np.random.default_rng(0)
     pixels: dict[str, list[Pixels]] = {"": [], "a": [], "b": []}
-    for i in range(45):  # more than a batch
+    for i in range(45):  # more than one batch
         generator = ("", "a", "b")[i % 3]
         shape = (48 + 2 * int(rng.integers(0, 9)), 50 + 2 * int(rng.integers(0, 9)))
         pixels[generator].append(noise(i, 30, shape))
@@ -162,7 +162,7 @@ def test_many_images_of_many_shapes_are_averaged_as_one_by_one(images: Images) -
     assert spectra.frequencies[24] == 0.5
 
 
-def test_the_order_of_the_rows_is_of_no_account(images: Images) -> None:
+def test_the_order_of_the_rows_makes_no_difference(images: Images) -> None:
     for seed in range(9):
         images.add(noise(seed), ("", "a", "b")[seed % 3], source=f"s{seed // 3}")
     first, other = images.measure(), images.measure(np.random.default_rng(0).permutation(9))
@@ -179,27 +179,27 @@ def test_intervals_are_by_source_not_by_file(tmp_path: Path) -> None:
         images = Images(folder)
         for i in range(16):
             source = f"s{i // 4}" if copies_share_a_source else ""
-            images.add(noise(i // 4), source=source)  # four photographs, four copies of each
+            images.add(noise(i // 4), source=source)  # four copies of each of four photographs
             images.add(noise(100 + i // 4, 10 + 5 * (i // 4)), "g", source=source)
         spectra = images.measure()
         widths.append(float((spectra.high[2] - spectra.low[2]).mean()))
     assert widths[1] > 1.5 * widths[0]
 
 
-def test_the_few_small_images_of_a_group_are_left_out_and_listed(images: Images) -> None:
+def test_few_small_images_of_a_group_are_left_out_and_listed(images: Images) -> None:
     for seed in range(30):
         images.add(noise(seed))
         images.add(noise(seed, shape=(40, 70)), "small ones")
     images.add(noise(99, shape=(300, 33)))
     spectra = images.measure()
-    assert spectra.size == 40  # as large as the smaller group allows, not the one thumbnail
+    assert spectra.size == 40  # determined by the smaller group, not by one thumbnail
     assert spectra.images.tolist() == [30, 30, 30]
     assert spectra.left_out.to_dict(orient="records") == [
         {"path": "060.png", "width": 33, "height": 300}
     ]
 
 
-def test_large_images_are_cut_not_shrunk(images: Images) -> None:
+def test_large_images_are_cropped_not_resized(images: Images) -> None:
     pattern = (-1.0) ** np.add.outer(np.arange(300), np.arange(320))
     for seed in range(2):
         images.add(noise(seed, shape=(300, 320)) + 8 * pattern)
@@ -208,10 +208,10 @@ def test_large_images_are_cut_not_shrunk(images: Images) -> None:
     assert np.unravel_index(spectra.maps[0].argmax(), (256, 256)) == (0, 0)  # (-0.5, -0.5)
 
 
-def test_a_group_of_thumbnails_is_refused_by_name(images: Images) -> None:
+def test_a_group_of_thumbnails_is_refused_with_its_name(images: Images) -> None:
     images.add(noise(0))
     images.add(noise(1, shape=(12, 12)), "icons")
-    with pytest.raises(UserError, match="images of icons are smaller than 16 pixels"):
+    with pytest.raises(UserError, match=r"--spectra.*icons.*16 pixels"):
         images.measure()
 
 
@@ -223,7 +223,7 @@ def test_flat_images_have_a_finite_spectrum(images: Images) -> None:
     assert np.isfinite(fingerprints(spectra).drop(columns="group").to_numpy(float)).all()
 
 
-def test_an_image_that_is_gone_is_an_error_that_names_it(images: Images) -> None:
+def test_a_missing_image_is_refused_with_its_name(images: Images) -> None:
     images.add(noise(0))
     images.add(noise(1))
     (images.folder / "001.png").unlink()

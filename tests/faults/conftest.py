@@ -18,7 +18,8 @@ from PIL import Image
 
 from sweeps.__main__ import COMMANDS as SWEEPS
 from synthdetect.cli import COMMANDS, TRACEBACK, main
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.models import log_detector

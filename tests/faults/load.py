@@ -32,10 +32,11 @@ import psutil
 import torch
 from PIL import Image
 
-from synthdetect.config import ServeOptions
 from synthdetect.datasets.manifest import load
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
+from synthdetect.serving.options import ServeOptions
 
 JSON = {"Content-Type": "application/json"}
 _GROWTH = 32  # MiB from the second fifth of the load to the last

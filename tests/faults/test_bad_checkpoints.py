@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from synthdetect.config import TrainOptions
 from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import Start, build, check, initialise
 from synthdetect.models.tensors import digest_of
+from synthdetect.runs.options import TrainOptions
 from synthdetect.training import checkpoint
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import start_training

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sweeps.__main__ import COMMANDS as SWEEPS
 from synthdetect.cli import COMMANDS
-from synthdetect.config import MAX_NAME, Options, option_name
+from synthdetect.config.options import MAX_NAME, Options, option_name
 from tests.faults.conftest import TINY, Refused, refusal
 
 ALL = {**COMMANDS, **SWEEPS}

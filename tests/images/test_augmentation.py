@@ -1,4 +1,4 @@
-"""Random changes of training images."""
+"""Tests of the augmentation of training images."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ ONE = torch.ones(1)
 
 @dataclass(frozen=True)
 class Strength:
-    """Nothing happens unless asked for."""
+    """Options of the augmentation, all off by default."""
 
     hflip: float = 0.0
     jitter: float = 0.0
@@ -36,17 +36,13 @@ def noise(batch: int = 1, height: int = 20, width: int = 20, seed: int = 0) -> T
 
 
 def mid_grey(batch: int = 1) -> Tensor:
-    """Values from 90 to 165, which no factor near 1 brings to a limit."""
+    """Values from 90 to 165, which factors near 1 keep in range."""
     return 90 + noise(batch).float() * 75 / 255
 
 
 def fixed(*values: float, batch: int = 1) -> npt.NDArray[np.float32]:
-    """Random numbers that are known: flip, angle, 3 of colour, blur, sigma, 5 of erasing."""
+    """Given random numbers: flip, angle, 3 for colour, blur, sigma, 5 for erasing."""
     return np.tile(np.array(values, dtype=np.float32), (batch, 1))
-
-
-def default_order(images: Tensor) -> Tensor:
-    return images.to(memory_format=torch.contiguous_format)
 
 
 class TestDraws:
@@ -73,13 +69,13 @@ class TestDraws:
 
 
 class TestAugment:
-    def test_nothing_asked_changes_nothing(self) -> None:
+    def test_without_options_images_are_unchanged(self) -> None:
         images = noise(4)
         changed = augment(images, Strength(), draws(1, 0, range(4)))
         assert changed.dtype == torch.float32
         assert torch.equal(changed, images.float())
 
-    def test_the_input_stays_as_it_was(self) -> None:
+    def test_the_input_is_not_modified(self) -> None:
         for images in (noise(6), noise(6).contiguous(memory_format=torch.channels_last)):
             before = images.clone()
             augment(images, ALL, draws(1, 0, range(6)))
@@ -118,7 +114,7 @@ class TestAugment:
         np.testing.assert_array_equal(changed[1].numpy(), images[1].float().numpy())
         np.testing.assert_array_equal(changed[2].numpy(), mirrored[2])
 
-    def test_memory_layout_changes_nothing(self) -> None:
+    def test_the_memory_layout_has_no_effect(self) -> None:
         images, random = noise(5), draws(1, 0, range(5))
         last = images.contiguous(memory_format=torch.channels_last)
         assert torch.equal(augment(images, ALL, random), augment(last, ALL, random))
@@ -126,7 +122,7 @@ class TestAugment:
     @pytest.mark.parametrize(
         "options", [Strength(hflip=0.5), Strength(rotation=30.0), Strength(hflip=0.5, rotation=9.0)]
     )
-    def test_an_image_alone_is_changed_as_within_a_batch(self, options: Strength) -> None:
+    def test_an_image_alone_is_augmented_as_in_a_batch(self, options: Strength) -> None:
         images, random = noise(8), draws(1, 0, range(8))
         together = augment(images, options, random)
         for row in range(8):
@@ -145,7 +141,7 @@ class TestAugment:
     )
     def test_jitter_and_blur_too_do_not_depend_on_the_batch(self, options: Strength) -> None:
         images, random = noise(8, 64, 64), draws(1, 0, range(8))
-        random[:, 5] = [0.1, 0.9] * 4  # every second image is blurred, if only half of them are
+        random[:, 5] = [0.1, 0.9] * 4  # with a probability of 0.5, every second image is blurred
         random[:, 6] = np.linspace(0, 0.99, 8)  # from the weakest blur to the strongest
         together = augment(images, options, random)
         for row in range(8):
@@ -171,7 +167,7 @@ class TestAugment:
             (6, Strength(blur=1.0), lambda x: gaussian_blur(x, torch.tensor([1.0]))),
         ],
     )
-    def test_each_strength_is_reached_at_the_end_of_its_draw(
+    def test_each_strength_is_reached_at_the_end_of_the_range(
         self, column: int, options: Strength, expected: object
     ) -> None:
         images = mid_grey().round().to(torch.uint8)
@@ -182,7 +178,7 @@ class TestAugment:
         torch.testing.assert_close(changed, wanted, rtol=0, atol=0.1)
         assert (changed - images).abs().max() > 1
 
-    def test_the_weakest_blur_is_next_to_nothing(self) -> None:
+    def test_the_weakest_blur_is_negligible(self) -> None:
         images = noise(1)
         values = fixed(0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.5)
         changed = augment(images, Strength(blur=1.0, blur_sigma=5.0), values)
@@ -259,7 +255,7 @@ class TestBlur:
         changed = gaussian_blur(images, torch.tensor([sigma, sigma]))
         torch.testing.assert_close(changed, expected, rtol=0, atol=1e-3)
 
-    def test_each_image_has_its_own_width_and_reach(self) -> None:
+    def test_each_image_has_its_own_sigma_and_radius(self) -> None:
         images = noise(6, 50, 50).float()
         sigmas = torch.tensor([0.1, 0.5, 0.8, 1.0, 3.0, 10.0])
         together = gaussian_blur(images, sigmas)
@@ -268,7 +264,7 @@ class TestBlur:
             torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-3)
 
     @pytest.mark.parametrize("sigma", [0.1, 1.0, 10.0])
-    def test_a_constant_image_stays(self, sigma: float) -> None:
+    def test_a_constant_image_is_unchanged(self, sigma: float) -> None:
         images = torch.full((1, 3, 50, 50), 77.0)
         torch.testing.assert_close(
             gaussian_blur(images, torch.tensor([sigma])), images, rtol=0, atol=1e-3
@@ -284,14 +280,14 @@ class TestBlur:
             torch.testing.assert_close(kernel, other, rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (3, 2), (16, 5)])
-    def test_pictures_smaller_than_the_kernel_are_blurred(self, height: int, width: int) -> None:
+    def test_images_smaller_than_the_kernel_are_blurred(self, height: int, width: int) -> None:
         images = noise(1, height, width).float()
         changed = gaussian_blur(images, torch.tensor([10.0]))
         assert changed.shape == images.shape
         assert images.min() - 1e-3 <= changed.min()
         assert changed.max() <= images.max() + 1e-3
 
-    def test_the_input_stays_as_it_was(self) -> None:
+    def test_the_input_is_not_modified(self) -> None:
         images = noise(1).float()
         before = images.clone()
         gaussian_blur(images, ONE)
@@ -300,7 +296,7 @@ class TestBlur:
 
 class TestRotation:
     @pytest.mark.parametrize(("height", "width"), [(20, 20), (12, 30)])
-    def test_no_angle_changes_nothing(self, height: int, width: int) -> None:
+    def test_an_angle_of_0_has_no_effect(self, height: int, width: int) -> None:
         images = noise(2, height, width).float()
         torch.testing.assert_close(rotate(images, torch.zeros(2)), images, rtol=0, atol=1e-2)
 
@@ -311,7 +307,7 @@ class TestRotation:
         expected = torch.rot90(images, turns, (2, 3))
         torch.testing.assert_close(changed, expected, rtol=0, atol=1e-2)
 
-    def test_180_degrees_turn_an_oblong_picture_over(self) -> None:
+    def test_180_degrees_turn_an_oblong_image_upside_down(self) -> None:
         images = noise(1, 12, 30).float()
         changed = rotate(images, torch.tensor([180.0]))
         torch.testing.assert_close(changed, images.flip(2, 3), rtol=0, atol=1e-2)
@@ -324,12 +320,12 @@ class TestRotation:
         images = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
         changed = rotate(images, torch.tensor([degrees]))
         expected = tv.rotate(images, degrees, tv.InterpolationMode.BILINEAR)
-        # torchvision cuts the border hard, where grid_sample fades to black over half a pixel
+        # torchvision has a sharp border; grid_sample fades to black over half a pixel.
         inside = rotate(torch.ones_like(images), torch.tensor([degrees])) > 0.999
         assert inside.float().mean() > 0.35
         torch.testing.assert_close(changed[inside], expected[inside], rtol=0, atol=0.5)
 
-    def test_corners_come_in_black(self) -> None:
+    def test_corners_are_black(self) -> None:
         images = torch.full((1, 3, 40, 40), 200.0)
         changed = rotate(images, torch.tensor([45.0]))
         for y, x in ((0, 0), (0, 39), (39, 0), (39, 39)):
@@ -348,7 +344,7 @@ class TestRotation:
 
 class TestErasing:
     def painted(self, random: list[float], height: int = 40, width: int = 60) -> Tensor:
-        """Where an image of zeros is painted over, shape (height, width)."""
+        """Mask of the erased pixels of an image of zeros, shape (height, width)."""
         image = torch.zeros(3, height, width)
         erase_(image, random)
         inside = image[0] != 0
@@ -363,7 +359,7 @@ class TestErasing:
         self, area: float, share: float, proportion: float
     ) -> None:
         inside = self.painted([area, proportion, 0.5, 0.5], 200, 200)
-        expected = min(share, share / (share * 3.3) ** 0.5)  # cut where longer than the image
+        expected = min(share, share / (share * 3.3) ** 0.5)  # a side longer than the image is cut
         assert inside.float().mean().item() == pytest.approx(expected, rel=0.05)
 
     @pytest.mark.parametrize(("draw", "proportion"), [(0.0, 0.3), (0.5, 0.995), (1.0, 3.3)])
@@ -381,7 +377,7 @@ class TestErasing:
         assert inside[:, end].any()
         assert not inside[-1 - end].any()
 
-    def test_that_share_of_the_images_is_erased_and_the_others_are_as_they_were(self) -> None:
+    def test_the_given_share_of_the_images_is_erased(self) -> None:
         images = noise(2000, 8, 8)
         changed = augment(images, Strength(random_erasing=0.3), draws(1, 0, range(2000)))
         differs = (changed != images).flatten(1).any(dim=1)

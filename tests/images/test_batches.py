@@ -1,4 +1,4 @@
-"""Batches of images: the same ones in the same order whatever reads them."""
+"""Tests of batches of images and their order, with and without workers."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Path]:
-    """Thirteen pictures of noise, larger than the crop."""
+    """Thirteen images of noise, larger than the crop."""
     rng = np.random.default_rng(0)
     files = [tmp_path / f"{number}.png" for number in range(13)]
     for number, file in enumerate(files):
@@ -62,7 +62,7 @@ class TestOrder:
         assert rows_of(Order(7, 3)) == [[0, 1, 2], [3, 4, 5], [6]]
         assert rows_of(Order(7, 3), epoch=5) == [[0, 1, 2], [3, 4, 5], [6]]
 
-    def test_it_depends_on_seed_and_epoch_alone(self) -> None:
+    def test_it_depends_only_on_seed_and_epoch(self) -> None:
         order = Order(50, 8, seed=1)
         first = rows_of(order, 3)
         rows_of(order, 4)
@@ -88,7 +88,7 @@ class TestOrder:
         ("rows", "sizes"),
         [(8, [4, 4]), (9, [4, 5]), (10, [4, 4, 2]), (5, [5]), (1, [1]), (13, [4, 4, 5])],
     )
-    def test_in_training_one_left_over_joins_the_batch_before(
+    def test_in_training_a_single_last_image_joins_the_batch_before(
         self, rows: int, sizes: list[int]
     ) -> None:
         assert [len(batch) for batch in rows_of(Order(rows, 4, seed=1))] == sizes
@@ -101,9 +101,7 @@ class TestOrder:
 
 class TestImages:
     @pytest.mark.parametrize("geometry", ["resize", "center_crop", "random_crop", "resize_crop"])
-    def test_in_evaluation_they_are_what_preprocess_makes(
-        self, pictures: list[Path], geometry: str
-    ) -> None:
+    def test_in_evaluation_they_are_preprocessed(self, pictures: list[Path], geometry: str) -> None:
         preprocess = Preprocess(SIZE, geometry)
         found = list(batches(pictures, geometry=geometry).epoch(3))
         assert [batch.rows.tolist() for batch in found] == [
@@ -126,7 +124,7 @@ class TestImages:
             assert batch.rows.dtype == torch.int64
             assert batch.unreadable == []
 
-    def test_in_training_crops_move_from_epoch_to_epoch(self, pictures: list[Path]) -> None:
+    def test_in_training_crops_differ_between_epochs(self, pictures: list[Path]) -> None:
         dataset = ImageFiles(pictures, Preprocess(SIZE, "random_crop"), seed=1)
         crops = [dataset[epoch, 5][1] for epoch in (0, 0, 1, 2)]
         np.testing.assert_array_equal(crops[0], crops[1])
@@ -142,7 +140,7 @@ class TestImages:
         }
         assert len(crops) > 6
 
-    def test_a_geometry_without_chance_ignores_the_seed(self, pictures: list[Path]) -> None:
+    def test_a_geometry_without_random_crops_ignores_the_seed(self, pictures: list[Path]) -> None:
         preprocess = Preprocess(SIZE, "center_crop")
         with_seed, without = (ImageFiles(pictures, preprocess, seed=s)[4, 2] for s in (1, None))
         np.testing.assert_array_equal(with_seed[1], without[1])
@@ -155,29 +153,29 @@ class TestImages:
 
 
 class TestWorkers:
-    def test_they_change_nothing(self, pictures: list[Path]) -> None:
+    def test_the_number_of_workers_has_no_effect(self, pictures: list[Path]) -> None:
         pictures[3].write_text("broken")
         alone = batches(pictures, seed=1)
-        helped = batches(pictures, seed=1, workers=2)
+        parallel = batches(pictures, seed=1, workers=2)
         for epoch in (0, 1, 5, 0):
             expected = list(alone.epoch(epoch))
-            assert_equal(list(helped.epoch(epoch)), expected)
+            assert_equal(list(parallel.epoch(epoch)), expected)
             assert sum(len(batch.rows) for batch in expected) == 12
 
-    def test_an_epoch_can_be_left_early(self, pictures: list[Path]) -> None:
-        helped = batches(pictures, seed=1, workers=2)
-        left = helped.epoch(0)
-        next(left)
-        left.close()  # type: ignore[attr-defined]
-        assert_equal(list(helped.epoch(1)), list(batches(pictures, seed=1).epoch(1)))
+    def test_an_epoch_can_be_stopped_early(self, pictures: list[Path]) -> None:
+        parallel = batches(pictures, seed=1, workers=2)
+        stopped = parallel.epoch(0)
+        next(stopped)
+        stopped.close()  # type: ignore[attr-defined]
+        assert_equal(list(parallel.epoch(1)), list(batches(pictures, seed=1).epoch(1)))
 
-    def test_lengths_are_known(self, pictures: list[Path]) -> None:
+    def test_the_number_of_batches_and_images(self, pictures: list[Path]) -> None:
         assert (len(batches(pictures, seed=1)), batches(pictures).images) == (3, 13)
         assert len(batches(pictures)) == 4
 
 
 class TestUnreadable:
-    def test_they_are_reported_and_the_others_kept(self, pictures: list[Path]) -> None:
+    def test_they_are_reported_and_the_others_returned(self, pictures: list[Path]) -> None:
         whole = list(batches(pictures).epoch(0))
         pictures[1].write_text("broken")
         pictures[2].unlink()
@@ -204,7 +202,7 @@ class TestUnreadable:
         with pytest.raises(UserError, match=message):
             list(reader.strict_epoch(1))
 
-    def test_a_strict_epoch_gives_the_batches_before(self, pictures: list[Path]) -> None:
+    def test_a_strict_epoch_yields_the_batches_before(self, pictures: list[Path]) -> None:
         pictures[6].write_text("broken")
         strict = batches(pictures).strict_epoch(0)
         assert next(strict).rows.tolist() == [0, 1, 2, 3]

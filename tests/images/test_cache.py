@@ -1,4 +1,4 @@
-"""The decoded-image cache gives back what was decoded, and nothing else."""
+"""Tests of the cache of squares: it returns exactly what was stored, or nothing."""
 
 import copy as copy_module
 import os
@@ -25,15 +25,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "decoded"
 
 
-def test_what_is_put_is_got_by_content_in_any_order() -> None:
+def test_squares_are_found_by_hash_in_any_order() -> None:
     cache = DecodedCache(HASHES[::-1], SQUARE, 10**6)
     slots = cache.slots(HASHES)
     assert cache.get(slots[3]) is None
     for number, slot in enumerate(slots):
         cache.put(slot, pixels(number))
-    again = DecodedCache(HASHES, SQUARE, 10**6)
-    for number, slot in enumerate(again.slots(HASHES)):
-        np.testing.assert_array_equal(again.get(slot), pixels(number))
+    reopened = DecodedCache(HASHES, SQUARE, 10**6)
+    for number, slot in enumerate(reopened.slots(HASHES)):
+        np.testing.assert_array_equal(reopened.get(slot), pixels(number))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_other_content_or_preprocessing_is_another_cache(other: object) -> None:
     assert other().get(0) is None  # type: ignore[operator]
 
 
-def test_random_places_are_not_cached(folder: Path) -> None:
+def test_random_crops_are_not_cached(folder: Path) -> None:
     cache = DecodedCache(HASHES, Preprocess(16, "random_crop"), 10**6)
     assert (cache.slots(HASHES) == -1).all()
     cache.put(-1, pixels(0))
@@ -69,15 +69,15 @@ def test_the_limit_holds_for_one_cache_and_for_all(folder: Path) -> None:
     assert not old.exists()
 
 
-def test_a_limit_of_nothing_switches_it_off(folder: Path) -> None:
+def test_a_limit_of_0_switches_the_cache_off(folder: Path) -> None:
     cache = DecodedCache(HASHES, SQUARE, 0)
     assert (cache.slots(HASHES) == -1).all()
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("kept", [0, 1, BYTES // 2, BYTES - 1])
-def test_half_of_what_was_written_is_nothing(folder: Path, kept: int) -> None:
-    """As a full disk leaves it, or a power cut; the slot behind it may be whole."""
+def test_an_incomplete_square_is_not_returned(folder: Path, kept: int) -> None:
+    """A full disk or a power cut may leave one, even if the next slot is complete."""
     cache = DecodedCache(HASHES, SQUARE, 10**6)
     cache.put(0, pixels(1))
     (file,) = folder.glob("*/pixels")
@@ -90,31 +90,31 @@ def test_half_of_what_was_written_is_nothing(folder: Path, kept: int) -> None:
     np.testing.assert_array_equal(cache.get(0), pixels(1))
 
 
-def test_nowhere_to_write_is_no_error(folder: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_no_error(folder: Path) -> None:
     folder.write_text("a file is in the way")
     cache = DecodedCache(HASHES, SQUARE, 10**6)
     cache.put(0, pixels(0))
     assert cache.get(0) is None
 
 
-def test_it_travels_to_a_worker_process() -> None:
+def test_it_can_be_passed_to_a_worker_process() -> None:
     cache = DecodedCache(HASHES, SQUARE, 10**6)
     cache.put(2, pixels(2))
-    copy = copy_module.copy(cache)  # by the same protocol as between processes
+    copy = copy_module.copy(cache)  # by the protocol that is used between processes
     np.testing.assert_array_equal(copy.get(2), pixels(2))
 
 
-def test_views_of_an_image_are_kept_apart_and_under_their_names() -> None:
+def test_views_of_an_image_are_cached_separately_by_name() -> None:
     views = ["none", "blur"]
     cache = DecodedCache(HASHES, SQUARE, 10**6, views)
     slots = [cache.slots(HASHES, view) for view in range(2)]
     assert sorted(np.concatenate(slots)) == list(range(16))
     for number in range(8):
         cache.put(slots[1][number], pixels(number))
-    again = DecodedCache(HASHES, SQUARE, 10**6, views)
+    reopened = DecodedCache(HASHES, SQUARE, 10**6, views)
     for number in range(8):
-        assert again.get(slots[0][number]) is None
-        np.testing.assert_array_equal(again.get(slots[1][number]), pixels(number))
+        assert reopened.get(slots[0][number]) is None
+        np.testing.assert_array_equal(reopened.get(slots[1][number]), pixels(number))
     assert DecodedCache(HASHES, SQUARE, 10**6, ["none", "crop"]).get(slots[1][0]) is None
 
 
@@ -123,6 +123,6 @@ def test_the_limit_counts_all_views_of_an_image() -> None:
     assert [(cache.slots(HASHES, view) >= 0).sum() for view in range(2)] == [3, 3]
 
 
-def test_views_are_kept_of_random_geometries_too() -> None:
+def test_views_are_cached_for_random_geometries_too() -> None:
     cache = DecodedCache(HASHES, Preprocess(16, "random_crop"), 10**6, ["centre"])
     assert (cache.slots(HASHES) >= 0).all()

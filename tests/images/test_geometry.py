@@ -1,4 +1,4 @@
-"""How pictures become squares."""
+"""Tests of the preprocessing from images to squares."""
 
 import io
 import subprocess
@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from synthdetect.config import ImageOptions
-from synthdetect.images.geometry import CENTRE, GEOMETRIES, Preprocess
-from synthdetect.images.reading import BadImage, equalised, read_image
+from synthdetect.images.geometry import CENTRE, Preprocess
+from synthdetect.images.options import GEOMETRIES, ImageOptions
+from synthdetect.images.reading import BadImage, equalise, read_image
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -31,7 +31,7 @@ def noise(height: int, width: int) -> Pixels:
 
 
 def coordinates(height: int, width: int) -> Pixels:
-    """Red is the column, green the row, so that a crop says where it was taken."""
+    """Pixels whose red is the column and green the row, so that a crop shows its position."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x, y, np.full_like(x, 200)], axis=2).astype(np.uint8)
 
@@ -41,14 +41,12 @@ def resized(pixels: Pixels, width: int, height: int) -> Pixels:
     return np.asarray(image)
 
 
-def test_the_options_are_the_geometries() -> None:
+def test_the_choices_of_the_option_are_the_geometries() -> None:
     assert get_args(ImageOptions.fields()["geometry"].annotation) == tuple(GEOMETRIES)
-    assert list(GEOMETRIES) == ["resize", "center_crop", "random_crop", "resize_crop"]
-    assert all(geometry.help for geometry in GEOMETRIES.values())
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_only_crops_of_training_are_random(name: str) -> None:
+def test_which_geometries_are_random_in_training(name: str) -> None:
     assert Preprocess(32, name).random == (name in RANDOM)
 
 
@@ -57,19 +55,17 @@ def test_only_crops_of_training_are_random(name: str) -> None:
     ("height", "width"),
     [(1, 1), (1, 500), (500, 1), (31, 77), (32, 32), (33, 32), (37, 36), (48, 200), (301, 7)],
 )
-def test_any_picture_becomes_a_square_of_the_size_asked_for(
-    name: str, height: int, width: int
-) -> None:
+def test_images_of_any_size_become_a_square(name: str, height: int, width: int) -> None:
     data = encode(np.full((height, width, 3), 255, np.uint8))
     for place in (CENTRE, (0.0, 0.0), (0.999999, 0.999999), (1.0, 1.0)):
         square = Preprocess(32, name)(data, place)
         assert square.shape == (32, 32, 3)
         assert square.dtype == np.uint8
-        assert square.min() == 255  # nothing from outside, which would be black
+        assert square.min() == 255  # no pixels from outside the image, which would be black
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_evaluation_is_deterministic_and_takes_the_centre(name: str) -> None:
+def test_the_default_crop_is_the_centre(name: str) -> None:
     data = encode(noise(80, 100), "JPEG")
     make = Preprocess(32, name)
     np.testing.assert_array_equal(make(data), make(data))
@@ -77,7 +73,7 @@ def test_evaluation_is_deterministic_and_takes_the_centre(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_a_native_crop_is_the_centre_pixel_by_pixel(name: str) -> None:
+def test_a_native_crop_has_the_exact_pixels_of_the_centre(name: str) -> None:
     pixels = noise(80, 100)
     np.testing.assert_array_equal(Preprocess(32, name)(encode(pixels)), pixels[24:56, 34:66])
 
@@ -92,7 +88,7 @@ def test_a_native_crop_is_the_centre_pixel_by_pixel(name: str) -> None:
         ((0.25, 0.75), 17, 36),
     ],
 )
-def test_a_place_is_a_share_of_the_room_there_is(
+def test_a_position_is_a_share_of_the_free_space(
     place: tuple[float, float], left: int, top: int
 ) -> None:
     pixels = coordinates(80, 100)
@@ -101,7 +97,7 @@ def test_a_place_is_a_share_of_the_room_there_is(
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_random_crops_differ_with_the_place(name: str) -> None:
+def test_random_crops_depend_on_the_position(name: str) -> None:
     data = encode(coordinates(80, 100))
     make = Preprocess(32, name)
     places = np.random.default_rng(0).random((20, 2))
@@ -109,35 +105,35 @@ def test_random_crops_differ_with_the_place(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_a_native_crop_of_a_large_jpeg_sees_it_in_full_resolution(name: str) -> None:
+def test_a_native_crop_of_a_large_jpeg_has_full_resolution(name: str) -> None:
     data = encode(noise(300, 400), "JPEG", quality=95)
     whole = np.asarray(Image.open(io.BytesIO(data)))
     np.testing.assert_array_equal(Preprocess(32, name)(data), whole[134:166, 184:216])
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_a_picture_smaller_than_the_crop_is_enlarged(name: str) -> None:
+def test_an_image_smaller_than_the_crop_is_enlarged(name: str) -> None:
     pixels = noise(16, 16)
     np.testing.assert_array_equal(Preprocess(32, name)(encode(pixels)), resized(pixels, 32, 32))
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_a_picture_lower_than_the_crop_is_enlarged_in_proportion(name: str) -> None:
+def test_an_image_lower_than_the_crop_is_enlarged_in_proportion(name: str) -> None:
     pixels = noise(16, 40)
     square = Preprocess(32, name)(encode(pixels))
-    # One level of tolerance here and below: rounding, where only the crop itself is interpolated.
+    # The tolerance of one level, here and below, is for rounding: only the crop is interpolated.
     np.testing.assert_allclose(square.astype(int), resized(pixels, 80, 32)[:, 24:56], atol=1)
 
 
 @pytest.mark.parametrize("name", ["resize", *NATIVE])
-def test_a_picture_of_the_size_is_passed_through(name: str) -> None:
+def test_an_image_of_the_size_is_unchanged(name: str) -> None:
     pixels = noise(32, 32)
     make = Preprocess(32, name)
     for place in (CENTRE, (0.0, 1.0)):
         np.testing.assert_array_equal(make(encode(pixels), place), pixels)
 
 
-def test_resize_squeezes_the_whole_picture() -> None:
+def test_resize_keeps_the_whole_image() -> None:
     pixels = noise(80, 100)
     make = Preprocess(32, "resize")
     for place in (CENTRE, (0.0, 0.0)):
@@ -147,7 +143,7 @@ def test_resize_squeezes_the_whole_picture() -> None:
 @pytest.mark.parametrize(
     ("place", "left", "top"), [(CENTRE, 32, 16), ((0.0, 0.0), 0, 0), ((1.0, 1.0), 64, 32)]
 )
-def test_resize_crop_crops_after_bringing_the_short_side_to_8_7(
+def test_resize_crop_resizes_the_short_side_to_8_7_and_crops(
     place: tuple[float, float], left: int, top: int
 ) -> None:
     pixels = noise(128, 144)  # a crop of 224 from 256x288
@@ -157,7 +153,7 @@ def test_resize_crop_crops_after_bringing_the_short_side_to_8_7(
 
 
 @pytest.mark.parametrize("name", ["resize", "resize_crop"])
-def test_reduced_decoding_changes_next_to_nothing(name: str) -> None:
+def test_reduced_decoding_changes_the_square_little(name: str) -> None:
     image = Image.fromarray(noise(8, 8)).resize((400, 600), Image.Resampling.BICUBIC)
     data = encode(np.asarray(image), "JPEG", quality=95)
     whole = encode(np.asarray(Image.open(io.BytesIO(data))), "PNG")  # never decoded reduced
@@ -171,7 +167,7 @@ def test_reduced_decoding_changes_next_to_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_the_place_is_in_the_upright_picture(name: str) -> None:
+def test_the_position_is_that_in_the_upright_image(name: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     upright = noise(80, 100)
@@ -181,15 +177,15 @@ def test_the_place_is_in_the_upright_picture(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_bytes_that_are_no_image_are_refused(name: str) -> None:
+def test_bytes_that_are_no_image_are_an_error(name: str) -> None:
     with pytest.raises(BadImage, match="not an image"):
         Preprocess(32, name)(b"nonsense")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the process's memory")
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_a_narrow_picture_does_not_unpack_to_gigabytes(name: str) -> None:
-    """A valid PNG of a few hundred bytes: enlarged whole, it would be 224 x 13,440,000."""
+def test_a_narrow_image_does_not_take_gigabytes(name: str) -> None:
+    """A PNG of a few hundred bytes. Enlarged as a whole it would have 224 x 13,440,000 pixels."""
     program = f"""
 import io, re, resource
 from PIL import Image
@@ -205,11 +201,11 @@ assert square.shape == (224, 224, 3) and square.min() == square.max() == 9
     assert done.returncode == 0, done.stderr
 
 
-# --- equalised
+# --- equalise
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_equalising_changes_the_pixels_in_the_same_way_each_time(name: str) -> None:
+def test_equalising_is_deterministic_and_depends_on_the_quality(name: str) -> None:
     data = encode(noise(90, 120))
     make = Preprocess(32, name, 75)
     np.testing.assert_array_equal(make(data), make(data))
@@ -218,8 +214,8 @@ def test_equalising_changes_the_pixels_in_the_same_way_each_time(name: str) -> N
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_the_same_pixels_become_the_same_square_whatever_holds_them(name: str) -> None:
-    """A large JPEG in particular is not decoded at a reduced scale, which a PNG could not be."""
+def test_equalised_squares_do_not_depend_on_the_format(name: str) -> None:
+    """In particular, a large JPEG is not decoded at a reduced scale, which a PNG never is."""
     smooth = Image.fromarray(noise(8, 8)).resize((600, 500), Image.Resampling.BICUBIC)
     jpeg = encode(np.asarray(smooth), "JPEG", quality=75)
     png = encode(np.asarray(read_image(jpeg)))
@@ -228,16 +224,16 @@ def test_the_same_pixels_become_the_same_square_whatever_holds_them(name: str) -
     np.testing.assert_array_equal(Preprocess(32, name, 75)(jpeg), Preprocess(32, name, 75)(png))
 
 
-def test_equalising_shrinks_all_alike_and_leaves_the_quality_asked_for() -> None:
+def test_equalising_shrinks_and_encodes_with_the_given_quality() -> None:
     image = Image.fromarray(noise(10, 5)).resize((100, 200)).convert("L").convert("RGB")
-    coarse, fine = equalised(image, 20), equalised(image, 95)
+    coarse, fine = equalise(image, 20), equalise(image, 95)
     assert coarse.size == fine.size == (85, 170)
     shrunk = np.asarray(image.resize((85, 170), Image.Resampling.BILINEAR), dtype=float)
     errors = [np.abs(np.asarray(made) - shrunk).mean() for made in (coarse, fine)]
     assert errors[0] > 2 * errors[1] > 0
 
 
-def test_one_pixel_can_be_equalised_and_more_than_a_jpeg_holds_is_refused() -> None:
+def test_one_pixel_can_be_equalised_but_not_more_than_a_jpeg_can_hold() -> None:
     assert Preprocess(16, "resize", 75)(encode(noise(1, 1))).shape == (16, 16, 3)
     with pytest.raises(BadImage):
         Preprocess(16, "resize", 75)(encode(noise(1, 80_000)))

@@ -1,4 +1,4 @@
-"""One suite for every way of mixing a batch."""
+"""Tests that every registered mixing method must pass."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from synthdetect.config import TrainOptions
 from synthdetect.images.mixing import MIXINGS, mix
+from synthdetect.runs.options import TrainOptions
 
 TARGETS = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
 SEED = (42, 3, 7)
 
 
 def images() -> Tensor:
-    """Image i is i everywhere, so that what came from where can be counted."""
+    """Images whose pixels all equal their index, so that the share of each can be measured."""
     return torch.arange(6.0)[:, None, None, None].repeat(1, 3, 32, 32)
 
 
@@ -22,7 +22,7 @@ def mixed(seed: tuple[int, int, int] = SEED, **given: Any) -> tuple[Tensor, Tens
     return mix(images(), TARGETS, TrainOptions.resolve(given), seed)
 
 
-def test_every_way_has_an_option_that_is_off_by_default() -> None:
+def test_every_method_is_off_by_default() -> None:
     assert all(TrainOptions.fields()[name].default == 0 for name in MIXINGS)
     given = images()
     same, targets = mix(given, TARGETS, TrainOptions.resolve({}), SEED)
@@ -37,7 +37,7 @@ def test_labels_are_mixed_as_the_pixels_are(name: str, number: int) -> None:
     assert changed.shape == (6, 3, 32, 32)
     for row in range(6):
         own, other = float(row), float((row - 1) % 6)
-        share = (changed[row].mean().item() - other) / (own - other)  # of the image's own
+        share = (changed[row].mean().item() - other) / (own - other)  # of the image itself
         assert -1e-6 <= share <= 1 + 1e-6
         expected = share * TARGETS[row] + (1 - share) * TARGETS[row - 1]
         assert targets[row].item() == pytest.approx(expected.item(), abs=1e-4)
@@ -64,18 +64,18 @@ def test_any_alpha_gives_numbers(name: str, alpha: float) -> None:
 
 
 @pytest.mark.parametrize("given", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0}])
-def test_it_depends_on_seed_epoch_and_number_alone(given: dict[str, float]) -> None:
+def test_it_depends_only_on_seed_epoch_and_number(given: dict[str, float]) -> None:
     first = mixed(**given)
     torch.rand(10)
     before = torch.get_rng_state()
     again = mixed(**given)
-    assert torch.equal(torch.get_rng_state(), before)  # dropout draws as it would without
+    assert torch.equal(torch.get_rng_state(), before)  # so that dropout is not affected
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     for seed in ((43, 3, 7), (42, 4, 7), (42, 3, 8)):
         assert not torch.equal(mixed(seed, **given)[0], first[0])
 
 
-def test_where_both_are_on_each_batch_has_one_of_them() -> None:
+def test_if_both_are_on_each_batch_uses_one_of_them() -> None:
     kinds = []
     for number in range(40):
         changed, targets = mixed((1, 1, number), mixup=1.0, cutmix=1.0)
@@ -85,7 +85,7 @@ def test_where_both_are_on_each_batch_has_one_of_them() -> None:
 
 
 def test_small_alphas_change_little() -> None:
-    """Beta's weight is then near its ends."""
+    """A Beta distribution with a small alpha is concentrated near 0 and 1."""
     near, far = (
         sum(
             torch.minimum(t, 1 - t).max().item()

@@ -1,4 +1,4 @@
-"""Reading images: untrusted bytes in, upright RGB or `BadImage` out."""
+"""Tests of decoding untrusted files to upright RGB or `BadImage`."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, features
 
-from synthdetect.images.reading import FORMATS, MAX_PIXELS, BadImage, open_image, probe_image
+from synthdetect.images.reading import MAX_PIXELS, BadImage, open_image, probe_image
 from synthdetect.images.reading import read_image as read
 
 Pixels = npt.NDArray[np.uint8]
@@ -37,7 +37,7 @@ def noise(height: int, width: int, seed: int = 0) -> Pixels:
 
 
 def blocks(height: int, width: int) -> Pixels:
-    """Flat squares of 16 pixels, which JPEG keeps nearly exactly."""
+    """Uniform blocks of 16 by 16 pixels, which JPEG preserves almost exactly."""
     return noise(height // 16, width // 16).repeat(16, 0).repeat(16, 1)
 
 
@@ -59,7 +59,7 @@ def png(width: int, height: int, content: bytes, *, bits: int = 8, colour: int =
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-# How the EXIF standard says the camera held the upright picture: what is stored, by orientation.
+# Stored pixels of an upright image, by orientation, as defined by the EXIF standard.
 STORED = {
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],
@@ -83,7 +83,7 @@ class TestOrientation:
     @pytest.mark.parametrize(
         ("kind", "options"), [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
     )
-    def test_a_turned_picture_is_read_as_the_upright_one(
+    def test_a_rotated_image_is_read_upright(
         self, orientation: int, kind: str, options: dict[str, Any]
     ) -> None:
         upright = noise(6, 10)
@@ -93,7 +93,7 @@ class TestOrientation:
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("at_least", [0, 16])
-    def test_a_turned_jpeg_is_read_upright_at_any_scale(
+    def test_a_rotated_jpeg_is_read_upright_at_any_scale(
         self, orientation: int, at_least: int
     ) -> None:
         upright = blocks(64, 128)
@@ -105,7 +105,7 @@ class TestOrientation:
         assert np.abs(pixels - upright[::step, ::step]).max() <= 4
 
     @pytest.mark.parametrize("orientation", [0, 9, 65535])
-    def test_an_orientation_that_does_not_exist_turns_nothing(self, orientation: int) -> None:
+    def test_an_undefined_orientation_is_ignored(self, orientation: int) -> None:
         pixels = noise(6, 10)
         data = encode(Image.fromarray(pixels), "PNG", exif=oriented(orientation))
         np.testing.assert_array_equal(np.asarray(read(data)), pixels)
@@ -121,7 +121,7 @@ class TestOrientation:
     )
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
     @pytest.mark.filterwarnings("ignore")
-    def test_damaged_exif_leaves_the_picture_readable(self, exif: bytes, kind: str) -> None:
+    def test_an_image_with_damaged_exif_is_readable(self, exif: bytes, kind: str) -> None:
         data = encode(Image.new("RGB", (10, 6), WHITE), kind, exif=exif)
         image = read(data)
         assert image.size == (10, 6)
@@ -177,12 +177,12 @@ class TestColours:
     @pytest.mark.parametrize(
         ("alpha", "seen"), [(0, WHITE), (128, (255, 127, 127)), (255, (255, 0, 0))]
     )
-    def test_rgba_is_laid_on_white(self, alpha: int, seen: tuple[int, int, int]) -> None:
+    def test_rgba_is_composited_on_white(self, alpha: int, seen: tuple[int, int, int]) -> None:
         image = Image.new("RGBA", (1, 1), (*RED, alpha))
         assert colours(read(encode(image, "PNG"))) == [seen]
 
     @pytest.mark.parametrize(("alpha", "seen"), [(0, 255), (128, 127), (255, 0)])
-    def test_grey_with_alpha_is_laid_on_white(self, alpha: int, seen: int) -> None:
+    def test_grey_with_alpha_is_composited_on_white(self, alpha: int, seen: int) -> None:
         image = Image.new("LA", (1, 1), (0, alpha))
         assert colours(read(encode(image, "PNG"))) == [(seen, seen, seen)]
 
@@ -201,21 +201,19 @@ class TestColours:
         assert open_image(data).mode == opened_as
         assert [pixel[0] for pixel in colours(read(data))] == [0, 0, 1, 128, 255]
 
-    def test_floating_point_pixels_are_refused(self) -> None:
+    def test_floating_point_pixels_are_an_error(self) -> None:
         data = encode(Image.new("F", (4, 4), 0.5), "TIFF")
         with pytest.raises(BadImage, match="floating-point"):
             read(data)
 
     @pytest.mark.parametrize(("kind", "options"), [("GIF", {}), ("WEBP", {"lossless": True})])
-    def test_of_an_animation_the_first_frame_counts(
-        self, kind: str, options: dict[str, Any]
-    ) -> None:
+    def test_an_animation_gives_its_first_frame(self, kind: str, options: dict[str, Any]) -> None:
         frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
         data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         assert open_image(data).n_frames == 2  # type: ignore[attr-defined]
         assert set(colours(read(data))) == {RED}
 
-    def test_the_first_picture_of_a_multi_picture_jpeg_counts(self) -> None:
+    def test_a_multi_picture_jpeg_gives_its_first_picture(self) -> None:
         frames = [Image.new("RGB", (64, 32), colour) for colour in (RED, BLUE)]
         data = encode(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=95)
         for at_least, size in ((0, (64, 32)), (8, (16, 8))):
@@ -243,7 +241,7 @@ class TestColours:
 
 class TestRefusal:
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-    def test_a_truncated_file_is_not_half_a_picture(self, kind: str) -> None:
+    def test_a_truncated_file_is_an_error(self, kind: str) -> None:
         data = encode(Image.fromarray(noise(64, 64)), kind)
         assert read(data).size == (64, 64)
         with pytest.raises(BadImage):
@@ -261,33 +259,30 @@ class TestRefusal:
             (b"\xff\xd8\xff", "not an image of a known format"),
         ],
     )
-    def test_what_is_no_image_says_so(self, data: bytes, reason: str) -> None:
+    def test_content_that_is_no_image_is_an_error_with_a_reason(
+        self, data: bytes, reason: str
+    ) -> None:
         with pytest.raises(BadImage) as caught:
             read(data)
         assert str(caught.value) == reason
 
     @pytest.mark.parametrize("kind", ["EPS", "PDF", "TGA", "PCX", "SGI", "ICO", "ICNS"])
-    def test_other_decoders_are_not_let_near(self, kind: str) -> None:
+    def test_other_formats_are_not_decoded(self, kind: str) -> None:
         data = encode(Image.new("RGB", (64, 64), RED), kind)
         with pytest.raises(BadImage, match="not an image of a known format"):
             read(data)
 
-    def test_a_text_that_unpacks_to_too_much_is_refused(self) -> None:
+    def test_a_text_chunk_that_decompresses_to_too_much_is_an_error(self) -> None:
         whole = png(1, 1, b"\0\0")
         text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 21)))
         with pytest.raises(BadImage, match="too large"):
             read(whole[:33] + text + whole[33:])
 
-    def test_the_list_of_decoders_is_short(self) -> None:
-        expected = {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000"}
-        assert set(FORMATS) <= expected
-        assert set(FORMATS) >= expected - {"AVIF"}
-
-    def test_a_header_that_claims_too_much_is_refused(self) -> None:
+    def test_a_header_with_too_many_pixels_is_an_error(self) -> None:
         with pytest.raises(BadImage, match="60000x60000 pixels are more than the limit of"):
             read(png(60_000, 60_000, b"\0" * 100))
 
-    def test_a_small_file_that_unpacks_to_too_much_is_refused(self) -> None:
+    def test_a_small_file_with_too_many_pixels_is_an_error(self) -> None:
         width, height = 10_008, 10_000
         data = png(width, height, (b"\0" * (1 + width // 8)) * height, bits=1)
         assert len(data) < 20_000
@@ -296,7 +291,7 @@ class TestRefusal:
             with pytest.raises(BadImage, match="10008x10000 pixels are more than the limit"):
                 function(data)
 
-    def test_a_gif_frame_larger_than_its_screen_is_refused(self) -> None:
+    def test_a_gif_frame_larger_than_its_screen_is_an_error(self) -> None:
         data = bytearray(encode(Image.new("P", (4, 4)), "GIF"))
         frame = data.index(b",", 13 + 3 * 2 ** ((data[10] & 7) + 1))
         assert data[frame + 5 : frame + 9] == struct.pack("<HH", 4, 4)
@@ -310,7 +305,7 @@ class TestRefusal:
 
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
-    def test_random_damage_raises_nothing_but_bad_image(self, kind: str) -> None:
+    def test_random_damage_raises_only_bad_image(self, kind: str) -> None:
         with Image.open(SAMPLE / "train" / "real" / "p000_0.jpg") as image:
             whole = encode(image.crop((80, 80, 128, 128)), kind)
         rng = np.random.default_rng(7)
@@ -337,12 +332,12 @@ class TestRefusal:
         assert "\n" not in text
         assert "/" not in text.replace("encoder/decoder", "")
 
-    def test_reading_in_threads_leaves_the_process_its_warning_filters(self) -> None:
+    def test_reading_in_threads_keeps_the_warning_filters_of_the_process(self) -> None:
         quick, slow = (encode(Image.fromarray(noise(side, side)), "PNG") for side in (300, 600))
         before = list(warnings.filters)
         try:
             with ThreadPoolExecutor(2) as pool:
-                for _ in range(5):  # the second begins during the first and ends after it
+                for _ in range(5):  # the second starts during the first and ends after it
                     first = pool.submit(read, quick)
                     time.sleep(0.001)
                     second = pool.submit(read, slow)
@@ -383,7 +378,7 @@ class TestAtLeast:
             kept = min(read(data, at_least=at_least).size)
             assert min(at_least, short) <= kept <= short
 
-    def test_a_reduced_jpeg_is_the_same_picture(self) -> None:
+    def test_a_reduced_jpeg_shows_the_same_image(self) -> None:
         data = encode(smooth(400, 600), "JPEG", quality=95)
         full = read(data).reduce(4)
         reduced = read(data, at_least=100)
@@ -414,13 +409,13 @@ class TestProbe:
         }
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
-    def test_the_format_is_the_contents(self, kind: str) -> None:
+    def test_the_format_is_that_of_the_content(self, kind: str) -> None:
         assert probe_image(encode(Image.new("RGB", (4, 4)), kind))["format"] == kind
 
     @pytest.mark.parametrize(
         ("mode", "kind"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("P", "GIF")]
     )
-    def test_the_mode_is_the_stored_one(self, mode: str, kind: str) -> None:
+    def test_the_mode_is_that_of_the_file(self, mode: str, kind: str) -> None:
         assert probe_image(encode(Image.new(mode, (4, 4)), kind))["mode"] == mode
 
     def test_width_and_height_are_as_stored(self) -> None:
@@ -430,7 +425,7 @@ class TestProbe:
         assert read(data).size == (6, 10)
 
     @pytest.mark.parametrize("mode", ["RGB", "L"])
-    def test_jpeg_quality_is_that_of_saving(self, mode: str) -> None:
+    def test_the_jpeg_quality_is_estimated(self, mode: str) -> None:
         image = Image.new(mode, (8, 8))
         found = {
             q: probe_image(encode(image, "JPEG", quality=q))["jpeg_quality"] for q in range(50, 101)
@@ -439,23 +434,23 @@ class TestProbe:
         assert (found[50], found[75], found[90], found[100]) == (50, 75, 90, 100)
 
     @pytest.mark.parametrize("quality", [1, 5, 10, 20, 30, 40])
-    def test_low_jpeg_qualities_are_near_that_of_saving(self, quality: int) -> None:
+    def test_low_jpeg_qualities_are_estimated_within_1(self, quality: int) -> None:
         data = encode(Image.new("RGB", (8, 8)), "JPEG", quality=quality)
         assert probe_image(data)["jpeg_quality"] == pytest.approx(quality, abs=1)
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-    def test_exif_is_noticed(self, kind: str) -> None:
+    def test_exif_is_detected(self, kind: str) -> None:
         image = Image.new("RGB", (4, 4))
         assert probe_image(encode(image, kind, exif=oriented(1)))["exif"] is True
         assert probe_image(encode(image, kind))["exif"] is False
 
-    def test_an_image_is_decoded_to_its_end(self) -> None:
+    def test_an_image_is_decoded_completely(self) -> None:
         data = encode(Image.fromarray(noise(64, 64)), "JPEG")
         assert open_image(data[: len(data) // 2]).size == (64, 64)
         with pytest.raises(BadImage, match="truncated"):
             probe_image(data[: len(data) // 2])
 
-    def test_the_versions_of_a_sample_crop_differ_in_nothing_a_header_shows(self) -> None:
+    def test_the_versions_of_a_sample_crop_have_equal_headers(self) -> None:
         for crop in ("p000_0", "p133_2"):
             versions = sorted(SAMPLE.glob(f"train/*/{crop}.jpg"))
             assert len(versions) == 2

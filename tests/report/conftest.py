@@ -1,4 +1,4 @@
-"""Runs as plain data, made of a folder of artifacts."""
+"""Records of runs, made from a folder of artifacts."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -25,20 +25,23 @@ HOSTILE = (
     "\x00\x1b[31m",
     "long" * 100,
 )
-"""Names that somebody might give a generator, a category or a file."""
+"""Hostile names of generators, categories or files."""
+
+OTHERS = "Other metrics and artifacts"
+"""Heading of the section of everything that no other section shows."""
 
 Make = Callable[..., RunRecord]
 
 
 def png(width: int = 40, height: int = 30) -> bytes:
-    """A small picture."""
+    """Content of a small PNG file."""
     file = io.BytesIO()
     Image.new("RGB", (width, height), "teal").save(file, "PNG")
     return file.getvalue()
 
 
 def overall(auc: float = 0.8934) -> pd.DataFrame:
-    """Every metric with an interval, as an evaluation logs it."""
+    """All metrics with intervals, as an evaluation logs them."""
     return pd.DataFrame(
         [(name, auc, auc - 0.05, auc + 0.05) for name in METRICS],
         columns=["metric", "value", "low", "high"],
@@ -46,7 +49,7 @@ def overall(auc: float = 0.8934) -> pd.DataFrame:
 
 
 def generators(names: tuple[str, ...]) -> pd.DataFrame:
-    """A row a generator with every metric."""
+    """A table of all metrics with a row per generator."""
     rows = [
         {"generator": name, "images": 20, "auc": 0.5 + i / 100, "auc_low": 0.4, "auc_high": 0.9}
         | {metric: 0.25 for metric in METRICS if metric != "auc"}
@@ -57,7 +60,7 @@ def generators(names: tuple[str, ...]) -> pd.DataFrame:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Make a record of artifacts: tables, pictures, text."""
+    """Function that makes a record from artifacts: tables, figures or text by path."""
 
     def made(files: Mapping[str, Any], **facts: Any) -> RunRecord:
         for path, content in files.items():

@@ -1,4 +1,4 @@
-"""The report in a real browser: on a screen, a phone and paper, with hostile names, by keyboard."""
+"""Tests of the page in a browser: screen, phone, paper, hostile names and keyboard."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from synthdetect.report.contents import build
 from synthdetect.report.page import render
 from tests.e2e.test_train import CHROMIUM, FLAGS
-from tests.report.conftest import HOSTILE, Make, generators, overall, png
+from tests.report.conftest import HOSTILE, OTHERS, Make, generators, overall, png
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM.exists(), reason="needs Debian's chromium (.ci/run installs it)"
@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def report(make: Make, tmp_path: Path) -> str:
-    """The address of a report in which every name is hostile."""
+    """URI of a report with hostile names everywhere."""
     names = pd.DataFrame({"path": HOSTILE, "error": HOSTILE})
     slices = pd.DataFrame(
         [("category", name, 9, 0.5, 0.4, 0.6) for name in HOSTILE],
@@ -65,7 +65,7 @@ def report(make: Make, tmp_path: Path) -> str:
 
 
 def opened(browser: Browser, address: str, width: int) -> tuple[Page, list[str]]:
-    """A page at the address, and what it asked for or complained of."""
+    """Open the address; also return a list of requests, console messages, dialogs and errors."""
     page = browser.new_page(viewport={"width": width, "height": 800})
     noted: list[str] = []
     page.on("request", lambda r: noted.append(r.url) if r.url.startswith("http") else None)
@@ -76,22 +76,22 @@ def opened(browser: Browser, address: str, width: int) -> tuple[Page, list[str]]
     return page, noted
 
 
-def test_hostile_names_do_nothing_and_are_shown(browser: Browser, report: str) -> None:
+def test_hostile_names_are_shown_and_inject_nothing(browser: Browser, report: str) -> None:
     page, noted = opened(browser, report, 1280)
     assert page.evaluate("window.hit") is None
-    assert page.evaluate("document.scripts.length") == 1  # its own
+    assert page.evaluate("document.scripts.length") == 1  # report.js
     assert page.locator("svg, iframe, object, [onerror], [onload], [style]").count() == 0
     assert page.locator("a:not([href^='#'])").count() == 0
     for name in (*HOSTILE[:7], HOSTILE[8]):
         assert page.get_by_role("rowheader", name=name, exact=True).count() > 0, name
     assert page.get_by_role("rowheader", name="\\u202egnp.exe\\u2066").count() > 0
     assert page.locator("img").evaluate_all("all => all.every(i => i.naturalWidth > 0)")
-    # The policy stops no style of the page's own.
+    # The policy allows the page's own style.
     assert page.locator("h1").evaluate("h => getComputedStyle(h).marginTop") == "0px"
     assert noted == []
 
 
-def test_the_policy_stops_what_would_get_through(browser: Browser, report: str) -> None:
+def test_the_policy_blocks_injected_content(browser: Browser, report: str) -> None:
     page, noted = opened(browser, report, 1280)
     page.evaluate(
         """() => { document.body.insertAdjacentHTML('beforeend',
@@ -105,7 +105,7 @@ def test_the_policy_stops_what_would_get_through(browser: Browser, report: str) 
 
 
 def test_its_links_work_in_a_sandboxed_frame(browser: Browser, report: str, tmp_path: Path) -> None:
-    """As MLflow's UI shows it: from a blob, with scripts and nothing else allowed."""
+    """MLflow's UI shows the page as a blob in a frame that allows scripts and nothing else."""
     page, noted = opened(browser, report, 1280)
     (tmp_path / "frame.html").write_text("<iframe sandbox='allow-scripts' style='height:90vh'>")
     html = page.content()
@@ -114,9 +114,9 @@ def test_its_links_work_in_a_sandboxed_frame(browser: Browser, report: str, tmp_
         "(f, html) => { f.src = URL.createObjectURL(new Blob([html], {type: 'text/html'})) }", html
     )
     frame = page.frame_locator("iframe")
-    heading = frame.get_by_role("heading", name="Further", exact=True)
+    heading = frame.get_by_role("heading", name=OTHERS, exact=True)
     expect(heading).not_to_be_in_viewport()
-    frame.get_by_role("link", name="Further").focus()
+    frame.get_by_role("link", name=OTHERS).focus()
     page.keyboard.press("Enter")
     expect(heading).to_be_in_viewport()
     expect(heading).to_be_focused()
@@ -142,13 +142,13 @@ def test_the_keyboard_reaches_and_scrolls_every_table(browser: Browser, report: 
     scrolled = 0
     for number in range(tables):
         page.keyboard.press("Tab")
-        here = "document.activeElement"
-        assert page.evaluate(f"{here} === document.querySelectorAll('.scroll')[{number}]")
-        assert page.evaluate(f"getComputedStyle({here}).outlineStyle") == "solid"
-        if page.evaluate(f"{here}.scrollWidth > {here}.clientWidth"):
+        active = "document.activeElement"
+        assert page.evaluate(f"{active} === document.querySelectorAll('.scroll')[{number}]")
+        assert page.evaluate(f"getComputedStyle({active}).outlineStyle") == "solid"
+        if page.evaluate(f"{active}.scrollWidth > {active}.clientWidth"):
             page.keyboard.press("ArrowRight")
             deadline = time.monotonic() + 10
-            while page.evaluate(f"{here}.scrollLeft") == 0:
+            while page.evaluate(f"{active}.scrollLeft") == 0:
                 assert time.monotonic() < deadline
             scrolled += 1
     assert scrolled > 2
@@ -157,10 +157,10 @@ def test_the_keyboard_reaches_and_scrolls_every_table(browser: Browser, report: 
 def test_it_prints_in_black_on_white_whatever_the_screen(browser: Browser, report: str) -> None:
     page, _ = opened(browser, report, 1280)
     page.emulate_media(color_scheme="dark")
-    ground = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(ground) == "rgb(20, 23, 26)"
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) == "rgb(20, 23, 26)"
     page.emulate_media(color_scheme="dark", media="print")
-    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
     assert page.locator("nav").is_hidden()
     page.set_viewport_size({"width": 680, "height": 1000})  # A4 without its margins
     assert page.evaluate("document.documentElement.scrollWidth") <= 680

@@ -1,4 +1,4 @@
-"""The page itself: valid, self-contained, readable, and safe whatever it is given."""
+"""Tests of the page: valid, self-contained, accessible, and safe for any text."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ VOID = {"meta", "img", "br", "link", "hr", "input"}
 
 
 class Checker(HTMLParser):
-    """Collects elements, and complains of tags that do not pair up."""
+    """Collects elements and text, and asserts that tags are balanced."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Checker(HTMLParser):
 
 
 def example(name: str = "a name") -> Report:
-    """A report that has this name wherever text can be."""
+    """A report with this name in every place that takes text."""
     rows = pd.DataFrame([[name, "0.500 [0.400, 0.600]", name]], columns=["what", "AUC", name])
     inner = Section(
         name, (name,), (name,), (Table(name, rows, name),), (Figure(name, name, png()),)
@@ -57,15 +57,15 @@ def example(name: str = "a name") -> Report:
 def test_any_text_leaves_the_page_well_formed(name: str) -> None:
     plain, page = Checker(render(example())), Checker(render(example(name)))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
-    # A long text has a class of its own.
+    # The class may depend on the length of the text.
     assert [set(a) - {"class"} for _, a in page.elements] == [
         set(a) - {"class"} for _, a in plain.elements
     ]
-    assert "1337" not in page.text  # no name is a template
+    assert "1337" not in page.text  # the product in a hostile template, which is not evaluated
     assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e\u2066\ud800-\udfff]", page.text)
 
 
-def test_it_refers_to_nothing_outside_itself() -> None:
+def test_it_refers_to_no_other_resource() -> None:
     html = render(example("https://elsewhere.example/x.png url(https://elsewhere.example)"))
     page = Checker(html)
     for _, attributes in page.elements:
@@ -79,7 +79,7 @@ def test_it_refers_to_nothing_outside_itself() -> None:
     assert "@import" not in style
 
 
-def test_its_policy_lets_in_its_own_style_script_and_pictures_alone() -> None:
+def test_its_policy_allows_only_its_own_style_script_and_images() -> None:
     html = render(example())
     digests = {}
     for tag in ("style", "script"):
@@ -92,7 +92,7 @@ def test_its_policy_lets_in_its_own_style_script_and_pictures_alone() -> None:
     )
 
 
-def test_it_can_be_read_without_a_mouse_or_without_eyes() -> None:
+def test_it_is_accessible_by_keyboard_and_screen_reader() -> None:
     page = Checker(render(example()))
     assert page.all("html") == [{"lang": "en"}]
     assert page.all("a")[0] == {"class": "skip", "href": "#content"}
@@ -113,7 +113,7 @@ def test_empty_sections_are_left_out() -> None:
     assert "empty" not in Checker(render(example())).text
 
 
-def test_columns_of_numbers_are_set_as_numbers() -> None:
+def test_cells_have_classes_for_numbers_and_long_text() -> None:
     rows = pd.DataFrame(
         [["a", "0.1 [0.0, 0.2]", "x" * 30], ["b", "undefined", ""]], columns=list("abc")
     )
@@ -122,7 +122,7 @@ def test_columns_of_numbers_are_set_as_numbers() -> None:
     assert classes == ["text", "number", "long", "text", "text", "number", "long", "number", "long"]
 
 
-def test_what_is_no_picture_is_refused() -> None:
+def test_a_figure_must_be_a_png() -> None:
     with pytest.raises(ValueError, match="not a PNG"):
         Figure("c", "a", b"<svg onload=alert(1)>")
 
@@ -133,8 +133,8 @@ def luminance(colour: str) -> float:
     return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_text_stands_out_from_its_ground_in_light_dark_and_print() -> None:
-    """WCAG 2.2: 4.5 to 1 for text (1.4.3), 3 to 1 for what marks something (1.4.11)."""
+def test_contrast_suffices_on_light_and_dark_screens_and_paper() -> None:
+    """WCAG 2.2 requires 4.5 to 1 for text (1.4.3) and 3 to 1 for graphical marks (1.4.11)."""
     css = files("synthdetect.report").joinpath("report.css").read_text()
     palettes = [
         dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
@@ -143,9 +143,9 @@ def test_text_stands_out_from_its_ground_in_light_dark_and_print() -> None:
     assert len(palettes) == 3
     palettes[2] = {**palettes[0], **palettes[2]}
     for palette in palettes:
-        for text, ground, wanted in (
+        for foreground, background, minimum in (
             ("ink", "paper", 4.5), ("soft", "paper", 4.5), ("link", "paper", 4.5),
             ("ink", "band", 4.5), ("ink", "warn-paper", 4.5), ("warn-line", "paper", 3),
         ):  # fmt: skip
-            a, b = sorted((luminance(palette[text]), luminance(palette[ground])))
-            assert (b + 0.05) / (a + 0.05) >= wanted, (text, ground)
+            a, b = sorted((luminance(palette[foreground]), luminance(palette[background])))
+            assert (b + 0.05) / (a + 0.05) >= minimum, (foreground, background)

@@ -1,4 +1,4 @@
-"""Tables, curves and figures of robustness, on logits made by hand."""
+"""Robustness tables, curves and figures on simulated logits."""
 
 import io
 import re
@@ -9,29 +9,30 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.metrics import bootstrap_weights, metrics
-from synthdetect.evaluation.predictions import per_generator, summarise, tabulate
-from synthdetect.images.perturbations import Condition, select_conditions
+from synthdetect.evaluation.predictions import overall_metrics, per_generator, prediction_table
+from synthdetect.images.perturbations import PerturbationLevel, select_perturbations
 from synthdetect.robustness.figures import (
     robustness_figure,
     robustness_generators_figure,
 )
 from synthdetect.robustness.tables import (
     MEASURES,
-    conditions_table,
-    curves,
+    equalised_table,
     robustness_generators,
     robustness_table,
+    severity_curves,
 )
 
-CONDITIONS = select_conditions("jpeg:75,jpeg:30,blur:2")
+LEVELS = select_perturbations("jpeg:75,jpeg:30,blur:2")
 THRESHOLD = 0.4
 
 
 def made(
-    conditions: list[Condition] = CONDITIONS,
+    perturbations: list[PerturbationLevel] = LEVELS,
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
-    """Sixty images of thirty sources; signal falls and noise grows from condition to condition."""
+    """Predictions of sixty images of thirty sources; each further perturbation adds more noise."""
     rng = np.random.default_rng(0)
     labels = np.array([0, 1] * 30)
     rows = pd.DataFrame(
@@ -46,13 +47,13 @@ def made(
         }
     )  # fmt: skip
     base = rng.normal(size=60) + 2 * labels
-    logits = np.stack([base + 0.5 * k * rng.normal(size=60) for k in range(len(conditions))])
-    return tabulate(rows, logits[0], THRESHOLD), logits
+    logits = np.stack([base + 0.5 * k * rng.normal(size=60) for k in range(len(perturbations))])
+    return prediction_table(rows, logits[0], Decision(threshold=THRESHOLD)), logits
 
 
-def test_each_row_is_the_metrics_of_its_condition() -> None:
+def test_each_row_has_the_metrics_of_its_perturbation() -> None:
     predictions, logits = made()
-    table = robustness_table(predictions, logits, CONDITIONS, THRESHOLD, seed=1)
+    table = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=1)
     found = list(zip(table["perturbation"], table["level"], strict=True))
     assert found == [("none", 0.0), ("jpeg", 75.0), ("jpeg", 30.0), ("blur", 2.0)]
     assert (table["images"] == 60).all()
@@ -65,29 +66,29 @@ def test_each_row_is_the_metrics_of_its_condition() -> None:
         assert row["auc_change"] == row["auc"] - table["auc"][0]
 
 
-def test_the_unperturbed_row_is_what_plain_evaluation_says() -> None:
+def test_the_unperturbed_row_equals_a_plain_evaluation() -> None:
     predictions, logits = made()
-    row = robustness_table(predictions, logits, CONDITIONS, THRESHOLD, seed=1).iloc[0]
-    plain = summarise(predictions, THRESHOLD, seed=1).set_index("metric").loc["auc"]
+    row = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=1).iloc[0]
+    plain = overall_metrics(predictions, THRESHOLD, seed=1).set_index("metric").loc["auc"]
     assert row[["auc", "auc_low", "auc_high"]].tolist() == plain.tolist()
     assert row[["auc_change", "auc_change_low", "auc_change_high"]].tolist() == [0, 0, 0]
 
 
-def test_other_conditions_are_measured_as_perturbations_are() -> None:
+def test_versions_of_the_images_are_measured_as_perturbations_are() -> None:
     predictions, logits = made()
-    expected = robustness_table(predictions, logits, CONDITIONS, THRESHOLD, seed=1)
+    expected = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=1)
     named = dict(zip(("raw", "a", "b", "c"), logits, strict=True))
-    table = conditions_table(predictions, named, THRESHOLD, seed=1)
+    table = equalised_table(predictions, named, THRESHOLD, seed=1)
     assert table["condition"].tolist() == ["raw", "a", "b", "c"]
     assert set(table["split"]) == {"test"}
     measured = ["images", "auc", "auc_change", "auc_change_low", "auc_change_high", *MEASURES]
     pd.testing.assert_frame_equal(table[measured], expected[measured])
 
 
-def test_equal_logits_have_no_change_and_no_interval_of_it() -> None:
+def test_equal_ranks_have_no_change_and_an_interval_of_zero_width() -> None:
     predictions, logits = made()
     logits[2] = logits[0] * 3 + 1  # other numbers, the same ranks
-    row = robustness_table(predictions, logits, CONDITIONS, THRESHOLD, seed=1).iloc[2]
+    row = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=1).iloc[2]
     assert row[["auc_change", "auc_change_low", "auc_change_high"]].tolist() == [0, 0, 0]
     assert row["auc_high"] > row["auc_low"]
     assert row["real_accuracy"] < 1
@@ -95,7 +96,7 @@ def test_equal_logits_have_no_change_and_no_interval_of_it() -> None:
 
 def test_the_interval_of_the_change_is_paired_and_over_sources() -> None:
     predictions, logits = made()
-    row = robustness_table(predictions, logits, CONDITIONS, THRESHOLD, seed=5).iloc[3]
+    row = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=5).iloc[3]
     labels = predictions["label"].to_numpy()
     (weights,) = bootstrap_weights(np.arange(60) // 2, 1000, seed=5)
     changes = []
@@ -107,26 +108,24 @@ def test_the_interval_of_the_change_is_paired_and_over_sources() -> None:
     assert row[["auc_change_low", "auc_change_high"]].tolist() == pytest.approx(expected)
 
 
-def test_the_unperturbed_may_stand_anywhere_but_must_be_there() -> None:
+def test_the_unperturbed_images_may_be_in_any_row_but_must_be_present() -> None:
     predictions, logits = made()
-    table = robustness_table(predictions, logits, CONDITIONS, THRESHOLD, seed=1)
-    turned = robustness_table(predictions, logits[::-1], CONDITIONS[::-1], THRESHOLD, seed=1)
-    pd.testing.assert_frame_equal(turned[::-1].reset_index(drop=True), table)
+    table = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=1)
+    reversed_ = robustness_table(predictions, logits[::-1], LEVELS[::-1], THRESHOLD, seed=1)
+    pd.testing.assert_frame_equal(reversed_[::-1].reset_index(drop=True), table)
     with pytest.raises(ValueError, match="not in list"):
-        robustness_table(predictions, logits[1:], CONDITIONS[1:], THRESHOLD, seed=1)
+        robustness_table(predictions, logits[1:], LEVELS[1:], THRESHOLD, seed=1)
 
 
-def test_generators_are_against_all_real_images_under_the_same_condition() -> None:
+def test_generators_are_against_all_real_images_under_the_same_perturbation() -> None:
     predictions, logits = made()
-    table = robustness_generators(predictions, logits, CONDITIONS, seed=1)
-    assert len(table) == 3 * len(CONDITIONS)
+    table = robustness_generators(predictions, logits, LEVELS, seed=1)
+    assert len(table) == 3 * len(LEVELS)
     assert table["images"].unique().tolist() == [10]
-    for k, condition in enumerate(CONDITIONS):
+    for k, perturbation in enumerate(LEVELS):
         perturbed = predictions.assign(logit=logits[k])
         expected = per_generator(perturbed, THRESHOLD, seed=1).iloc[:3]  # without mean and worst
-        chosen = table["perturbation"].eq(condition.perturbation) & table["level"].eq(
-            condition.level
-        )
+        chosen = table["perturbation"].eq(perturbation.name) & table["level"].eq(perturbation.level)
         columns = ["generator", "images", "auc", "auc_low", "auc_high"]
         pd.testing.assert_frame_equal(
             table.loc[chosen, columns].reset_index(drop=True), expected[columns]
@@ -138,21 +137,21 @@ def test_one_class_alone_has_accuracies_and_no_auc(label: int) -> None:
     predictions, logits = made()
     members = np.flatnonzero(predictions["label"] == label)
     predictions, logits = predictions.iloc[members], logits[:, members]
-    table = robustness_table(predictions, logits, CONDITIONS, THRESHOLD, seed=1)
+    table = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=1)
     assert table[["auc", "auc_low", "auc_change", "auc_change_high"]].isna().all(axis=None)
     assert table["fake_accuracy" if label else "real_accuracy"].notna().all()
-    assert len(robustness_generators(predictions, logits, CONDITIONS, seed=1)) == 0
-    names = {name.rsplit("/", 1)[1] for name in curves(table)}
+    assert len(robustness_generators(predictions, logits, LEVELS, seed=1)) == 0
+    names = {name.rsplit("/", 1)[1] for name in severity_curves(table)}
     assert names == {"fake_accuracy" if label else "real_accuracy", "ece"}
     assert png(robustness_figure(table, "control"))
 
 
-def test_curves_have_the_severity_as_their_step() -> None:
+def test_the_step_of_a_curve_is_the_severity() -> None:
     predictions, logits = made()
-    table = robustness_table(predictions, logits, CONDITIONS, THRESHOLD, seed=1)
-    found = curves(table)
+    table = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=1)
+    found = severity_curves(table)
     auc = table["auc"].tolist()
-    # jpeg:75 is the third of five levels and jpeg:30 the fifth, whatever was left out
+    # jpeg:75 is the third of five levels and jpeg:30 the fifth, also if others are not selected
     assert found["robustness/jpeg/auc"] == [(0, auc[0]), (3, auc[1]), (5, auc[2])]
     assert found["robustness/blur/auc"] == [(0, auc[0]), (3, auc[3])]
     assert found["robustness/jpeg/auc_at_30"] == [(0, auc[2])]
@@ -161,11 +160,11 @@ def test_curves_have_the_severity_as_their_step() -> None:
     assert len(found) == 2 * (2 + len(MEASURES)) + 3
 
 
-def test_curves_names_are_fit_for_mlflow() -> None:
-    conditions = select_conditions("all")
-    predictions, logits = made(conditions)
-    table = robustness_table(predictions, logits, conditions, THRESHOLD, seed=1)
-    assert all(re.fullmatch(r"[A-Za-z0-9_\-. /]+", name) for name in curves(table))
+def test_mlflow_accepts_the_names_of_the_curves() -> None:
+    perturbations = select_perturbations("all")
+    predictions, logits = made(perturbations)
+    table = robustness_table(predictions, logits, perturbations, THRESHOLD, seed=1)
+    assert all(re.fullmatch(r"[A-Za-z0-9_\-. /]+", name) for name in severity_curves(table))
 
 
 def png(figure: Figure) -> bytes:
@@ -175,12 +174,12 @@ def png(figure: Figure) -> bytes:
 
 
 @pytest.mark.parametrize(("selection", "panels"), [("blur:2", 1), ("jpeg,blur,crop,noise", 4)])
-def test_figures_have_a_panel_a_perturbation_and_begin_with_the_unperturbed(
+def test_the_figure_has_one_panel_per_perturbation_starting_with_unperturbed_images(
     selection: str, panels: int
 ) -> None:
-    conditions = select_conditions(selection)
-    predictions, logits = made(conditions)
-    table = robustness_table(predictions, logits, conditions, THRESHOLD, seed=1)
+    perturbations = select_perturbations(selection)
+    predictions, logits = made(perturbations)
+    table = robustness_table(predictions, logits, perturbations, THRESHOLD, seed=1)
     figure = robustness_figure(table, "test")
     used = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_title() for axes in used] == [part.split(":")[0]
@@ -194,10 +193,10 @@ def test_figures_have_a_panel_a_perturbation_and_begin_with_the_unperturbed(
     assert png(figure)
 
 
-def test_the_generators_figure_has_a_cell_a_generator_and_condition() -> None:
+def test_the_generators_figure_has_a_cell_per_generator_and_perturbation() -> None:
     predictions, logits = made()
     predictions["generator"] = predictions["generator"].replace("sd", "a $x^$ _b_")
-    table = robustness_generators(predictions, logits, CONDITIONS, seed=1)
+    table = robustness_generators(predictions, logits, LEVELS, seed=1)
     figure = robustness_generators_figure(table, "test")
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == [f"{auc:.2f}".removeprefix("0") for auc in table["auc"]]

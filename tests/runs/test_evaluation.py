@@ -224,7 +224,7 @@ def test_a_probability_at_a_tables_threshold_is_called_synthetic(
 
 
 QUICK = ["--explain", "0", "--spectra", "false"]
-CONDITIONS = ["--robustness", "jpeg:50,blur:2", "--equalised", "true", *QUICK]
+FURTHER = ["--robustness", "jpeg:50,blur:2", "--equalised", "true", *QUICK]
 
 
 @pytest.fixture(scope="module")
@@ -244,8 +244,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, small_table: pd.DataFrame)
 
 @pytest.fixture(scope="module")
 def evaluated(trained: Run) -> tuple[Run, str]:
-    """An evaluation of all its splits under other conditions too, and what it printed."""
-    given = ["--model", trained.info.run_id, "--data", "small.csv", *CONDITIONS]
+    """Evaluate all its splits, also perturbed and equalised; the run and its console output."""
+    given = ["--model", trained.info.run_id, "--data", "small.csv", *FURTHER]
     with redirect_stdout(io.StringIO()) as printed:
         assert main(["evaluate", *given]) == 0
     return newest(), printed.getvalue()
@@ -255,7 +255,7 @@ def test_robustness_and_equalised_stand_beside_the_images_as_they_are(
     evaluated: tuple[Run, str],
 ) -> None:
     run, printed = evaluated
-    assert "--robustness and --equalised: without control, of one class only" in printed
+    assert "--robustness and --equalised: without control" in printed
     for split in ("val", "test"):
         overall = artifact(run, f"evaluation/{split}.csv").set_index("metric")
         table = artifact(run, f"evaluation/{split}_robustness.csv")
@@ -291,16 +291,16 @@ def test_robustness_and_equalised_stand_beside_the_images_as_they_are(
 def test_a_detector_sees_equalised_what_one_trained_so_would_see(trained: Run) -> None:
     """Score by hand, with the decision in force, the squares that `equalise` makes."""
     given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "test"]
-    assert main(["evaluate", *given, *CONDITIONS, "--decide", "given"]) == 0
+    assert main(["evaluate", *given, *FURTHER, "--decide", "given"]) == 0
     run = newest()
     assert len(artifact(run, "evaluation/robustness.csv")) == 3  # of the one split there is
     ((_, detector, _),) = find_detectors((trained.info.run_id,))
     predictions = artifact(run, "predictions/test.csv")
-    preprocess = Preprocess(detector.card.image_size, detector.card.geometry, 75)
+    preprocess = Preprocess(detector.card.model.image_size, detector.card.geometry, 75)
     squares = np.stack([preprocess(Path(path).read_bytes()) for path in predictions["path"]])
     logits = logit(detector.score(squares))
     found = artifact(run, "evaluation/conditions.csv").iloc[1]
-    expected = metrics(predictions["label"], logits, detector.card.threshold)
+    expected = metrics(predictions["label"], logits, detector.card.decision.threshold)
     assert found["auc"] == pytest.approx(expected["auc"], abs=0.01)  # other batches, other ties
     assert found["ece"] == pytest.approx(expected["ece"], abs=0.01)
 
@@ -430,7 +430,7 @@ def test_the_report_has_what_was_audited_held_out_and_perturbed(
     assert "figures/test/robustness" not in page  # both are shown, not only named
 
 
-def test_conditions_need_both_classes(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_robustness_needs_both_classes(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
     before = len(mlflow.search_runs(output_format="list"))
     given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "control"]
     assert main(["evaluate", *given, "--robustness", "all"]) == 2

@@ -29,7 +29,8 @@ from scipy.special import expit, logit
 
 from synthdetect import cli
 from synthdetect.datasets.unlabelled import unlabelled
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import STATE, Scoring
 from synthdetect.evaluation.calibration import Calibration
 from synthdetect.models.networks import build
@@ -74,7 +75,7 @@ class Saved:
 
     @property
     def threshold(self) -> float:
-        return self.detector.card.threshold
+        return self.detector.card.decision.threshold
 
 
 def picture(seed: int) -> bytes:

@@ -21,11 +21,12 @@ import uvicorn
 from PIL import Image
 
 from synthdetect.commands.serve import settings_for
-from synthdetect.config import ServeOptions
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
 from synthdetect.serving.limits import Guarded, limits_from_environment
 from synthdetect.serving.model import Refused, ServedDetector
+from synthdetect.serving.options import ServeOptions
 from synthdetect.system.errors import UserError
 
 

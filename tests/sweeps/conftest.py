@@ -1,20 +1,22 @@
-"""Made-up sides of a comparison, from the logits that the benchmark of the verdicts makes up."""
+"""Simulated sides of a comparison, from the logits that `benchmarks.verdicts` simulates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.verdicts import simulate
-from sweeps.statistics.final_fits import FinalFit, Place, Side
-from synthdetect.evaluation.predictions import tabulate
+from sweeps.statistics.final_fits import FinalFit, FitKey, Side
+from synthdetect.evaluation.decision import Decision
+from synthdetect.evaluation.predictions import prediction_table
 from synthdetect.system.arrays import FloatArray
 
 KINDS = {"real": 0, "seen": 1, "unseen": 1}
 
 
 def predictions(logits: FloatArray, kinds: Sequence[str], threshold: float = 0.5) -> pd.DataFrame:
-    """A predictions table of logits of shape (kinds, sources, images)."""
+    """A predictions table with logits of shape (kinds, sources, images)."""
     rows = [
         (f"{kind}/{source}_{image}.png", KINDS[kind], "" if kind == "real" else kind, f"p{source}")
         for kind in kinds
@@ -23,20 +25,22 @@ def predictions(logits: FloatArray, kinds: Sequence[str], threshold: float = 0.5
     ]
     columns = ["path", "label", "generator", "source_id"]
     table = pd.DataFrame(rows, columns=columns).assign(split="test", category="")
-    return tabulate(table, logits.reshape(-1), threshold, logits.reshape(-1))
+    return prediction_table(
+        table, logits.reshape(-1), Decision(threshold=threshold), logits.reshape(-1)
+    )
 
 
-def training(
+def final_fit(
     logits: FloatArray,
-    place: Place,
+    key: FitKey,
     *,
     gap: float = 0.02,
     seconds: float = 0.01,
     memory: float = 900.0,
 ) -> FinalFit:
-    """A final training with logits of shape (3, sources, images)."""
+    """A final fit with logits of shape (3, sources, images)."""
     return FinalFit(
-        *place,
+        *key,
         seen=predictions(logits[[0, 1]], ("real", "seen")),
         unseen=predictions(logits[[0, 2]], ("real", "unseen")),
         threshold=0.5,
@@ -47,28 +51,33 @@ def training(
     )
 
 
-def made_up(
+def alter(side: Side, change: Callable[[FinalFit], FinalFit]) -> Side:
+    """The side with a change made to each of its final fits."""
+    return replace(side, fits=tuple(map(change, side.fits)))
+
+
+def simulated_sides(
     gains: dict[str, float],
     *,
-    places: Sequence[Place] = tuple((fold, 40 + fold) for fold in range(5)),
+    keys: Sequence[FitKey] = tuple((fold, 40 + fold) for fold in range(5)),
     sources: int = 60,
     spread: float = 0.05,
     seed: int = 0,
 ) -> list[Side]:
-    """A baseline, and strategies with so much more separation between real and synthetic."""
+    """A baseline and strategies; a gain is added to the separation of real and synthetic images."""
     rng = np.random.default_rng(seed)
-    logits = simulate(rng, len(places), sources, spread=spread, gains=list(gains.values()))
+    logits = simulate(rng, len(keys), sources, spread=spread, gains=list(gains.values()))
     logits -= 1.0  # about calibrated
-    jitter = rng.normal(size=(len(logits), len(places)))
+    jitter = rng.normal(size=(len(logits), len(keys)))
     return [
         Side(
             name,
             tuple(
-                training(
-                    logits[side, i], place, gap=0.02 + 0.002 * jitter[side, i],
+                final_fit(
+                    logits[side, i], key, gap=0.02 + 0.002 * jitter[side, i],
                     seconds=0.01 * (1 + 0.01 * jitter[side, i]),
                 )
-                for i, place in enumerate(places)
+                for i, key in enumerate(keys)
             ),
             trials=10,
         )

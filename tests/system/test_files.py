@@ -1,4 +1,4 @@
-"""Files are whole or not there: after an exception, and after SIGKILL."""
+"""Tests of atomic writes (after an exception and after SIGKILL), the cache folder and hashes."""
 
 import os
 import signal
@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from synthdetect.system.files import cache_folder, file_sha256, keep, replace_atomically, short_hash
+from synthdetect.system.files import (
+    cache_folder,
+    file_sha256,
+    replace_atomically,
+    short_hash,
+    write_to_cache,
+)
 
 
 def test_the_new_content_replaces_the_old(tmp_path: Path) -> None:
@@ -21,7 +27,7 @@ def test_the_new_content_replaces_the_old(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["table.csv"]
 
 
-def test_a_first_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_new_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "table.csv"
     with replace_atomically(target) as temporary:
         temporary.write_text("half")
@@ -30,14 +36,14 @@ def test_a_first_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_the_temporary_file_lies_beside_the_target(tmp_path: Path) -> None:
-    """A rename is atomic only within one file system."""
+    """Renaming is atomic only within one file system."""
     with replace_atomically(tmp_path / "table.csv") as temporary:
         assert temporary.parent == tmp_path
         temporary.write_text("")
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_an_exception_keeps_the_old_file_and_leaves_no_other(
+def test_an_exception_keeps_the_old_file_and_leaves_no_temporary_file(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     target = tmp_path / "table.csv"
@@ -85,14 +91,16 @@ with replace_atomically(Path(sys.argv[1])) as temporary:
         writer.send_signal(signal.SIGKILL)
         assert writer.wait(timeout=30) == -signal.SIGKILL
     assert target.read_text() == "old"
-    with replace_atomically(target) as temporary:  # what the killed one left is not in the way
+    with replace_atomically(
+        target
+    ) as temporary:  # despite the temporary file of the killed process
         temporary.write_text("new")
     assert target.read_text() == "new"
 
 
-def test_derived_data_are_kept_where_they_can_be(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_to_the_cache_is_ignored(tmp_path: Path) -> None:
     target = tmp_path / "cache" / "index" / "a.txt"
-    keep(target, lambda file: file.write_text("found"))
+    write_to_cache(target, lambda file: file.write_text("found"))
     assert target.read_text() == "found"
     assert os.listdir(target.parent) == ["a.txt"]
 
@@ -100,15 +108,15 @@ def test_derived_data_are_kept_where_they_can_be(tmp_path: Path) -> None:
         file.write_text("half of the n")
         raise OSError(28, "No space left on device")
 
-    keep(target, full)
+    write_to_cache(target, full)
     assert target.read_text() == "found"
     assert os.listdir(target.parent) == ["a.txt"]
-    keep(target / "below a file.txt", lambda file: file.write_text("found"))
-    with pytest.raises(ValueError, match="not the disk's fault"):
-        keep(target, lambda file: int("not the disk's fault"))
+    write_to_cache(target / "below a file.txt", lambda file: file.write_text("found"))
+    with pytest.raises(ValueError, match="not an error of the disk"):
+        write_to_cache(target, lambda file: int("not an error of the disk"))
 
 
-def test_the_cache_folder_is_the_given_one_or_the_users(
+def test_the_cache_folder_follows_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path / "here"))

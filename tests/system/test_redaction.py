@@ -1,4 +1,4 @@
-"""Secrets are neither shown nor recorded."""
+"""Tests that secrets are neither shown nor recorded."""
 
 import mlflow
 import pytest
@@ -28,7 +28,7 @@ from synthdetect.tracking.run import open_run
         "mssql+pyodbc:///?odbc_connect=DRIVER=A;PWD=hun;hunter2",
     ],
 )
-def test_secrets_are_taken_out_of_what_looks_like_a_uri(uri: str) -> None:
+def test_secrets_are_removed_from_uris(uri: str) -> None:
     cleaned = without_secrets(uri)
     assert "hunter2" not in cleaned
     assert "anna:" not in cleaned
@@ -40,11 +40,11 @@ def test_secrets_are_taken_out_of_what_looks_like_a_uri(uri: str) -> None:
     ["s3://bucket/key@v2/x.csv", "models:/m-1@champion", "https://host/path?page=2", "a@b.example",
      "C:/images/real", "10:30 @ noon", "keys=5"],
 )  # fmt: skip
-def test_what_holds_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_is_unchanged(text: str) -> None:
     assert without_secrets(text) == text
 
 
-def test_what_stands_beside_a_secret_in_a_query_stays() -> None:
+def test_other_parts_of_a_query_are_unchanged() -> None:
     cleaned = without_secrets("postgresql://db/x?password=a;b#c&sslmode=require --lr=1")
     assert cleaned == "postgresql://db/x?password=***&sslmode=require --lr=1"
 

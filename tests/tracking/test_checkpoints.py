@@ -8,8 +8,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from synthdetect.config import TrainOptions
 from synthdetect.runs import training as experiment
+from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.resume import fetch_checkpoint, read_config
 from synthdetect.runs.training import CHECKPOINTS, run_training
 from synthdetect.system.errors import UserError

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synthdetect.config import TrainOptions
 from synthdetect.models.networks import Network, build
+from synthdetect.runs.options import TrainOptions
 from synthdetect.training.adaptation import ADAPTATIONS, Coral, Dann, reversal
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import start_training

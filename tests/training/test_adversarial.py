@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthdetect.config import TrainOptions
+from synthdetect.runs.options import TrainOptions
 from synthdetect.training.adversarial import ATTACKS, attacked
 from synthdetect.training.devices import Device
 from synthdetect.training.objective import Objective, Step

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from synthdetect.config import TrainOptions
 from synthdetect.models.networks import Start
+from synthdetect.runs.options import TrainOptions
 from synthdetect.system.errors import UserError
 from synthdetect.training import checkpoint
 from synthdetect.training.checkpoint import load, load_network, save_network
@@ -349,7 +349,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 from torch import nn
-from synthdetect.config import TrainOptions
+from synthdetect.runs.options import TrainOptions
 from synthdetect.models.networks import Start
 from synthdetect.training.checkpoint import load, save
 from synthdetect.training.devices import Device

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from synthdetect.config import AugmentOptions, TrainOptions
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.images.batches import Batches, ImageFiles, Order
 from synthdetect.images.geometry import Preprocess
+from synthdetect.images.options import AugmentationOptions
 from synthdetect.models.networks import Start
+from synthdetect.runs.options import TrainOptions
 from synthdetect.training.checkpoint import load, save
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import (
@@ -34,8 +35,8 @@ from synthdetect.training.objective import Objective, Step
 
 CPU = Device("cpu", "fp32", 0)
 START = Start("random", "asked for")
-PLAIN = AugmentOptions.resolve({"hflip": 0, "jitter": 0, "blur": 0, "rotation": 0})
-CHANGED = AugmentOptions.resolve({"hflip": 0.5, "jitter": 0.2, "blur": 0.5, "rotation": 10})
+PLAIN = AugmentationOptions.resolve({"hflip": 0, "jitter": 0, "blur": 0, "rotation": 0})
+CHANGED = AugmentationOptions.resolve({"hflip": 0.5, "jitter": 0.2, "blur": 0.5, "rotation": 10})
 TRAIN, VAL, SEED = 60, 40, 42
 
 
@@ -88,7 +89,7 @@ def batches_of(
 
 def options_of(given: dict[str, Any]) -> TrainOptions:
     """Options of a training on images that are not changed at random, unless it says so."""
-    off = {name: getattr(PLAIN, name) for name in AugmentOptions.fields()}
+    off = {name: getattr(PLAIN, name) for name in AugmentationOptions.fields()}
     return TrainOptions.resolve({**off, "lr": 0.03, **given})
 
 
@@ -418,7 +419,7 @@ def test_unlabelled_images_are_gone_through_again_in_another_order_and_otherwise
 ) -> None:
     """Eight steps an epoch, and three batches of 18 unlabelled images."""
     train, others = data.part(0, TRAIN), data.part(TRAIN, TRAIN + 18)
-    changed = AugmentOptions.resolve({"hflip": 0, "jitter": 0.5})
+    changed = AugmentationOptions.resolve({"hflip": 0, "jitter": 0.5})
 
     def given(epoch: int) -> list[Tensor]:
         steps = prepared(

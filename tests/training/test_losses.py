@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthdetect.config import TrainOptions
+from synthdetect.runs.options import TrainOptions
 from synthdetect.training.losses import LOSSES, loss_of, smooth
 
 LOGITS = torch.linspace(-40, 40, 41)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from synthdetect.config import TrainOptions
+from synthdetect.runs.options import TrainOptions
 from synthdetect.training.optimizers import OPTIMIZERS
 
 LR = {"adamw": 0.1, "sgd": 0.02, "lookahead": 0.1, "ranger": 0.3}

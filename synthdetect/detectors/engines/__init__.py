@@ -1,1 +1,1 @@
-"""Detectors computed by other engines than torch, each from one file that holds all of it."""
+"""Exported detectors: ONNX files that inference engines other than torch compute."""

@@ -1,4 +1,4 @@
-"""From a network to a graph that engines compute, in floating point or in 8 bits."""
+"""Conversion of a network to an ONNX graph, in floating point or quantised to 8 bits."""
 
 import tempfile
 from collections.abc import Iterable
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from synthdetect.detectors.detector import Detector
-from synthdetect.detectors.engines.runtimes import ENGINES, WEIGHTED, Squares
+from synthdetect.detectors.engines.options import ENGINES
+from synthdetect.detectors.engines.runtimes import WEIGHTED, Squares
 
 if TYPE_CHECKING:
     import onnx
@@ -18,7 +19,7 @@ INPUT, OUTPUT = "squares", "logits"
 
 
 class _FromSquares(nn.Module):
-    """A network that takes images as they are decoded, so that they are given without a copy."""
+    """A network that takes squares, channels last, so that they need not be copied."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -30,13 +31,13 @@ class _FromSquares(nn.Module):
 
 
 def to_graph(detector: Detector) -> "onnx.ModelProto":
-    """The detector's network as ONNX, normalisation and all.
+    """Convert a detector's network, including the normalisation, to an ONNX graph.
 
     Returns:
-        Takes `squares`, uint8 of shape (images, image_size, image_size, 3) with any number of
-        images, and gives `logits`, float32 of shape (images,).
+        A graph from `squares`, uint8 of shape (images, image_size, image_size, 3) for any number of
+        images, to `logits`, float32 of shape (images,).
     """
-    size = detector.card.image_size
+    size = detector.card.model.image_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     program = torch.onnx.export(
         _FromSquares(detector.network).eval(),
@@ -49,28 +50,31 @@ def to_graph(detector: Detector) -> "onnx.ModelProto":
     )
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
-    _forget_origin(graph)
+    _remove_origin(graph)
     return graph
 
 
-def quantised(
+def quantise(
     graph: "onnx.ModelProto", engine: str, batches: Iterable[Squares]
 ) -> "onnx.ModelProto":
-    """The graph with weights, and what they are multiplied by, in 8 bits; the rest stays as it is.
+    """Quantise the weights and inputs of the operators in `WEIGHTED` to 8 bits.
 
-    Weights get a scale a channel; activations one a tensor, from their range over images that the
-    network was trained on. Jacob et al., "Quantization and Training of Neural Networks for
-    Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 2.
+    Weights have a scale per channel. Activations have one per tensor, from their range over
+    training images (Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", CVPR 2018, section 2).
 
     Args:
-        graph: as `to_graph` made it.
-        engine: that is to compute it.
-        batches: the images to take the ranges from.
+        graph: Graph from `to_graph`; it is modified.
+        engine: Name of the engine that will compute the graph.
+        batches: Squares from which the ranges are taken.
+
+    Returns:
+        A new graph.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_static
 
-    # What it would advise to do before, the exporter has done: shapes inferred, layers folded.
+    # Suppresses advice to infer shapes and fold layers first, which the exporter has already done.
     graph.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     unrounded = [name for name in WEIGHTED if name not in ENGINES[engine].rounded]
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +93,7 @@ def quantised(
 
 
 class _Reader:
-    """Batches in the form in which ONNX Runtime asks for them."""
+    """Adapter from batches to the calibration data reader of ONNX Runtime."""
 
     def __init__(self, batches: Iterable[Squares]) -> None:
         self._batches = iter(batches)
@@ -99,8 +103,8 @@ class _Reader:
         return None if batch is None else {INPUT: batch}
 
 
-def _forget_origin(graph: "onnx.ModelProto") -> None:
-    """Take out what the exporter noted of this machine's files and of its own steps."""
+def _remove_origin(graph: "onnx.ModelProto") -> None:
+    """Remove the exporter's metadata on files of this machine and on its own steps."""
     del graph.graph.metadata_props[:]
     for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.input,
                  *graph.graph.output, *graph.graph.initializer):  # fmt: skip

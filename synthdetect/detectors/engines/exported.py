@@ -1,7 +1,7 @@
-"""A detector that an engine computes: graph and card in one ONNX file.
+"""Files of exported detectors: graph and card in one ONNX file.
 
-What is in such a file may come from anybody. It is read as data, refused if it points to other
-files or to code of others, and only then given to the engine.
+These files are untrusted. They are parsed as data, and rejected if they refer to other files or
+define operators of their own, before an engine loads them.
 """
 
 import hashlib
@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synthdetect.detectors.detector import Card, Detector, read_card
-from synthdetect.detectors.engines.runtimes import ENGINES, Compute, require
+from synthdetect.detectors.card import Card, read_card
+from synthdetect.detectors.detector import Detector
+from synthdetect.detectors.engines.options import ENGINES
+from synthdetect.detectors.engines.runtimes import Compute, require
 from synthdetect.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,11 +28,15 @@ SUFFIX = ".onnx"
 
 _CARD = "card"
 _STANDARD = ("", "ai.onnx")
-"""The operators that every engine has itself."""
+"""Domains of the standard operators, which every engine implements."""
 
 
 class ExportedNetwork(nn.Module):
-    """An engine in the place of a network: the same images in, the same logits out, on the CPU."""
+    """A module that computes a network's logits by an engine on the CPU.
+
+    Args:
+        compute: Function of the engine, from squares to logits.
+    """
 
     def __init__(self, compute: Compute) -> None:
         super().__init__()
@@ -42,16 +48,25 @@ class ExportedNetwork(nn.Module):
 
 
 def load_detector(path: Path) -> Detector:
-    """Read a detector from a file of either kind: exported (`.onnx`), or safetensors.
+    """Read a detector from an exported file (`.onnx`) or a safetensors file.
 
     Raises:
-        UserError: it is none, damaged, or changed since it was written.
+        UserError: If the file is missing, damaged, modified since it was written, or no detector.
     """
     return load_exported(path) if path.suffix.lower() == SUFFIX else Detector.load(path)
 
 
 def save_exported(path: Path, graph: "onnx.ModelProto", card: Card) -> Card:
-    """Write a graph with the card of its detector, and return the card as written."""
+    """Write a graph and the card of its detector to an ONNX file.
+
+    Args:
+        path: The file.
+        graph: The graph; its metadata are replaced.
+        card: Card of the detector, with the engine and precision of the graph.
+
+    Returns:
+        The card as written, with the hash of the graph.
+    """
     content = _bytes(graph)
     card = replace(
         card,
@@ -64,11 +79,11 @@ def save_exported(path: Path, graph: "onnx.ModelProto", card: Card) -> Card:
 
 
 def load_exported(path: Path) -> Detector:
-    """Read an exported detector, whose engine then computes it.
+    """Read an exported detector and load its graph into its engine.
 
     Raises:
-        UserError: no such file, none of ours, damaged, changed, pointing outside itself, or its
-            engine is not installed.
+        UserError: If the file is missing, damaged, modified since it was written, not an exported
+            detector or not self-contained, or if its engine is not installed.
     """
     require("onnx")
     import onnx
@@ -78,34 +93,34 @@ def load_exported(path: Path) -> Detector:
         graph = onnx.ModelProto.FromString(path.read_bytes())
         header = json.loads({entry.key: entry.value for entry in graph.metadata_props}[_CARD])
     except (OSError, DecodeError, KeyError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no exported detector, or a damaged one: {error!r}") from error
+        raise UserError(f"{path}: not an exported detector, or damaged: {error!r}") from error
     card = read_card(header, path)
     if card.engine not in ENGINES or card.precision not in ENGINES[card.engine].precisions:
         raise UserError(f"{path}: unknown engine or precision: {card.engine}, {card.precision}.")
     _require_self_contained(graph, path)
     content = _bytes(graph)
     if hashlib.sha256(content).hexdigest() != card.weights_sha256:
-        raise UserError(f"{path}: the graph is not the one the card was written for.")
+        raise UserError(f"{path}: the graph is not the one that the card was written for.")
     require(card.engine)
-    network = ExportedNetwork(_opened(content, card, path))
+    network = ExportedNetwork(_open(content, card, path))
     return Detector(network, card)
 
 
-def _opened(content: bytes, card: Card, path: Path) -> Compute:
-    """The graph in its engine, tried on two images."""
-    grey = np.full((2, card.image_size, card.image_size, 3), 128, dtype=np.uint8)
+def _open(content: bytes, card: Card, path: Path) -> Compute:
+    """Load a graph into its engine, and test it on two images."""
+    grey = np.full((2, card.model.image_size, card.model.image_size, 3), 128, dtype=np.uint8)
     try:
-        compute = ENGINES[card.engine].open(content, card.precision)
+        compute: Compute = ENGINES[card.engine].load()(content, card.precision)
         shape = compute(grey).shape
-    except Exception as error:  # each engine has its own
-        raise UserError(f"{path}: {card.engine} cannot compute it: {error}") from error
+    except Exception as error:  # each engine has its own exceptions
+        raise UserError(f"{path}: {card.engine} cannot compute the graph: {error}") from error
     if shape != (2,):
-        raise UserError(f"{path}: gives {shape} for two images, which are no logits.")
+        raise UserError(f"{path}: the output for two images has shape {shape} instead of (2,).")
     return compute
 
 
 def _bytes(graph: "onnx.ModelProto") -> bytes:
-    """The graph without its metadata, which hold the card."""
+    """Remove the graph's metadata, which contain the card, and serialise it."""
     del graph.metadata_props[:]
     content: bytes = graph.SerializeToString(deterministic=True)
     return content
@@ -118,15 +133,15 @@ def _require_self_contained(graph: "onnx.ModelProto", path: Path) -> None:
         if isinstance(part, onnx.TensorProto) and (
             part.external_data or part.data_location == onnx.TensorProto.EXTERNAL
         ):
-            raise UserError(f"{path}: keeps tensors in other files, which are not read.")
+            raise UserError(f"{path}: refers to tensors in other files, which are not read.")
         if isinstance(part, onnx.FunctionProto) or (
             isinstance(part, onnx.NodeProto) and part.domain not in _STANDARD
         ):
-            raise UserError(f"{path}: has operators of its own, which are not run.")
+            raise UserError(f"{path}: defines operators of its own, which are not run.")
 
 
 def _parts(message: Any) -> Iterator[Any]:
-    """A protobuf message and all that it holds, however deep."""
+    """A protobuf message and all messages nested in it."""
     yield message
     for field, value in message.ListFields():
         if field.message_type:

@@ -1,4 +1,4 @@
-"""How near an engine comes to torch on the same images, and whether that is near enough."""
+"""Comparison of an engine's logits with those of torch on the same images."""
 
 from dataclasses import dataclass
 
@@ -6,29 +6,32 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from synthdetect.detectors.detector import Card
+from synthdetect.detectors.card import Card
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.system.arrays import FloatArray
 
 FP32_TOLERANCE = 1e-3
-"""Greatest change of a logit in fp32, as a share of the greatest logit or of 1."""
+"""Greatest allowed change of a logit in fp32, relative to the greatest absolute logit or to 1,
+whichever is greater."""
 
 
-class NotTheSame(Exception):
-    """An engine's answers are too far from torch's."""
+class ParityError(Exception):
+    """The results of an engine differ too much from those of torch."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Torch and an engine compared.
+    """Result of a comparison of an engine with torch.
 
     Attributes:
-        images: how many were compared.
-        logit_max: greatest absolute logit by torch.
-        logit_change_max, logit_change_mean: of the absolute differences of an image's two logits.
-        same_answer: share of the images that are called the same at the detector's threshold.
-        auc_torch, auc_engine: area under the ROC curve of each.
-        auc_change: the second less the first.
+        images: Number of compared images.
+        logit_max: Greatest absolute logit of torch.
+        logit_change_max: Greatest absolute difference of the two logits of an image.
+        logit_change_mean: Mean absolute difference of the two logits of an image.
+        same_answer: Share of images with the same predicted label at the detector's threshold.
+        auc_torch: Area under the ROC curve by torch.
+        auc_engine: Area under the ROC curve by the engine.
+        auc_change: `auc_engine` minus `auc_torch`.
     """
 
     images: int
@@ -44,30 +47,33 @@ class Parity:
 def compare(
     card: Card, labels: npt.ArrayLike, by_torch: FloatArray, by_engine: FloatArray
 ) -> Parity:
-    """Compare the logits, before calibration, of the same images.
+    """Compare the uncalibrated logits of the same images.
 
     Args:
-        card: the detector's.
-        labels: shape (images,), 0 and 1, both present.
-        by_torch: shape (images,).
-        by_engine: likewise.
+        card: Card of the exported detector.
+        labels: Labels 0 and 1, both present, shape (images,).
+        by_torch: Logits of torch, shape (images,).
+        by_engine: Logits of the engine, shape (images,).
 
     Raises:
-        NotTheSame: the engine gave a logit that is not finite.
+        ParityError: If a logit of the engine is not finite.
     """
     if not np.isfinite(by_engine).all():
-        raise NotTheSame(f"{card.engine} gives logits that are not finite numbers.")
+        raise ParityError(f"{card.engine} gives logits that are not finite numbers.")
     change = np.abs(by_engine - by_torch)
-    called = [expit(card.calibration(x)) >= card.threshold for x in (by_torch, by_engine)]
+    decision = card.decision
+    labels_by = [
+        decision.answer(expit(decision.calibration(x))).label for x in (by_torch, by_engine)
+    ]
     auc_torch, auc_engine = (
-        metrics(labels, x, card.threshold)["auc"] for x in (by_torch, by_engine)
+        metrics(labels, x, decision.threshold)["auc"] for x in (by_torch, by_engine)
     )
     return Parity(
         images=len(change),
         logit_max=float(np.abs(by_torch).max()),
         logit_change_max=float(change.max()),
         logit_change_mean=float(change.mean()),
-        same_answer=float(np.mean(called[0] == called[1])),
+        same_answer=float(np.mean(labels_by[0] == labels_by[1])),
         auc_torch=auc_torch,
         auc_engine=auc_engine,
         auc_change=auc_engine - auc_torch,
@@ -75,25 +81,27 @@ def compare(
 
 
 def require_parity(card: Card, parity: Parity, tolerance: float) -> None:
-    """See that what an engine answers may stand for what torch does.
+    """Check that the results of an engine are close enough to those of torch.
 
     Args:
-        card: of the exported detector.
-        parity: as measured.
-        tolerance: greatest change of the AUC, either way.
+        card: Card of the exported detector.
+        parity: Result of `compare`.
+        tolerance: Greatest allowed absolute change of the AUC.
 
     Raises:
-        NotTheSame: it may not.
+        ParityError: If the AUC, or in fp32 a logit, changes too much.
     """
     if abs(parity.auc_change) > tolerance:
-        raise NotTheSame(
-            f"the AUC of {card.engine} in {card.precision} is {parity.auc_engine:.4f} and torch's "
-            f"{parity.auc_torch:.4f}; more than {tolerance:g} apart. Nothing is exported. Give "
-            "more images to calibrate on, another --precision, or allow it by --tolerance."
+        raise ParityError(
+            f"the AUC of {card.engine} in {card.precision} is {parity.auc_engine:.4f} and that of "
+            f"torch {parity.auc_torch:.4f}, which differ by more than {tolerance:g}. Nothing is "
+            "exported. Give more --calibration-images, another --precision, or a larger "
+            "--tolerance."
         )
     limit = FP32_TOLERANCE * max(1.0, parity.logit_max)
     if card.precision == "fp32" and parity.logit_change_max > limit:
-        raise NotTheSame(
-            f"a logit of {card.engine} differs from torch's by {parity.logit_change_max:.2g}; more "
-            f"than {limit:.2g} is no rounding. Nothing is exported. Use another --engine."
+        raise ParityError(
+            f"a logit of {card.engine} differs from that of torch by "
+            f"{parity.logit_change_max:.2g}, which exceeds the limit of {limit:.2g} for rounding "
+            "errors. Nothing is exported. Use another --engine."
         )

@@ -1,4 +1,4 @@
-"""A detector with scores that differ, exported once for all tests here."""
+"""Fixtures: a detector whose scores differ between images, exported once for all tests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from synthdetect.detectors.detector import Card, Detector
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import to_graph
 from synthdetect.detectors.engines.exported import save_exported
 from synthdetect.evaluation.calibration import Calibration
@@ -18,15 +19,15 @@ from synthdetect.models.networks import build
 SIZE = 32
 
 
-def lively(arch: str) -> Detector:
-    """A detector that was not trained, and whose scores of noise differ none the less."""
+def varied_detector(arch: str) -> Detector:
+    """An untrained detector whose scores of images of noise differ."""
     torch.manual_seed(0)
     network = build(arch, SIZE)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
-    nn.init.normal_(network.head.weight, std=0.05)  # some start at zero
-    with torch.no_grad():  # with the batch's statistics the scores of its images differ
+    nn.init.normal_(network.head.weight, std=0.05)  # some architectures initialise it to zero
+    with torch.no_grad():  # the scores differ with the batch normalisation statistics of noise
         network.train()
         network(torch.randint(0, 256, (16, 3, SIZE, SIZE), dtype=torch.uint8))
     card = Card(
@@ -43,7 +44,7 @@ def lively(arch: str) -> Detector:
 
 @pytest.fixture(scope="session")
 def detector() -> Detector:
-    return lively("resnet18")
+    return varied_detector("resnet18")
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +54,13 @@ def squares() -> npt.NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def graph(detector: Detector) -> bytes:
-    """The detector's network as an ONNX file's bytes, without a card."""
+    """The bytes of an ONNX file of the detector's network, without a card."""
     return to_graph(detector).SerializeToString()
 
 
 @pytest.fixture(scope="session")
 def exported(detector: Detector, graph: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The detector exported to ONNX Runtime."""
+    """File of the detector exported to ONNX Runtime."""
     import onnx
 
     path = tmp_path_factory.mktemp("exported") / "detector.onnx"

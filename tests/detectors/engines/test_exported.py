@@ -1,4 +1,4 @@
-"""An exported detector's file: the same scores as torch's, and nothing else gets in."""
+"""Tests of exported files: scores as by torch, and rejection of everything else."""
 
 import json
 import shutil
@@ -16,14 +16,14 @@ import onnx
 import pytest
 from scipy.special import logit
 
-from synthdetect.config import ExportOptions
 from synthdetect.detectors.detector import Detector
-from synthdetect.detectors.engines.convert import quantised, to_graph
+from synthdetect.detectors.engines.convert import quantise, to_graph
 from synthdetect.detectors.engines.exported import load_detector, save_exported
-from synthdetect.detectors.engines.runtimes import ENGINES
+from synthdetect.detectors.engines.options import ENGINES
+from synthdetect.runs.options import ExportOptions
 from synthdetect.system.errors import UserError
 from tests.conftest import ROOT
-from tests.detectors.engines.conftest import lively
+from tests.detectors.engines.conftest import varied_detector
 
 Squares = npt.NDArray[np.uint8]
 Change = Callable[[onnx.ModelProto], Any]
@@ -31,7 +31,7 @@ Change = Callable[[onnx.ModelProto], Any]
 
 def logits(detector: Detector, squares: Squares) -> npt.NDArray[np.float64]:
     """Before calibration."""
-    return np.asarray(logit(detector.score(squares)) / detector.card.calibration.slope)
+    return np.asarray(logit(detector.score(squares)) / detector.card.decision.calibration.slope)
 
 
 def exporting(path: Path, detector: Detector, graph: onnx.ModelProto, **card: str) -> Detector:
@@ -43,10 +43,10 @@ def exporting(path: Path, detector: Detector, graph: onnx.ModelProto, **card: st
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "vit_b_16"])
-def test_every_engine_gives_torchs_logits_of_any_number_of_images(
+def test_every_engine_gives_the_logits_of_torch_for_any_number_of_images(
     arch: str, squares: Squares
 ) -> None:
-    detector = lively(arch)
+    detector = varied_detector(arch)
     graph = to_graph(detector).SerializeToString()
     wanted = logits(detector, squares)
     assert np.ptp(wanted) > 0.1
@@ -56,9 +56,7 @@ def test_every_engine_gives_torchs_logits_of_any_number_of_images(
             np.testing.assert_allclose(compute(squares[:count]), wanted[:count], atol=1e-4)
 
 
-def test_images_with_strides_of_any_kind_are_taken(
-    detector: Detector, exported: Path, squares: Squares
-) -> None:
+def test_images_may_have_any_strides(detector: Detector, exported: Path, squares: Squares) -> None:
     loaded = load_detector(exported)
     mirrored = squares[:, :, ::-1]
     found = loaded.score(np.ascontiguousarray(mirrored))
@@ -66,13 +64,14 @@ def test_images_with_strides_of_any_kind_are_taken(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_eight_bits_are_near_and_a_quarter_of_the_size(
+def test_int8_is_near_torch_and_a_quarter_of_the_size(
     engine: str, detector: Detector, graph: bytes, squares: Squares, tmp_path: Path
 ) -> None:
     calibrated_on = [squares[:5], squares[5:]]
-    small = quantised(onnx.ModelProto.FromString(graph), engine, calibrated_on)
-    again = quantised(onnx.ModelProto.FromString(graph), engine, calibrated_on)
-    assert small.SerializeToString() == again.SerializeToString()
+    small, repeated = (
+        quantise(onnx.ModelProto.FromString(graph), engine, calibrated_on) for _ in range(2)
+    )
+    assert small.SerializeToString() == repeated.SerializeToString()
     made = exporting(tmp_path / "x.onnx", detector, small, engine=engine, precision="int8")
     found, wanted = logits(made, squares), logits(detector, squares)
     assert 0 < np.abs(found - wanted).max() < 0.3 * np.ptp(wanted)
@@ -80,7 +79,9 @@ def test_eight_bits_are_near_and_a_quarter_of_the_size(
     assert (tmp_path / "x.onnx").stat().st_size < 0.27 * len(graph)
 
 
-def test_bf16_is_near(detector: Detector, graph: bytes, squares: Squares, tmp_path: Path) -> None:
+def test_bf16_is_near_torch(
+    detector: Detector, graph: bytes, squares: Squares, tmp_path: Path
+) -> None:
     plain = onnx.ModelProto.FromString(graph)
     made = exporting(tmp_path / "x.onnx", detector, plain, engine="openvino", precision="bf16")
     np.testing.assert_allclose(logits(made, squares), logits(detector, squares), atol=0.3)
@@ -88,7 +89,7 @@ def test_bf16_is_near(detector: Detector, graph: bytes, squares: Squares, tmp_pa
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_threads_share_an_engine(engine: str, graph: bytes, squares: Squares) -> None:
-    compute = ENGINES[engine].open(graph, "fp32")
+    compute = ENGINES[engine].load()(graph, "fp32")
     wanted = compute(squares)
     parts = [squares[: 1 + number % 9] for number in range(60)]
     with ThreadPoolExecutor(4) as threads:
@@ -97,19 +98,19 @@ def test_threads_share_an_engine(engine: str, graph: bytes, squares: Squares) ->
 
 
 def test_openvino_sends_nothing_when_imported(graph: bytes) -> None:
-    ENGINES["openvino"].open(graph, "fp32")
+    ENGINES["openvino"].load()(graph, "fp32")
     from openvino.tools.ovc import telemetry_utils
 
     assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 
 
-_COME_AND_GO = """
+_INTERRUPTED_AFTER_DELETION = """
 import signal, sys
 from pathlib import Path
-from synthdetect.detectors.engines.runtimes import ENGINES
+from synthdetect.detectors.engines.options import ENGINES
 graph = Path(sys.argv[1]).read_bytes()
-first = ENGINES["openvino"].open(graph, "fp32")
-second = ENGINES["openvino"].open(graph, "fp32")
+first = ENGINES["openvino"].load()(graph, "fp32")
+second = ENGINES["openvino"].load()(graph, "fp32")
 del first
 del second
 try:
@@ -119,16 +120,17 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_process_hears_an_interrupt_after_detectors_have_come_and_gone(
+def test_a_process_can_be_interrupted_after_detectors_were_deleted(
     graph: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "x.onnx").write_bytes(graph)
-    command = [sys.executable, "-X", "faulthandler", "-c", _COME_AND_GO, str(tmp_path / "x.onnx")]
+    command = [sys.executable, "-X", "faulthandler", "-c", _INTERRUPTED_AFTER_DELETION]
+    command.append(str(tmp_path / "x.onnx"))
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "interrupted\n"), result.stderr
 
 
-def test_the_options_are_the_engines() -> None:
+def test_the_choices_of_the_options_are_the_engines() -> None:
     hints = get_type_hints(ExportOptions)
     assert get_args(hints["engine"]) == tuple(ENGINES)
     known = {precision for engine in ENGINES.values() for precision in engine.precisions}
@@ -138,7 +140,7 @@ def test_the_options_are_the_engines() -> None:
 # --- the file
 
 
-def test_the_card_says_what_computes_it_and_what_it_was_made_from(
+def test_the_card_has_the_engine_and_the_hash_of_the_original(
     detector: Detector, exported: Path
 ) -> None:
     card = load_detector(exported).card
@@ -151,14 +153,14 @@ def test_the_card_says_what_computes_it_and_what_it_was_made_from(
     assert same == detector.card
 
 
-def test_the_file_says_nothing_of_the_machine_that_made_it(exported: Path) -> None:
+def test_the_file_contains_no_traces_of_the_machine(exported: Path) -> None:
     content = exported.read_bytes()
     for text in (str(Path.home()), "site-packages", "synthdetect/models", "stack_trace"):
         assert text.encode() not in content
 
 
 def changed(exported: Path, target: Path, change: Change, *, hashed: bool = True) -> Path:
-    """The exported detector with its graph changed by somebody who can also change the hash."""
+    """Write the exported detector with a changed graph, by default with the matching hash."""
     graph = onnx.load(exported)
     (entry,) = graph.metadata_props
     card = load_detector(exported).card
@@ -211,11 +213,11 @@ def two_logits(graph: onnx.ModelProto) -> None:
         (outside_in_a_branch, "other files"),
         (other_operator, "operators of its own"),
         (function, "operators of its own"),
-        (lambda graph: graph.graph.node.pop(), "onnxruntime cannot compute it"),
-        (two_logits, "onnxruntime cannot compute it"),
+        (lambda graph: graph.graph.node.pop(), "onnxruntime cannot compute the graph"),
+        (two_logits, "onnxruntime cannot compute the graph"),
     ],
 )
-def test_a_graph_that_is_not_self_contained_or_no_detector_is_refused(
+def test_a_graph_that_is_not_self_contained_or_no_detector_is_an_error(
     exported: Path, tmp_path: Path, change: Change, reason: str
 ) -> None:
     (tmp_path / "secret.bin").write_bytes(bytes(10_000))
@@ -227,9 +229,9 @@ def weights(graph: onnx.ModelProto) -> None:
     tensor.raw_data = b"\x01" + tensor.raw_data[1:]
 
 
-def test_a_changed_weight_is_found(exported: Path, tmp_path: Path) -> None:
+def test_a_changed_weight_is_detected(exported: Path, tmp_path: Path) -> None:
     path = changed(exported, tmp_path / "x.onnx", weights, hashed=False)
-    refused(path, "not the one the card was written for")
+    refused(path, "the graph is not the one")
 
 
 @pytest.mark.parametrize(
@@ -239,12 +241,12 @@ def test_a_changed_weight_is_found(exported: Path, tmp_path: Path) -> None:
         ({"engine": "elsewhere"}, "unknown engine"),
         ({"engine": "onnxruntime", "precision": "bf16"}, "unknown engine or precision"),
         ({"image_size": 2**40}, "no side of a square"),
-        ({"image_size": 48}, "onnxruntime cannot compute it"),
+        ({"image_size": 48}, "onnxruntime cannot compute the graph"),
         ({"geometry": "elsewhere"}, "unknown architecture or geometry"),
         ({"format": 1}, "card format 1"),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused(
+def test_a_card_that_does_not_fit_is_an_error(
     exported: Path, tmp_path: Path, header: dict[str, Any], reason: str
 ) -> None:
     def change(graph: onnx.ModelProto) -> None:
@@ -254,26 +256,28 @@ def test_a_card_that_does_not_fit_is_refused(
     refused(changed(exported, tmp_path / "x.onnx", change, hashed=False), reason)
 
 
-def test_what_is_no_exported_detector_is_refused(
+def test_a_file_that_is_no_exported_detector_is_an_error(
     detector: Detector, exported: Path, graph: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "x.onnx"
-    refused(path, "no exported detector")  # there is none
+    refused(path, "not an exported detector")  # there is no file
     for content in (b"", b"\xff" * 100, graph, exported.read_bytes()[:-100_000]):
         path.write_bytes(content)
-        refused(path, "no exported detector")
+        refused(path, "not an exported detector")
     detector.save(tmp_path / "detector.safetensors")
     shutil.copy(tmp_path / "detector.safetensors", path)
-    refused(path, "no exported detector")
+    refused(path, "not an exported detector")
 
 
-def test_weights_whose_card_names_an_engine_are_refused(detector: Detector, tmp_path: Path) -> None:
+def test_a_safetensors_file_whose_card_names_an_engine_is_an_error(
+    detector: Detector, tmp_path: Path
+) -> None:
     path = tmp_path / "x.safetensors"
     Detector(detector.network, replace(detector.card, engine="openvino")).save(path)
     refused(path, "exported to openvino")
 
 
-def test_a_package_that_is_missing_is_named_with_what_installs_it(
+def test_the_error_for_a_missing_package_names_how_to_install_it(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

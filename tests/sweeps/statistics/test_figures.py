@@ -1,4 +1,4 @@
-"""The forest plot shows what was found, also where something could not be."""
+"""The forest plot shows the differences, also where an interval is undefined."""
 
 import io
 
@@ -7,11 +7,11 @@ import numpy as np
 from sweeps.statistics.comparison import Comparison, compare
 from sweeps.statistics.figures import PANELS, forest
 from sweeps.statistics.verdicts import verdict
-from tests.sweeps.conftest import made_up
+from tests.sweeps.conftest import simulated_sides
 
 
 def drawn(comparisons: dict[str, Comparison]) -> tuple[list[str], list[str], bytes]:
-    """Names from the bottom up, words at the side, and the picture."""
+    """Names from the bottom to the top, words at the side, and the PNG file."""
     figure = forest(comparisons, {name: verdict(c) for name, c in comparisons.items()})
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=50)
@@ -22,7 +22,7 @@ def drawn(comparisons: dict[str, Comparison]) -> tuple[list[str], list[str], byt
 
 
 def test_strategies_are_sorted_by_their_change_on_unseen_generators() -> None:
-    sides = made_up({"equal": 0.0, "good": 2.0, "bad": -1.0}, sources=20)
+    sides = simulated_sides({"equal": 0.0, "good": 2.0, "bad": -1.0}, sources=20)
     comparisons = compare(sides[0], sides[1:], replicates=50)
     names, words, picture = drawn(comparisons)
     assert names == ["bad", "equal", "good"]
@@ -30,8 +30,8 @@ def test_strategies_are_sorted_by_their_change_on_unseen_generators() -> None:
     assert picture.startswith(b"\x89PNG")
 
 
-def test_intervals_are_where_they_were_found() -> None:
-    sides = made_up({"a": 0.3}, sources=20)
+def test_intervals_are_drawn_at_their_bounds() -> None:
+    sides = simulated_sides({"a": 0.3}, sources=20)
     comparisons = compare(sides[0], sides[1:], replicates=50)
     axes = forest(comparisons, {"a": verdict(comparisons["a"])}).axes[0]
     thin, thick, point, _ = axes.lines
@@ -42,8 +42,8 @@ def test_intervals_are_where_they_were_found() -> None:
     assert thin.get_linewidth() < thick.get_linewidth()
 
 
-def test_one_training_and_a_strategy_equal_to_the_baseline_can_be_drawn() -> None:
-    sides = made_up({"a": 0.3}, sources=20, places=[(0, 1)])
+def test_a_comparison_of_one_final_fit_can_be_drawn() -> None:
+    sides = simulated_sides({"a": 0.3}, sources=20, keys=[(0, 1)])
     _, words, picture = drawn(compare(sides[0], sides[1:], replicates=20))
     assert words == ["no evidence"]
     assert len(picture) > 1000

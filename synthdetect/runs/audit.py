@@ -1,41 +1,41 @@
-"""`synthdetect audit`."""
+"""The audit of data in a run of its own."""
 
 from synthdetect.audit.checks import UNSPLIT, audit
 from synthdetect.audit.figures import draw_audit
 from synthdetect.audit.log import log_audit, show
-from synthdetect.commands.report import write_report
-from synthdetect.commands.train import tags
-from synthdetect.config import AuditOptions
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.selection import add_supplement, supplement
+from synthdetect.report.writing import write_report
+from synthdetect.runs.messages import command_tags
+from synthdetect.runs.options import AuditOptions
 from synthdetect.system.console import console, counting
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.run import environment, open_run
 
 
 def audit_data(options: AuditOptions) -> None:
-    """Audit the data as they are, whether or not they are fit to train on, in a run of its own.
+    """Audit data in a tracked run, whether or not they could be trained on.
 
     Raises:
-        UserError: the data cannot be read at all, or there are warnings and `strict` is asked for.
+        UserError: If the data cannot be read, or there are warnings and `strict` is given.
     """
     manifest = _indexed(options.data)
     if options.supplement:
         extra = _indexed(options.supplement, "supplement")
         manifest = add_supplement(supplement(manifest, extra))
-    labels = tags("audit", options)
+    labels = command_tags("audit", options)
     with open_run(f"audit {options.data}", kind="audit", tags=labels) as run:
         console.print(f"run {run.id}  data {manifest.name} ({len(manifest):,} images)")
         run.log_params({**options.to_flat(), **environment(), "data.digest": manifest.digest()})
         run.log_manifest(manifest.with_table(manifest.table.replace({"split": {"": UNSPLIT}})))
         run.log_table(manifest.table, "data/manifest.csv")
-        with counting("looking for pictures that look alike") as count:
+        with counting("looking for near-duplicates") as count:
             found = audit(
                 manifest,
                 seed=options.seed,
                 near_duplicates=options.near_duplicates,
-                equalise_quality=options.equalise_quality if options.equalise else 0,
+                equalise_quality=options.image.equalise_quality if options.image.equalise else 0,
                 progress=count,
             )
         log_audit(run, found)

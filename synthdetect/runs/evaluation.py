@@ -1,4 +1,4 @@
-"""`synthdetect evaluate`: predictions first, then every number from them."""
+"""Evaluation of a detector or of a table: predictions first, then every number from them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -9,29 +9,36 @@ import pandas as pd
 from mlflow.data.dataset import Dataset
 
 from synthdetect.audit.log import audit_quickly
-from synthdetect.commands.report import write_report
-from synthdetect.commands.train import tags
-from synthdetect.config import EvaluateOptions
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.prepare import readable
-from synthdetect.detectors.detector import TORCH, Detector
+from synthdetect.detectors.card import TORCH
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.decision import Decision, decide
-from synthdetect.evaluation.external import on_its_side, read_predictions
+from synthdetect.evaluation.external import keep_threshold_side, read_predictions
 from synthdetect.evaluation.overlap import overlap
-from synthdetect.evaluation.predictions import Evaluation, evaluate, tabulate
+from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
 from synthdetect.evaluation.slices import slice_values
 from synthdetect.evaluation.summary import summary_markdown, summary_rows
 from synthdetect.explanation.log import log_explanations, log_spectra
 from synthdetect.images.batches import ImageFiles
 from synthdetect.report.held_out import CARD
-from synthdetect.robustness.conditions import Judged, asked, check_conditions, judge_conditions
+from synthdetect.report.writing import write_report
+from synthdetect.robustness.evaluation import (
+    EvaluatedSplit,
+    check_perturbations,
+    evaluate_perturbations,
+    requested,
+)
+from synthdetect.runs.messages import command_tags
+from synthdetect.runs.options import EvaluateOptions
+from synthdetect.runs.training import log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
 from synthdetect.tracking.detectors import find_detector, training_rows
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.run import Run, environment, open_run
+from synthdetect.tracking.run import Run, open_run
 from synthdetect.training.devices import Device, deterministic, resolve
 
 
@@ -40,12 +47,12 @@ class Subject:
     """What is evaluated.
 
     Attributes:
-        manifest: labelled images; with `raw_logit` once they are scored.
-        given: the decision that comes with it.
-        has_threshold: whether that was chosen by anybody.
-        detector: what scores them, if it is one of ours.
-        model_id: of it in MLflow.
-        excluded: `path` and `error` of images that were left out.
+        manifest: Labelled images, with a column `raw_logit` once they are scored.
+        given: The decision that comes with the detector or the table.
+        has_threshold: Whether its threshold was chosen by anybody, or is only the default.
+        detector: The detector; None for a table.
+        model_id: The id of its model in MLflow.
+        excluded: `path` and `error` of the unreadable images.
     """
 
     manifest: Manifest
@@ -56,7 +63,7 @@ class Subject:
     excluded: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def files(self, evaluation: Evaluation) -> list[Path]:
-        """The images of one split, in the order of its predictions."""
+        """Return the image files of one split, in the order of its predictions."""
         return [self.manifest.file(path) for path in evaluation.predictions["path"]]
 
 
@@ -64,21 +71,21 @@ def evaluate_detector(options: EvaluateOptions) -> None:
     """Evaluate a detector on labelled images, or a table of predictions, in one tracked run.
 
     Raises:
-        UserError: options, images or a table that do not fit.
+        UserError: If options, images or the table do not fit.
     """
     _check(options)
-    device = resolve(options.device, "fp32", options.workers)
+    device = resolve(options.device.device, "fp32", options.device.workers)
     if options.predictions:
-        subject = _foreign(options)
+        subject = _external(options)
         _splits(options, subject.manifest.splits)
     else:
         subject = _ours(options)
-        check_conditions(options, subject.manifest)
+        check_perturbations(options.perturbed, subject.manifest)
     _check_decision(options, subject)
     for name in options.slices:
         slice_values(subject.manifest.table, name)
     scoring = _scoring(options, subject) if subject.detector else None
-    with open_run("evaluate", kind="evaluate", tags=tags("evaluate", options)) as run:
+    with open_run("evaluate", kind="evaluate", tags=command_tags("evaluate", options)) as run:
         console.print(f"run {run.id}")
         datasets = _log_setting(run, options, subject, device)
         if scoring:
@@ -87,15 +94,18 @@ def evaluate_detector(options: EvaluateOptions) -> None:
         evaluations, decision = _evaluate(run, options, subject, datasets)
         _explain(run, options, subject, evaluations, decision.threshold, device)
         if subject.detector:
-            judged = [Judged(e, subject.files(e), datasets[s]) for s, e in evaluations.items()]
-            judge_conditions(
-                run, options, subject.detector, decision, judged, device, subject.model_id
-            )
+            evaluated = [
+                EvaluatedSplit(e, subject.files(e), datasets[s]) for s, e in evaluations.items()
+            ]
+            evaluate_perturbations(
+                run, options.perturbed, subject.detector, decision, evaluated, device,
+                subject.model_id, seed=options.seed, batch_size=options.batch_size,
+            )  # fmt: skip
         if scoring:
             scoring.discard()
         run.describe(summary_markdown(evaluations))
     write_report(run.id)
-    # In a folder of its own: what an earlier evaluation left must not stand among these results.
+    # Each run has its own folder, so that the results of an earlier one cannot be mixed in.
     results = Path(options.output) / run.id
     results.mkdir(parents=True)
     run.client.download_artifacts(run.id, "", str(results))
@@ -118,22 +128,22 @@ def _check(options: EvaluateOptions) -> None:
         raise UserError("--data: give labelled images: a manifest, a folder, or 'sample'.")
     if options.columns and not options.predictions:
         raise UserError("--columns: names the columns of --predictions, which is not given.")
-    if options.predictions and asked(options):
+    if options.predictions and requested(options.perturbed):
         raise UserError(
-            f"{' and '.join(asked(options))}: a table of --predictions has no images to score "
-            "again. Give --model and --data, or leave it out."
+            f"{' and '.join(requested(options.perturbed))}: a table of --predictions has no "
+            "images to score again. Give --model and --data, or leave it out."
         )
     require_folder(Path(options.output), "--output")
 
 
-def _foreign(options: EvaluateOptions) -> Subject:
-    """A table; a column `threshold` with one value is its threshold."""
+def _external(options: EvaluateOptions) -> Subject:
+    """Read a table of predictions; a column `threshold` with one value is its threshold."""
     path = Path(options.predictions)
     rows, moved = read_predictions(path, options.columns)
     if moved:
         console.print(
-            f"{moved} probabilities are 0 or 1, whose log-odds are infinite: they were moved "
-            "inside, still beyond all others"
+            f"{moved} probabilities are 0 or 1, whose logits are infinite: they were moved to the "
+            "nearest value that keeps the order of the scores"
         )
     given_thresholds = rows.get("threshold", pd.Series(dtype=str)).replace("", None).dropna()
     known = pd.to_numeric(given_thresholds, errors="coerce").unique()
@@ -148,7 +158,7 @@ def _foreign(options: EvaluateOptions) -> Subject:
 
 
 def _ours(options: EvaluateOptions) -> Subject:
-    """A detector, and the images of the splits asked for; without splits all are `test`."""
+    """Load a detector and the images of the requested splits; without splits all are `test`."""
     found = find_detector(options.model)
     with counting("reading the data") as count:
         manifest, excluded = readable(load(options.data), options.on_bad_image, count)
@@ -162,7 +172,7 @@ def _ours(options: EvaluateOptions) -> Subject:
         )
     return Subject(
         manifest.with_table(manifest.table[manifest.table["split"].isin(wanted)]),
-        Decision(card.calibration, card.threshold, card.unsure),
+        card.decision,
         True,
         found.detector,
         found.model_id,
@@ -194,19 +204,18 @@ def _scoring(options: EvaluateOptions, subject: Subject) -> Scoring:
 def _log_setting(
     run: Run, options: EvaluateOptions, subject: Subject, device: Device
 ) -> dict[str, Dataset]:
-    """Log what is evaluated and by what; of images, also what a quick audit says of them.
+    """Log the setting, and for images a quick audit.
 
     Returns:
-        The datasets by split.
+        The logged datasets by split.
     """
-    facts = {f"hardware.{name}": value for name, value in device.describe().items()}
-    digest = {"data.digest": subject.manifest.digest()}
-    run.log_params({**options.to_flat(), **facts, **environment(), **digest})
+    digest = subject.manifest.digest()
+    log_setting(run, options, digest=digest, device=device)
     if subject.model_id:
         run.log_model_input(subject.model_id)
     if len(subject.excluded):
         run.log_table(subject.excluded, "data/excluded.csv")
-        console.print(f"{len(subject.excluded)} unreadable image(s) left out", style="bold yellow")
+        console.print(f"{len(subject.excluded)} unreadable image(s) excluded", style="bold yellow")
     if subject.detector:
         card = subject.detector.card
         run.log_json(asdict(card), CARD)
@@ -218,7 +227,7 @@ def _log_setting(
 
 
 def _score(scoring: Scoring, device: Device) -> np.ndarray:
-    """The network's own logits, shape (images,)."""
+    """Return the logits of the network, of shape (images,)."""
     with deterministic(0), counting("scoring") as count:
         scoring.run(device, count)
     return np.asarray(scoring.scores().raw[0])
@@ -227,28 +236,25 @@ def _score(scoring: Scoring, device: Device) -> np.ndarray:
 def _evaluate(
     run: Run, options: EvaluateOptions, subject: Subject, datasets: Mapping[str, Dataset]
 ) -> tuple[dict[str, Evaluation], Decision]:
-    """The evaluation of each split, and the decision in force."""
+    """Return the evaluation of each split, and the decision in force."""
     decision, where = _decide(options, subject)
     rows = subject.manifest.table
     splits = _splits(options, subject.manifest.splits)
     raw = rows["raw_logit"].to_numpy()
     logits, own = decision.calibration(raw), _own_probabilities(options, subject)
     if own is not None:
-        logits = on_its_side(logits, own, decision.threshold)
-    scored = tabulate(rows, logits, decision.threshold, raw, own)
+        logits = keep_threshold_side(logits, own, decision.threshold)
+    scored = prediction_table(rows, logits, decision, raw, own)
     tables = {s: scored[scored["split"] == s].reset_index(drop=True) for s in splits}
     run.log_params({"decision.from": where})
     run.log_metrics(
-        {
-            "decision/threshold": decision.threshold,
-            **{f"decision/{name}": v for name, v in decision.calibration.describe().items()},
-        },
+        {f"decision/{name}": value for name, value in decision.describe().items()},
         model_id=subject.model_id,
     )
     console.print(f"threshold {decision.threshold:.4f}, {where}")
-    _held_out(run, subject, tables)
+    _overlap(run, subject, tables)
     evaluations = evaluate(
-        tables, decision.threshold, seed=options.seed, band=decision.unsure,
+        tables, decision, seed=options.seed,
         slices=options.slices or None,
     )  # fmt: skip
     for split, evaluation in evaluations.items():
@@ -266,7 +272,7 @@ def _explain(
     run: Run, options: EvaluateOptions, subject: Subject, evaluations: Mapping[str, Evaluation],
     threshold: float, device: Device,
 ) -> None:  # fmt: skip
-    """What needs the images and the network: Grad-CAM and spectra, a split at a time."""
+    """Log Grad-CAM maps and mean spectra of each split."""
     if not subject.detector:
         return
     for evaluation in evaluations.values():
@@ -281,56 +287,56 @@ def _explain(
 
 
 def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
-    """The decision, and where it comes from, in words."""
+    """Return the decision, and in words where it comes from."""
     decision = subject.given
     if _on_val(options, subject):
         val = subject.manifest.split("val").table
-        decision = decide(options, val["label"], val["raw_logit"])
-        where = "chosen on the val rows given here"
+        decision = decide(options.decision, val["label"], val["raw_logit"])
+        where = "chosen on the val rows of these data"
     elif subject.detector:
-        where = "as the model's card says, from its own validation"
+        where = "of the model's card, chosen on its own validation images"
     elif subject.has_threshold:
-        where = "as the table says"
+        where = "of the table"
     else:
-        where = "0.5, since nothing else was given; probabilities are not calibrated"
-    return replace(decision, unsure=options.unsure or subject.given.unsure), where
+        where = "0.5, because the table has none; probabilities are not calibrated"
+    return replace(decision, unsure=options.decision.unsure or subject.given.unsure), where
 
 
 def _on_val(options: EvaluateOptions, subject: Subject) -> bool:
-    """Whether it is decided on val, rather than as was given."""
+    """Return whether the decision is chosen on val rows, and not the given one."""
     if options.decide != "auto" or subject.has_threshold:
         return options.decide == "val"
     return bool(subject.manifest.split("val").table["label"].nunique() == 2)
 
 
 def _check_decision(options: EvaluateOptions, subject: Subject) -> None:
-    """See that it can be decided as asked for, and that nothing asked for is passed over."""
+    """Check that the decision can be made as requested, and that no given option is ignored."""
     if _on_val(options, subject):
         if subject.manifest.split("val").table["label"].nunique() < 2:
-            raise UserError("--decide val: there are no val rows of both classes to decide on.")
+            raise UserError("--decide val: there are no val rows of both classes to choose on.")
         return
-    asked_for = options.changed("threshold", "max_fpr", "calibration")
+    asked_for = options.changed("threshold_rule", "max_fpr", "calibration")
     if asked_for:
         _, where = _decide(options, subject)
         raise UserError(
-            f"{asked_for}: nothing is decided here, the threshold is {where}. Give "
-            "--decide val, which decides on val rows, or leave it out."
+            f"{asked_for}: not used, because the threshold is {where}. Give --decide val to choose "
+            "it on val rows, or leave it out."
         )
 
 
 def _own_probabilities(options: EvaluateOptions, subject: Subject) -> np.ndarray | None:
-    """A table's probabilities as they stand, where no calibration makes others of them."""
+    """Return the probabilities of a table, if no calibration changes them."""
     rows = subject.manifest.table
     if subject.detector or _on_val(options, subject) or "probability" not in rows:
         return None
     return np.asarray(rows["probability"])
 
 
-def _held_out(run: Run, subject: Subject, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Record, and say loudly, what the detector has seen of these images in training."""
+def _overlap(run: Run, subject: Subject, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Log, and print as warnings, which of the images the detector was trained on."""
     trained = training_rows(subject.detector.card) if subject.detector else None
     facts = overlap(tables, trained)
     run.log_table(facts, "evaluation/held_out.csv")
     for split, fact, value, warning in facts.to_numpy():
         if warning:
-            console.print(f"{split or 'held out'}: {fact}: {value}", style="bold yellow")
+            console.print(f"{split or 'overlap'}: {fact}: {value}", style="bold yellow")

@@ -1,9 +1,9 @@
 """In what settings differ: what changes numbers is listed, the rest is not."""
 
 import pytest
-
-from synthdetect.config import CvOptions
 from synthdetect.reproduction.settings import MAY_CHANGE, compare_settings
+
+from synthdetect.runs.options import CvOptions
 
 SETTINGS = {"version.torch": "2.14.1", "hardware.threads": "2", "optim.seed": "42",
             "git.commit": "abc", "git.dirty": "false", "run.output": "runs",

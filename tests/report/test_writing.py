@@ -1,4 +1,4 @@
-"""Reports of real runs: collected from a store, logged to it, and never at a run's cost."""
+"""Tests of reports of runs in a store: collected from it, logged to it, harmless if they fail."""
 
 import time
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from synthdetect.cli import main
-from synthdetect.commands.report import ReportFailed, write_report
 from synthdetect.report.collect import collected
+from synthdetect.report.writing import ReportFailed, write_report
 from synthdetect.system.errors import UserError
 from tests.report.conftest import overall
 
 
 @pytest.fixture(scope="module", autouse=True)
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working folder with an MLflow store, one for all: making a store takes seconds."""
+    """A working folder with an MLflow store, shared since creating a store takes seconds."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def finished(**tags: str) -> str:
-    """A run that has ended, with a table of results."""
+    """Id of a finished run with a table of results."""
     with mlflow.start_run(tags={"synthdetect.kind": "train", **tags}) as run:
         MlflowClient().log_text(run.info.run_id, overall().to_csv(), "evaluation/test.csv")
     return str(run.info.run_id)
@@ -41,7 +41,7 @@ def page(run_id: str) -> str:
     ).read_text()
 
 
-def test_a_report_is_an_artifact_of_a_run_that_stays_as_it_was(
+def test_a_report_is_logged_to_a_run_whose_status_and_end_stay_the_same(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_id = finished()
@@ -56,7 +56,7 @@ def test_a_report_is_an_artifact_of_a_run_that_stays_as_it_was(
     assert "wrote pages/r.html" in printed
 
 
-def test_made_again_it_is_the_same() -> None:
+def test_writing_a_report_twice_gives_the_same_page() -> None:
     run_id = finished()
     write_report(run_id)
     first = page(run_id)
@@ -64,7 +64,7 @@ def test_made_again_it_is_the_same() -> None:
     assert page(run_id) == first
 
 
-def test_a_run_that_is_not_there_or_is_deleted_is_refused(
+def test_a_missing_or_deleted_run_is_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["report", "nosuch"]) == 2
@@ -75,7 +75,7 @@ def test_a_run_that_is_not_there_or_is_deleted_is_refused(
         pass
 
 
-def test_artifacts_of_one_name_in_several_folders_are_kept_apart() -> None:
+def test_artifacts_with_the_same_name_in_several_folders_are_kept_apart() -> None:
     run_id = finished()
     client = MlflowClient()
     for folder in ("predictions", "a", "a/b"):
@@ -90,7 +90,7 @@ def test_artifacts_of_one_name_in_several_folders_are_kept_apart() -> None:
     assert not record.folder.exists()
 
 
-def test_the_runs_inside_are_collected_in_the_order_of_their_start() -> None:
+def test_child_runs_are_collected_in_the_order_of_their_start() -> None:
     with mlflow.start_run() as parent:
         for name in ("second", "first"):
             with mlflow.start_run(run_name=name, nested=True):
@@ -104,17 +104,16 @@ def test_the_runs_inside_are_collected_in_the_order_of_their_start() -> None:
         assert record.children[0].metrics == {"test/auc": 0.5}
 
 
-def test_a_report_that_fails_says_so_and_leaves_the_run_finished() -> None:
+def test_a_report_that_fails_names_the_command_and_leaves_the_run_finished() -> None:
     run_id = finished()
-    in_the_way = "report.html/is a folder.txt"
-    MlflowClient().log_text(run_id, "", in_the_way)
-    with pytest.raises(ReportFailed, match=f"has ended well.*synthdetect report {run_id}"):
+    MlflowClient().log_text(run_id, "", "report.html/is a folder.txt")
+    with pytest.raises(ReportFailed, match=f"synthdetect report {run_id}"):
         write_report(run_id)
     assert MlflowClient().get_run(run_id).info.status == "FINISHED"
 
 
-def test_mlflow_run_cannot_call_a_run_failed_for_its_report() -> None:
-    """It sets the status by the process's exit status, when that has ended."""
+def test_a_report_that_fails_under_mlflow_run_leaves_the_run_finished() -> None:
+    """After the process has ended, `mlflow run` sets the status by its exit status."""
     run_id = finished(**{"mlflow.source.type": "PROJECT"})
     client = MlflowClient()
     client.log_text(run_id, "", "report.html/is a folder.txt")

@@ -1,18 +1,27 @@
-"""Intervals by hand and by simulation: they cover what they claim; Holm as in his paper."""
+"""Intervals and p-values against hand calculations, published examples and simulations."""
 
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from sweeps.statistics.estimates import LEAST_P, Mean, Shares, Spread, holm, per_unit
+from synthdetect.evaluation.estimates import (
+    LEAST_P,
+    Mean,
+    Shares,
+    Spread,
+    holm,
+    independent_sources,
+    per_unit,
+)
 from synthdetect.system.arrays import FloatArray
 
 # --- means
 
 
-def test_with_trainings_alone_it_is_students_t() -> None:
+def test_a_mean_without_sources_is_students_t_test() -> None:
     changes = np.array([[0.01], [0.03], [0.02], [0.05]])
     mean = Mean.of(changes, [0, 1, 2, 3])
     theirs = stats.ttest_1samp(changes[:, 0], 0)
@@ -21,7 +30,7 @@ def test_with_trainings_alone_it_is_students_t() -> None:
     assert mean.interval(0.95) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
 
 
-def test_two_parts_by_hand() -> None:
+def test_an_interval_of_two_components_by_hand() -> None:
     """t is 12.706 on one degree of freedom and 2.0010 on 60, both for 95 %."""
     mean = Mean(0.5, ((0.0004, 1), (0.01, 60)))
     half = math.sqrt(0.0004 * 12.70620474**2 + 0.01 * 2.00029782**2)
@@ -44,7 +53,7 @@ def test_the_parts_are_the_variances_of_trainings_and_of_draws() -> None:
     assert drawn == pytest.approx(changes[:, 1:].mean(axis=0).var(ddof=1) * 11 / 10)
 
 
-def test_draws_in_which_a_class_is_missing_do_not_count() -> None:
+def test_replicates_without_one_class_are_left_out() -> None:
     changes = np.array([[0.1, 0.0, np.nan, 0.2], [0.2, 0.2, np.nan, 0.4]])
     (_, (variance, _)) = Mean.of(changes, [0, 1], sources=3).parts
     assert variance == pytest.approx(np.var([0.1, 0.3], ddof=1) * 3 / 2)
@@ -80,10 +89,10 @@ def test_without_any_variance() -> None:
 
 @pytest.mark.parametrize("trainings", [2, 3, 5])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_it_covers_whatever_part_of_the_variance_is_the_trainings(
+def test_a_mean_covers_the_truth_for_every_share_of_variance_between_trainings(
     trainings: int, share: float
 ) -> None:
-    """Banerjee's promise, at 95 % and far out, where corrections for many strategies lie."""
+    """Coverage of Banerjee's interval at 95 % and at the levels of a multiple-test correction."""
     rng = np.random.default_rng([trainings, round(10 * share)])
     cases, freedoms = 20_000, (trainings - 1, 30)
     variances = np.array([[share], [1 - share]]) * np.stack(
@@ -106,7 +115,7 @@ def test_it_covers_whatever_part_of_the_variance_is_the_trainings(
 # --- spreads
 
 
-def test_equal_spreads_are_found_unequal_as_often_as_claimed_and_unequal_ones_more() -> None:
+def test_the_test_of_spreads_has_its_error_rate_and_power() -> None:
     rng = np.random.default_rng(0)
     pairs = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=(2000, 5))
     same = [Spread.of(x, y).p_value() <= 0.05 for x, y in pairs.transpose(0, 2, 1)]
@@ -130,6 +139,17 @@ def test_spreads_of_too_few_or_equal_results_are_nan(x: list[float], y: list[flo
     spread = Spread.of(np.array(x, dtype=float), np.array(y, dtype=float))
     assert math.isnan(spread.p_value())
     assert all(math.isnan(bound) for bound in spread.interval(0.95))
+
+
+# --- sources
+
+
+@pytest.mark.parametrize("index", [range(5), [7, 3, 9, 1, 5]])
+def test_sources_are_counted_in_the_class_that_has_fewer(index: list[int]) -> None:
+    table = pd.DataFrame({"label": [0, 0, 0, 1, 1], "source_id": ["a", "b", "c", "a", "a"]}, index)
+    assert independent_sources(table) == 1
+    assert independent_sources(table.assign(source_id=["a", "a", "c", "d", "e"])) == 2
+    assert independent_sources(table[table["label"] == 0]) == 0
 
 
 # --- shares
@@ -166,7 +186,7 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order() -> None:
     assert (holm(p[shuffled]) == adjusted[shuffled]).all()
 
 
-def test_holm_counts_tests_that_could_not_be_made() -> None:
+def test_holm_counts_undefined_p_values_as_tests() -> None:
     assert holm([0.02, np.nan, 0.01]) == pytest.approx([0.04, np.nan, 0.03], nan_ok=True)
     assert holm([0.02]).tolist() == [0.02]
     assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]

@@ -1,4 +1,4 @@
-"""`synthdetect export`: a detector as one file that another engine computes, and faster."""
+"""Export of a detector to a faster inference engine, as one file."""
 
 import json
 from collections.abc import Iterator
@@ -7,28 +7,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
 
-from synthdetect.commands.train import tags
-from synthdetect.config import ExportOptions
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.prepare import readable
 from synthdetect.datasets.splits import split
-from synthdetect.detectors.detector import TORCH, Card, Detector
-from synthdetect.detectors.engines.convert import quantised, to_graph
+from synthdetect.detectors.card import TORCH, Card
+from synthdetect.detectors.detector import Detector
+from synthdetect.detectors.engines.convert import quantise, to_graph
 from synthdetect.detectors.engines.exported import SUFFIX, load_exported, save_exported
+from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.detectors.engines.parity import FP32_TOLERANCE, Parity, compare, require_parity
-from synthdetect.detectors.engines.runtimes import ENGINES, Squares, require
+from synthdetect.detectors.engines.runtimes import Squares, require
 from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.images.batches import Batches, ImageFiles, Order
+from synthdetect.runs.messages import command_tags
+from synthdetect.runs.options import ExportOptions
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically, require_folder
-from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.detectors import Found, find_detector, training_rows
 from synthdetect.tracking.models import log_exported, register
 from synthdetect.tracking.run import environment, open_run
+from synthdetect.tracking.store import tracking_uri
 from synthdetect.training.devices import Device, deterministic, resolve
 from synthdetect.training.loop import predict
 
@@ -38,14 +39,14 @@ _CONVERTERS = ("onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Images:
-    """What an export is made with.
+    """The images of an export.
 
     Attributes:
-        train: images to calibrate on.
-        val: images to compare on.
-        judged: the split that those are of.
-        excluded: `path` and `error` of the unreadable ones, which were left out.
-        doubts: in what they are not what they should be.
+        train: Images that int8 is calibrated on.
+        val: Images that the engine is compared with torch on.
+        judged: The split of the latter.
+        excluded: `path` and `error` of the unreadable images.
+        doubts: Warnings about images that are not those of the detector's training.
     """
 
     train: Manifest
@@ -59,8 +60,8 @@ def export_detector(options: ExportOptions) -> None:
     """Export a detector in one tracked run, and compare it with torch on validation images.
 
     Raises:
-        UserError: options, a model or images that do not fit, or packages that are not there.
-        NotTheSame: the engine's answers are too far from torch's; no file is written then.
+        UserError: If options, the model or the images do not fit, or packages are missing.
+        ParityError: If the engine's scores differ too much from torch's; no file is written then.
     """
     packages = _check(options)
     folder = Path(options.output)
@@ -69,10 +70,10 @@ def export_detector(options: ExportOptions) -> None:
     found = _model(options)
     images = _images(options, found.detector.card)
     folder.mkdir(parents=True, exist_ok=True)
-    arch = found.detector.card.arch
+    arch = found.detector.card.model.arch
     file = folder / f"{arch}-{options.engine}-{options.precision}{SUFFIX}"
     name = f"export {arch} {options.engine} {options.precision}"
-    labels = {**tags("export", options), "synthdetect.data": images.val.name}
+    labels = {**command_tags("export", options), "synthdetect.data": images.val.name}
     with open_run(name, kind="export", tags=labels) as run:
         console.print(f"run {run.id}  {found.name} to {options.engine} in {options.precision}")
         versions = {f"version.{package}": version(package) for package in packages}
@@ -81,9 +82,11 @@ def export_detector(options: ExportOptions) -> None:
             run.log_model_input(found.model_id)
         if len(images.excluded):
             run.log_table(images.excluded, "data/excluded.csv")
-            left_out = f"{len(images.excluded)} unreadable image(s) left out"
+            left_out = f"{len(images.excluded)} unreadable image(s) excluded"
             console.print(left_out, style="bold yellow")
-        console.print(f"data {images.val.name}{'' if options.data else ', split as in training'}")
+        console.print(
+            f"data {images.val.name}{'' if options.source.data else ', split as in training'}"
+        )
         for doubt in images.doubts:
             console.print(f"--data: {doubt}.", style="bold yellow")
         with replace_atomically(file) as temporary:
@@ -107,7 +110,7 @@ def export_detector(options: ExportOptions) -> None:
 
 
 def _check(options: ExportOptions) -> tuple[str, ...]:
-    """Check the options; returns the packages that export takes."""
+    """Check the options, and return the packages that the export needs."""
     known = ENGINES[options.engine].precisions
     if options.precision not in known:
         raise UserError(
@@ -121,83 +124,84 @@ def _check(options: ExportOptions) -> tuple[str, ...]:
 def _model(options: ExportOptions) -> Found:
     found = find_detector(options.model)
     if found.detector.card.engine != TORCH:
-        raise UserError(f"--model: {found.name} is exported already; give what it was made of.")
+        raise UserError(
+            f"--model: {found.name} is exported already; give the detector it was made from."
+        )
     return found
 
 
 def _images(options: ExportOptions, card: Card) -> Images:
-    """Images of the detector's training, which its run recorded, or those that are given."""
+    """Return the images of the detector's training, as its run recorded them, or given ones."""
     trained = training_rows(card)
-    if trained is None and not options.data:
+    if trained is None and not options.source.data:
         raise UserError(
-            "--data: what the detector was trained on is not known, since its run "
-            f"({card.provenance.get('run_id', 'unnamed')}) has no record in {_store()}. Give "
-            "labelled images, or set MLFLOW_TRACKING_URI to the store that has it."
+            "--data: the training images of the detector are not known, because its run "
+            f"({card.provenance.get('run_id', 'unnamed')}) has no record in {tracking_uri()}. "
+            "Give labelled images, or set MLFLOW_TRACKING_URI to the store that has the run."
         )
-    data = options.data or str(card.provenance.get("data", ""))
+    data = options.source.data or str(card.provenance.get("data", ""))
     with counting("reading the data") as count:
-        manifest, excluded = readable(load(data), options.on_bad_image, count)
+        manifest, excluded = readable(load(data), options.source.on_bad_image, count)
     if trained is not None:
         trained = trained[trained["split"] != ADAPTED_TO]
     judged = "val"
-    if options.data or trained is None:
+    if options.source.data or trained is None:
         manifest = split(
-            manifest, seed=options.seed, val_share=options.val_share, test_share=options.test_share
+            manifest,
+            seed=options.seed,
+            val_share=options.source.val_share,
+            test_share=options.source.test_share,
         )
     else:
         manifest = _as_trained(manifest, trained)
-        if judged not in set(trained["split"]):  # it was the final one, on all labelled images
+        if judged not in set(trained["split"]):  # it was a refit on all labelled images
             judged = "test"
     val = _some(manifest.split(judged), options.parity_images, options.seed)
     train = _some(manifest.split("train"), options.calibration_images, options.seed)
     if val.table["label"].nunique() < 2:
         raise UserError(
             f"--data: {data}: torch and the engine are compared on {judged} images of both "
-            "classes, which are not there. Give data that have them."
+            "classes, but there are none. Give data that have them."
         )
     if options.precision != "int8":
         train = train.with_table(train.table.head(0))  # nothing is calibrated
     elif not len(train):
         raise UserError(
-            f"--data: {data}: int8 takes its ranges from train images, which are not there. Give "
-            "data that have them, or another --precision."
+            f"--data: {data}: int8 is calibrated on train images, but there are none. Give data "
+            "that have them, or another --precision."
         )
     same = manifest.digest() == card.provenance.get("data_digest")
     return Images(train, val, judged, excluded, [] if same else _doubts(trained, train, val))
 
 
 def _as_trained(manifest: Manifest, trained: pd.DataFrame) -> Manifest:
-    """Those of the images that a training had, in the splits in which it had them."""
+    """Return the images of a training, in its splits."""
     parts = manifest.table["sha256"].map(dict(trained[["sha256", "split"]].to_numpy()))
     return manifest.with_table(manifest.table.assign(split=parts)[parts.notna()])
 
 
 def _doubts(trained: pd.DataFrame | None, train: Manifest, val: Manifest) -> list[str]:
-    """In what the images are not those of the detector's training."""
+    """Return how the images differ from those of the detector's training."""
     if trained is None:
         return [
-            "whether the detector was trained on these images is not known, since its run has no "
-            f"record in {_store()}"
+            "whether the detector was trained on these images is not known, because its run has no "
+            f"record in {tracking_uri()}"
         ]
     is_train = trained["split"] == "train"
     learned, apart = set(trained.loc[is_train, "sha256"]), set(trained.loc[~is_train, "sha256"])
     calibrates, compares = train.table["sha256"], val.table["sha256"]
     counted = {
-        f"of {len(train)} images to calibrate on are none that the detector was trained on": (
+        f"of {len(train)} calibration images are not training images of the detector": (
             ~calibrates.isin(learned)
         ),
-        f"of {len(train)} images to calibrate on validate or test the detector": (
+        f"of {len(train)} calibration images validate or test the detector": (
             calibrates.isin(apart)
         ),
-        f"of {len(val)} images to compare on are ones that the detector was trained on": (
+        f"of {len(val)} images to compare on are training images of the detector": (
             compares.isin(learned)
         ),
     }
     return [f"{int(found.sum())} {what}" for what, found in counted.items() if found.any()]
-
-
-def _store() -> str:
-    return without_secrets(mlflow.get_tracking_uri())
 
 
 def _some(manifest: Manifest, most: int, seed: int) -> Manifest:
@@ -216,7 +220,7 @@ def _write(
     graph = to_graph(detector)
     card = replace(detector.card, engine=options.engine, precision=options.precision)
     if options.precision == "int8":
-        graph = quantised(graph, options.engine, _squares(_batches(detector, train, device)))
+        graph = quantise(graph, options.engine, _squares(_batches(detector, train, device)))
         seen = {"calibrated_on": train.name, "calibrated_on_digest": train.digest()}
         card = replace(card, provenance={**card.provenance, **seen})
     save_exported(path, graph, card)
@@ -240,7 +244,7 @@ def _facts(
     options: ExportOptions, found: Found, card: Card, parity: Parity, images: Images,
     versions: dict[str, str],
 ) -> dict[str, Any]:  # fmt: skip
-    """What stands beside the file."""
+    """Return what is written beside the file."""
     used = {"compared_on": (images.judged, images.val)}
     if options.precision == "int8":
         used["calibrated_on"] = ("train", images.train)

@@ -1,4 +1,4 @@
-"""`synthdetect predict`: images in, predictions and a submission out."""
+"""Prediction: images without labels in, predictions and perhaps a submission out."""
 
 import json
 import time
@@ -13,14 +13,15 @@ import pandas as pd
 
 from synthdetect import __version__
 from synthdetect.commands.submission import show
-from synthdetect.commands.train import tags
-from synthdetect.config import PredictOptions
 from synthdetect.datasets.manifest import SAMPLE
 from synthdetect.datasets.unlabelled import unlabelled
-from synthdetect.detectors.detector import Card
-from synthdetect.detectors.scoring import Scores, Scoring, names_sha256, tabulate
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.scoring import Scores, Scoring, answer_table, names_sha256
+from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.ensemble import agreement
 from synthdetect.images.batches import Images
+from synthdetect.runs.messages import command_tags
+from synthdetect.runs.options import PredictOptions
 from synthdetect.submission.runfile import TEAM_NAME, base_name, check_submission, write_submission
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
@@ -37,16 +38,16 @@ Models = Sequence[Found]
 
 
 def predict_images(options: PredictOptions) -> None:
-    """Score images in one tracked run; started again after a kill, it goes on.
+    """Score images in one tracked run; the same command resumes it after a kill.
 
     Raises:
-        UserError: options, models or images that do not fit, before anything is scored; or a
-            submission asked for with unreadable images and no answer for them, when all the
-            others are scored and written.
+        UserError: If options, models or images do not fit, before anything is scored; or if a
+            submission needs an answer for unreadable images, after all others are scored and
+            written.
     """
     _check(options)
     require_folder(Path(options.output), "--output")
-    device = resolve(options.device, "fp32", options.workers)
+    device = resolve(options.device.device, "fp32", options.device.workers)
     models = find_detectors(options.model)
     if options.submission == "constrained":
         for name, detector, _ in models:
@@ -63,28 +64,28 @@ def predict_images(options: PredictOptions) -> None:
     scoring = Scoring(
         folder, detectors, images, data=where, tta=options.tta, batch_size=options.batch_size
     )
-    labels = tags("predict", options)
+    labels = command_tags("predict", options)
     earlier = scoring.run_id if is_there(scoring.run_id) else ""
     with open_run("predict", kind="predict", tags=labels, resume=earlier) as run:
         scoring.run_id = run.id
         console.print(f"run {run.id}  {len(names):,} images, {len(models)} model(s)")
         speed = _score(run, options, scoring, device)
         scores = scoring.scores()
-        thresholds = np.array([detector.card.threshold for detector in detectors])
-        band = float(np.mean([detector.card.unsure for detector in detectors]))
-        predictions, threshold = tabulate(names, scores, thresholds, options.ensemble, band)
-        files = _write(folder, options, models, predictions, threshold)
+        decisions = [detector.card.decision for detector in detectors]
+        predictions, decision = answer_table(names, scores, decisions, options.ensemble)
+        files = _write(folder, options, models, predictions, decision)
+        thresholds = np.array([decision.threshold for decision in decisions])
         files += _write_agreement(folder, models, scores, thresholds)
         files += _write_unreadable(folder, predictions)
         for file in files:
             run.log_file(file, "predictions")
         _summarise(run, predictions, speed)
         if options.submission:
-            submitted = _submit(options, folder, models, images, predictions, threshold)
+            submitted = _submit(options, folder, models, images, predictions, decision)
             for file in submitted:
                 run.log_file(file, "submission")
             files += submitted
-    scoring.discard()  # only now: whoever is killed before goes on in the same run
+    scoring.discard()  # only now: a process that is killed earlier resumes the same run
     for file in files:
         console.print(f"wrote {file}")
 
@@ -102,7 +103,7 @@ def _check(options: PredictOptions) -> None:
 
 
 def _require_constrained(name: str, card: Card) -> None:
-    """Refuse a model that has seen more than a constrained run may."""
+    """Check that a model was trained as a constrained run permits."""
     known = card.provenance
     reasons = []
     if known.get("weights") not in _ALLOWED_WEIGHTS:
@@ -122,25 +123,25 @@ def _require_constrained(name: str, card: Card) -> None:
 
 
 def _require_ids(names: Sequence[str]) -> None:
-    """Refuse images that a submission, which names them without folders, cannot tell apart."""
+    """Check that file names without folders, which a submission uses, are unique."""
     found: dict[str, str] = {}
     for name in names:
         other = found.setdefault(base_name(name), name)
         if other is not name:
             raise UserError(
-                f"--submission: {other} and {name} have the same file name, which is all that a "
-                "submission says of an image; keep one of them."
+                f"--submission: {other} and {name} have the same file name, by which a "
+                "submission names them; keep one of them."
             )
 
 
 def _score(run: Run, options: PredictOptions, scoring: Scoring, device: Device) -> float:
-    """Score what is not done; returns images a second (nan if everything was done)."""
+    """Score what is not done, and return images per second (nan if everything was done)."""
     facts = {f"hardware.{name}": value for name, value in device.describe().items()}
     run.log_params({**options.to_flat(), **facts, **environment()})
     before, began = scoring.done, time.perf_counter()
     if before:
         passes = f" in {scoring.passes} passes" if scoring.passes > 1 else ""
-        console.print(f"going on after {before:,} of {scoring.total:,} images{passes}")
+        console.print(f"resuming after {before:,} of {scoring.total:,} images{passes}")
     with deterministic(0), noting_fallbacks() as fallbacks, counting("scoring") as count:
         scoring.run(device, count)
     run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
@@ -153,7 +154,7 @@ def _write(
     options: PredictOptions,
     models: Models,
     predictions: pd.DataFrame,
-    threshold: float,
+    decision: Decision,
 ) -> list[Path]:
     csv, parquet, cards = (
         folder / name for name in ("predictions.csv", "predictions.parquet", "models.json")
@@ -165,7 +166,7 @@ def _write(
         {
             "ensemble": options.ensemble if len(models) > 1 else "none",
             "tta": options.tta,
-            "threshold": threshold,
+            "threshold": decision.threshold,
             "models": _listed(models),
         },
         cards,
@@ -234,15 +235,15 @@ def _submit(
     models: Models,
     images: Images,
     predictions: pd.DataFrame,
-    threshold: float,
+    decision: Decision,
 ) -> list[Path]:
-    """Write the run file, and beside it what it was made of and from."""
+    """Write the run file, and its provenance beside it."""
     bad = _unreadable(predictions)
     if len(bad) and not options.unreadable_as:
         raise UserError(
-            f"--submission: {len(bad)} image(s) cannot be read, and a submission answers for all:\n"
-            f"{_first(bad)}\nSay what, by --unreadable-as real or synthetic: nothing is scored "
-            f"again. Or repair the images and delete {folder / 'state.json'}."
+            f"--submission: {len(bad)} image(s) cannot be read, but a submission needs an answer "
+            f"for every image:\n{_first(bad)}\nGive it by --unreadable-as real or synthetic; "
+            f"nothing is scored again. Or repair the images and delete {folder / 'state.json'}."
         )
     answer = {"real": 0.0, "synthetic": 1.0}.get(options.unreadable_as, float("nan"))
     ids = [base_name(name) for name in predictions["image"]]
@@ -253,13 +254,17 @@ def _submit(
         team=options.team,
         run=options.submission,
         edition=options.edition,
-        threshold=threshold,
+        threshold=decision.threshold,
     )
     show(check_submission(file, image_ids=ids, edition=options.edition))
     provenance = folder / "provenance.json"
     _write_json(
         {
-            "submission": {"file": file.name, "sha256": file_sha256(file), "threshold": threshold},
+            "submission": {
+                "file": file.name,
+                "sha256": file_sha256(file),
+                "threshold": decision.threshold,
+            },
             "models": _listed(models),
             "images": {
                 "data": options.data,
@@ -276,7 +281,7 @@ def _submit(
 
 
 def _listed(models: Models) -> list[dict[str, Any]]:
-    """The models by the numbers they have in the columns' names."""
+    """Return the models with the numbers that the names of the columns have."""
     return [
         {"number": number, "model": name, "card": asdict(detector.card)}
         for number, (name, detector, _) in enumerate(models, 1)
@@ -288,7 +293,7 @@ def _unreadable(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _first(bad: pd.DataFrame) -> str:
-    # By repr, so that a name from a foreign archive does nothing to the terminal.
+    # By repr, so that a name from an archive cannot control the terminal.
     lines = [f"  {image!r}: {error}" for image, error in bad.head(_SHOWN).to_numpy()]
     more = [f"  and {len(bad) - _SHOWN:,} more, see unreadable.csv"] if len(bad) > _SHOWN else []
     return "\n".join([*lines, *more])

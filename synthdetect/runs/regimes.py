@@ -1,4 +1,4 @@
-"""`synthdetect regimes`: the paper's two tables, and what each of its changes does by itself."""
+"""The paper's two regimes in its tables, and the effect of each of their differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.commands.report import write_report
-from synthdetect.commands.train import announce, tags
-from synthdetect.config import AUGMENTATIONS, RegimesOptions, TrainOptions
 from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import prepare
 from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.effects import Cell, effects
 from synthdetect.evaluation.figures import effects_figure
-from synthdetect.evaluation.metrics import interval, metrics, resampled
+from synthdetect.evaluation.metrics import bootstrap_metrics, metrics, percentile_interval
 from synthdetect.evaluation.summary import markdown, with_interval
-from synthdetect.models.networks import check
-from synthdetect.runs.children import Part, train_parts
-from synthdetect.runs.resume import recorded, require_same_data
-from synthdetect.runs.training import CONFIG
+from synthdetect.report.writing import write_report
+from synthdetect.runs.children import ChildTraining, train_children
+from synthdetect.runs.messages import announce, command_tags
+from synthdetect.runs.options import RegimesOptions, TrainOptions
+from synthdetect.runs.preflight import require_trainable, resolve_device
+from synthdetect.runs.recipes import AUGMENTATIONS
+from synthdetect.runs.resume import recorded_options, require_same_data
+from synthdetect.runs.training import log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
 from synthdetect.tracking.run import Run, open_run
-from synthdetect.training.devices import resolve
 
 PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
     ("val", "constrained"): (0.56, 0.52, 0.45),
@@ -43,27 +43,29 @@ _TITLES = {"val": "Table 1: validation set", "test": "Table 2: test set"}
 _OUTCOMES = {"test": "all of the test", "unseen": "generators that no training had"}
 _DATA = {"generators": "--narrow", "per_category": "--narrow-per-category",
          "supplement": "--supplement", "finetune": "--finetune"}  # fmt: skip
-"""How a training's data may differ from the others', and the option that says so."""
+"""Data options in which the trainings may differ, and the options of this command that set them."""
 
 
 def study_regimes(options: RegimesOptions) -> None:
-    """Train the regimes (or all combinations), each in a child run, and tabulate them.
+    """Train the regimes, or all combinations, in child runs, and tabulate the results.
 
     Raises:
-        UserError: options or data that do not fit.
-        PartsFailed: some trainings failed; the others are kept.
+        UserError: If options or data do not fit.
+        TrainingsFailed: If some trainings failed; the others are kept.
     """
     digest = ""
     if options.resume:
-        options, digest = recorded(options)
-    if options.factorial:
-        _require_archs(options.archs)
+        options, digest = recorded_options(options)
+    if options.factorial and not options.archs:
+        raise UserError("--archs: name at least one; see: synthdetect list architectures.")
     require_folder(Path(options.output), "--output")
     everything = _training(options, {"supplement": options.supplement})
     with counting("reading the data") as count:
-        prepared = own = prepare(_training(options, {}), seed=options.seed, progress=count)
+        prepared = own = prepare(
+            _training(options, {}).data, seed=options.optim.seed, progress=count
+        )
         if options.supplement:
-            prepared = prepare(everything, seed=options.seed, progress=count)
+            prepared = prepare(everything.data, seed=options.optim.seed, progress=count)
     if digest:
         require_same_data(prepared, digest, options.resume)
     narrow = _narrow(options, own.manifest)
@@ -72,16 +74,13 @@ def study_regimes(options: RegimesOptions) -> None:
     parts = _parts(options, cells)
     name = "regimes factorial" if options.factorial else "regimes"
     with open_run(
-        name, kind="regimes", tags=tags("regimes", options), resume=options.resume
+        name, kind="regimes", tags=command_tags("regimes", options), resume=options.resume
     ) as run:
         announce(run, everything, prepared)
         console.print(f"narrow data: {_described(options, narrow)}")
-        run.log_params({**options.to_flat(), "data.digest": prepared.manifest.digest(),
-                        "regimes.narrow_generators": ",".join(narrow)})  # fmt: skip
-        record = {"options": options.to_json(), "digest": prepared.digest()}
-        run.log_json(record, CONFIG)
-        run.log_manifest(prepared.manifest)
-        done = train_parts(run, list(parts.values()), "regimes", options)
+        log_setting(run, options, digest=prepared.digest(), manifest=prepared.manifest)
+        run.log_params({"regimes.narrow_generators": ",".join(narrow)})
+        done = train_children(run, list(parts.values()), "regimes", options)
         runs = {key: done[part.name] for key, part in parts.items()}
         if options.factorial:
             _conclude_factorial(run, options, runs)
@@ -91,16 +90,8 @@ def study_regimes(options: RegimesOptions) -> None:
     write_report(run.id)
 
 
-def _require_archs(archs: Sequence[str]) -> None:
-    if not archs:
-        raise UserError("--archs: name one at least; see: synthdetect list architectures.")
-    repeated = [arch for arch in dict.fromkeys(archs) if archs.count(arch) > 1]
-    if repeated:
-        raise UserError(f"--archs: {', '.join(repeated)} more than once; name each once.")
-
-
 def _narrow(options: RegimesOptions, manifest: Manifest) -> tuple[str, ...]:
-    """The generators of the narrow data; none stands for all, where something else narrows them."""
+    """Return the generators of the narrow data; empty if all, when something else narrows them."""
     train = manifest.split("train").table
     generators = train.loc[train["label"] == SYNTHETIC, "generator"]
     counts = generators[generators != ""].value_counts()
@@ -116,27 +107,27 @@ def _narrow(options: RegimesOptions, manifest: Manifest) -> tuple[str, ...]:
     if everything and not (options.supplement or _is_capped(options, train)):
         raise UserError(
             f"--narrow: the narrow data would be all of the train split of {manifest.name} "
-            f"(generators: {found}), as the diverse are. Name two or more in its generator column "
-            "and leave one out of --narrow, give --supplement, which the diverse data alone have, "
-            "or a smaller --narrow-per-category."
+            f"(generators: {found}), like the diverse data. Name at least two generators in the "
+            "generator column and leave one out of --narrow, give --supplement, which only the "
+            "diverse data include, or a smaller --narrow-per-category."
         )
     return narrow
 
 
 def _is_capped(options: RegimesOptions, train: pd.DataFrame) -> bool:
-    """Whether a category has more images than the narrow data may have of it."""
+    """Return whether --narrow-per-category removes images."""
     pairs = train.groupby(["category", "label"]).size().unstack(fill_value=0).min(axis=1)
     return 0 < options.narrow_per_category < 2 * int(pairs.max())
 
 
 def _described(options: RegimesOptions, narrow: tuple[str, ...]) -> str:
     most = options.narrow_per_category
-    capped = f", at most {most:,} images a category" if most else ""
-    return f"{', '.join(narrow) or f'all of {options.data}'}{capped}"
+    capped = f", at most {most:,} images per category" if most else ""
+    return f"{', '.join(narrow) or f'all of {options.source.data}'}{capped}"
 
 
 def _cells(options: RegimesOptions, narrow: tuple[str, ...]) -> dict[str, dict[str, str | float]]:
-    """By name, how each training differs from the defaults, but for its seed."""
+    """Return how each training differs from the defaults, apart from its seed, by name."""
     data: dict[str, dict[str, str | float]] = {
         "narrow": {"generators": ",".join(narrow), "per_category": options.narrow_per_category},
         "diverse": {"supplement": options.supplement},
@@ -161,26 +152,26 @@ def _training(options: RegimesOptions, differences: Mapping[str, str | float]) -
 
 def _parts(
     options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]]
-) -> dict[tuple[str, int], Part]:
-    """The trainings by cell and seed.
+) -> dict[tuple[str, int], ChildTraining]:
+    """Return the trainings by cell and seed.
 
-    The first seed makes the splits, so that all are judged on the same images.
+    The first seed makes the splits, so that all are evaluated on the same images.
 
     Raises:
-        UserError: one of them cannot be begun.
+        UserError: If a training cannot begin.
     """
     parts = {}
-    for cell, seed in product(cells, range(options.seed, options.seed + options.seeds)):
+    for cell, seed in product(cells, range(options.optim.seed, options.optim.seed + options.seeds)):
         training = _training(options, {**cells[cell], "seed": seed})
-        check(training.arch, training.image_size, training.weights)
-        device = resolve(training.device, training.precision, training.workers, training.arch)
+        require_trainable(training)
+        device = resolve_device(training.device, training.model.arch)
         name = cell if options.seeds == 1 else f"{cell} seed {seed}"
-        data = partial(prepare, training, seed=options.seed)
-        parts[cell, seed] = Part(name, name, "regime", training, device, data)
-    archs = sorted({part.options.arch for part in parts.values()})
+        data = partial(prepare, training.data, seed=options.optim.seed)
+        parts[cell, seed] = ChildTraining(name, name, "regime", training, device, data)
+    archs = sorted({part.options.model.arch for part in parts.values()})
     if options.weights not in ("auto", "imagenet", "none") and len(archs) > 1:
         raise UserError(
-            f"--weights: a file fits one architecture, and here are {', '.join(archs)}. "
+            f"--weights: a file fits one architecture, but these are trained: {', '.join(archs)}. "
             "Give auto, imagenet or none."
         )
     return parts
@@ -189,15 +180,15 @@ def _parts(
 def _require_data(
     options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]], manifest: Manifest
 ) -> None:
-    """See that everything can be trained on and judged, before anything is.
+    """Check that all data can be trained and evaluated on, before anything is trained.
 
     Raises:
-        UserError: it cannot.
+        UserError: If some cannot.
     """
     if options.factorial and manifest.split("test").table["label"].nunique() < 2:
         raise UserError(
-            f"--factorial: {manifest.name} has no test split with both classes to judge on. Put "
-            "real and synthetic images into test, or empty the split column to have it made."
+            f"--factorial: {manifest.name} has no test split with both classes. Put real and "
+            "synthetic images into test, or empty the split column so that it is made."
         )
     tried: list[dict[str, str | float]] = [{"supplement": options.supplement}]
     for differences in cells.values():
@@ -207,7 +198,7 @@ def _require_data(
         tried.append(data)
         try:
             with counting("checking the data of each training") as count:
-                prepare(_training(options, data), seed=options.seed, progress=count)
+                prepare(_training(options, data).data, seed=options.optim.seed, progress=count)
         except UserError as error:
             raise UserError(f"{', '.join(_DATA[name] for name in data)}: {error}") from error
 
@@ -215,7 +206,7 @@ def _require_data(
 def _conclude_tables(
     run: Run, options: RegimesOptions, runs: Mapping[tuple[str, int], str]
 ) -> None:
-    """Both tables in the paper's form, its numbers beside ours."""
+    """Log and print both tables of the paper, with its numbers and the measured ones."""
     rows = []
     for (split, regime), published in PAPER.items():
         ids = [run_id for (cell, _), run_id in runs.items() if cell == regime]
@@ -223,7 +214,9 @@ def _conclude_tables(
         if any(t is None for t in tables):
             continue  # the data have no such split
         thresholds = [run.metric(run_id, "decision/threshold") for run_id in ids]
-        found = _mean_over_seeds([t for t in tables if t is not None], thresholds, options.seed)
+        found = _mean_over_seeds(
+            [t for t in tables if t is not None], thresholds, options.optim.seed
+        )
         arch = run.client.get_run(ids[0]).data.params["model.arch"]
         for metric, paper in zip(_SHOWN, published, strict=True):
             rows.append((split, f"{regime} ({arch})", metric, paper, *found[metric]))
@@ -244,24 +237,24 @@ def _conclude_tables(
 def _mean_over_seeds(
     tables: Sequence[pd.DataFrame], thresholds: Sequence[float], seed: int
 ) -> dict[str, tuple[float, float, float]]:
-    """Each metric's mean over trainings with its interval over sources, not over seeds."""
+    """Return the mean of each metric over trainings, with its 95 % interval over sources only."""
     values, draws = [], []
     for predictions, threshold in zip(tables, thresholds, strict=True):
         args = (predictions["label"], predictions["logit"], threshold)
         everything = {"": np.ones(len(predictions), dtype=bool)}
         values.append(metrics(*args))
-        draws.append(resampled(*args, group_codes(predictions), everything, seed=seed)[""])
+        draws.append(bootstrap_metrics(*args, group_codes(predictions), everything, seed=seed)[""])
     return {
         name: (
             float(np.mean([v[name] for v in values])),
-            *interval(np.mean([d[name] for d in draws], axis=0)),
+            *percentile_interval(np.mean([d[name] for d in draws], axis=0)),
         )
         for name in _SHOWN
     }
 
 
 def _wide(long: pd.DataFrame) -> pd.DataFrame:
-    """The paper's form: a row a run, once with its numbers and once with ours."""
+    """Return a table in the form of the paper: for each run its numbers and the measured ones."""
     rows = []
     for regime, part in long.groupby("regime", sort=False):
         measured = part[["ours", "low", "high"]].to_numpy()
@@ -275,7 +268,7 @@ def _conclude_factorial(
     options: RegimesOptions,
     runs: Mapping[tuple[str, int], str],
 ) -> None:
-    """Every cell, and the effect of each change by itself on all of the test and on the unseen."""
+    """Log and print every cell, and the effect of each factor on test and unseen generators."""
     factors: dict[str, Sequence[str]] = {
         "architecture": options.archs,
         "data": ("narrow", "diverse"),
@@ -295,8 +288,8 @@ def _conclude_factorial(
     for outcome in _OUTCOMES:
         judged = [_on(cell, outcome, seen) for cell in made]
         if judged[0].predictions["label"].nunique() < 2:
-            continue  # the test has no generator of which one knows that none was trained on it
-        measured = effects(judged, studied, "auc", seed=options.seed)
+            continue  # no generator of the test split is known to be unseen
+        measured = effects(judged, studied, "auc", seed=options.optim.seed)
         found.append(measured.assign(on=outcome))
         for one in judged:
             auc = metrics(one.predictions["label"], one.predictions["logit"], 0.5)["auc"]
@@ -313,12 +306,12 @@ def _conclude_factorial(
         key = f"effects/{row['factor']}/{row['level']}/{row['on']}/auc"
         run.log_metrics({key: row["effect"]})
     columns = ["change", "judged on", "change of AUC [95 %]", "pairs"]
-    table("What each change does by itself", columns, shown)
+    table("The effect of each difference", columns, shown)
     run.describe(markdown(pd.DataFrame(shown, columns=columns)))
 
 
 def _seen(run: Run, runs: Mapping[tuple[str, int], str]) -> set[str]:
-    """The generators that any training had, and no name, behind which there may be any."""
+    """Return the generators of any training, and the empty name, which may stand for any."""
     seen = {""}
     for run_id in runs.values():
         counts = run.read_table(run_id, "data/counts.csv")

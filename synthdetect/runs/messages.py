@@ -1,0 +1,84 @@
+"""What a training prints when it begins and ends, and the tags that describe its command."""
+
+import shlex
+
+from synthdetect.audit.log import audit_quickly
+from synthdetect.config.options import Options, option_name
+from synthdetect.datasets.prepare import Prepared
+from synthdetect.datasets.selection import add_supplement
+from synthdetect.evaluation.summary import summary_rows
+from synthdetect.runs.options import RecipeOptions
+from synthdetect.runs.training import TrainingResult
+from synthdetect.system.console import console, table
+from synthdetect.tracking.run import Run
+from synthdetect.tracking.store import tracking_uri
+from synthdetect.training.session import preprocessing
+
+
+def command_tags(command: str, options: Options) -> dict[str, str]:
+    """Return tags to filter runs by in the UI, and the command that repeats the run."""
+    values, kind = options.to_json(), type(options)
+    # An option given against the recipe must be repeated, though it has its default elsewhere.
+    recipe = {name: values[name] for name in ("recipe",) if name in values}
+    defaults = kind.resolve(recipe).to_json()
+    defaults |= {name: kind.fields()[name].default for name in recipe}
+    arguments = [
+        f"{option_name(name)}={values[name]}"
+        for name in options.sections()
+        if values[name] != defaults[name] and name != "resume"
+    ]
+    filters = [name for name in ("arch", "recipe", "data") if name in values]
+    return {
+        "synthdetect.command": shlex.join(["synthdetect", command, *arguments]),
+        **{f"synthdetect.{name}": values[name] for name in filters},
+    }
+
+
+def announce(run: Run, options: RecipeOptions, prepared: Prepared) -> None:
+    """Print the run id, the size of the data and the warnings of a quick audit; log the audit."""
+    sizes = prepared.manifest.counts().groupby("split")["images"].sum()
+    shown = ", ".join(f"{name} {sizes[name]:,}" for name in prepared.manifest.splits)
+    console.print(f"run {run.id}  data {prepared.manifest.name} ({shown})")
+    if len(prepared.excluded):
+        console.print(
+            f"{len(prepared.excluded)} unreadable image(s) excluded: see data/excluded.csv among "
+            "the artifacts of the run.",
+            style="bold yellow",
+        )
+    if prepared.one_sided:
+        console.print(
+            "--per-category leaves no image of the categories with one class only: "
+            f"{', '.join(name or 'no category' for name in prepared.one_sided)}.",
+            style="bold yellow",
+        )
+    manifest = prepared.manifest
+    audit_quickly(
+        run,
+        add_supplement(manifest) if options.data.supplement else manifest,
+        prepared.excluded,
+        seed=options.optim.seed,
+        equalise_quality=preprocessing(options.image).equalise_quality,
+    )
+
+
+def conclude(run: Run, result: TrainingResult, name: str, version: str) -> None:
+    """Print the results of a training, where they are, and how to use the model.
+
+    Args:
+        run: The run.
+        result: The result of its training.
+        name: The registered model; empty if the model was not registered.
+        version: The registered version.
+    """
+    rows = summary_rows(result.evaluations)
+    table("Results", list(rows.columns), [list(map(str, row)) for row in rows.to_numpy()])
+    decision = result.detector.card.decision
+    uri = f"models:/{result.model.model_id}"
+    numbers = [f"{k} {value:.3f}" for k, value in decision.calibration.describe().items()]
+    console.print(f"threshold    {decision.threshold:.4f}, {', '.join(numbers)}")
+    console.print(f"run          {run.id}")
+    console.print(f"model        {uri}")
+    if name:
+        console.print(f"registered   models:/{name}/{version}")
+    console.print(f"look at it   mlflow ui --backend-store-uri {tracking_uri()}")
+    console.print(f"serve it     mlflow models serve -m {uri} --env-manager local")
