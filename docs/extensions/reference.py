@@ -139,8 +139,8 @@ def _prepare_docstring(
     """Give an options class its options, and keep napoleon from misreading an attribute's text."""
     if what == "class" and is_pydantic_dataclass(obj):
         fields = obj.__pydantic_fields__
-        own = [name for name in inspect.get_annotations(obj) if name in fields]
-        lines += [f":ivar {name}: {fields[name].description or ''}" for name in own]
+        texts = {n: fields[n].description for n in inspect.get_annotations(obj) if n in fields}
+        lines += [f":ivar {name}: {text}" for name, text in texts.items() if text]
         lines.append("")
     if what in ("attribute", "data", "property"):
         lines.insert(0, "\\")  # shows nothing; else what precedes a colon becomes the type
