@@ -29,7 +29,7 @@ from synthdetect.config.options import Affects
 from synthdetect.report.writing import write_report
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.preflight import resolve_device
-from synthdetect.runs.training import log_setting
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder

@@ -9,9 +9,10 @@ from synthdetect.datasets.selection import add_supplement, supplement
 from synthdetect.report.writing import write_report
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import AuditOptions
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console, counting
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.run import environment, open_run
+from synthdetect.tracking.run import open_run
 
 
 def audit_data(options: AuditOptions) -> None:
@@ -27,7 +28,7 @@ def audit_data(options: AuditOptions) -> None:
     labels = command_tags("audit", options)
     with open_run(f"audit {options.data}", kind="audit", tags=labels) as run:
         console.print(f"run {run.id}  data {manifest.name} ({len(manifest):,} images)")
-        run.log_params({**options.to_flat(), **environment(), "data.digest": manifest.digest()})
+        log_setting(run, options, digest=manifest.digest())
         run.log_manifest(manifest.with_table(manifest.table.replace({"split": {"": UNSPLIT}})))
         run.log_table(manifest.table, "data/manifest.csv")
         with counting("looking for near-duplicates") as count:

@@ -21,7 +21,8 @@ from synthdetect.runs.children import ChildTraining, train_children
 from synthdetect.runs.messages import announce, command_tags
 from synthdetect.runs.options import CvOptions
 from synthdetect.runs.preflight import preflight
-from synthdetect.runs.training import Predetermined, log_setting
+from synthdetect.runs.setting import log_setting
+from synthdetect.runs.training import Predetermined
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.evaluation import log_evaluation

@@ -32,7 +32,7 @@ from synthdetect.robustness.evaluation import (
 )
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import EvaluateOptions
-from synthdetect.runs.training import log_setting
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder

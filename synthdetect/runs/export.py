@@ -23,6 +23,7 @@ from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.images.batches import Batches, ImageFiles, Order
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import ExportOptions
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically, require_folder
@@ -77,7 +78,8 @@ def export_detector(options: ExportOptions) -> None:
     with open_run(name, kind="export", tags=labels) as run:
         console.print(f"run {run.id}  {found.name} to {options.engine} in {options.precision}")
         versions = {f"version.{package}": version(package) for package in packages}
-        run.log_params({**options.to_flat(), **environment(), **versions})
+        log_setting(run, options, device=device)
+        run.log_params(versions)
         if found.model_id:
             run.log_model_input(found.model_id)
         if len(images.excluded):

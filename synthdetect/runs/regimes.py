@@ -24,7 +24,7 @@ from synthdetect.runs.options import RegimesOptions, TrainOptions
 from synthdetect.runs.preflight import require_trainable, resolve_device
 from synthdetect.runs.recipes import AUGMENTATIONS
 from synthdetect.runs.resume import recorded_options, require_same_data
-from synthdetect.runs.training import log_setting
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
