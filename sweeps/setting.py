@@ -13,7 +13,7 @@ from synthdetect.config import TrainOptions
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.datasets.splits import require_both_classes
-from synthdetect.datasets.target import Target, find_target
+from synthdetect.datasets.target import Target, load_target
 from synthdetect.models.networks import check
 from synthdetect.system.console import counting
 from synthdetect.training.devices import Device, resolve
@@ -88,5 +88,5 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
     if adapts:
         file = Path(options.output).absolute() / options.study / "target.csv"
         write_target(splits.target, prepared.manifest, file)
-        target = (find_target(str(file), prepared.manifest, on_bad_image="stop"), file)
+        target = (load_target(str(file), prepared.manifest, on_bad_image="stop"), file)
     return Setting(options, base, prepared, splits, target, device)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.datasets.folds import LABELLED
 from synthdetect.datasets.labels import SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.schema import DEVELOPMENT_SPLITS
 from synthdetect.datasets.selection import SUPPLEMENT
 from synthdetect.datasets.splits import assign_groups
 from synthdetect.system.errors import UserError
@@ -63,7 +63,7 @@ def make_splits(
         raise UserError(
             f"{manifest.name}: a comparison needs a labelled test split with both classes."
         )
-    labelled = table[table["split"].isin(LABELLED)]
+    labelled = table[table["split"].isin(DEVELOPMENT_SPLITS)]
     part = assign_groups(labelled, (tuning_share, 1 - tuning_share), seed=seed, by_category=True)
     adapted = np.zeros(len(test), dtype=np.int64)
     if target_share:
@@ -99,7 +99,7 @@ def _folds(table: pd.DataFrame, folds: int, seed: int, manifest: Manifest) -> li
     held_out = range(folds) if folds > 1 else [1]
     tables = [table.assign(split=np.where(part == fold, "val", "train")) for fold in held_out]
     for found in tables:
-        if (found.groupby("split")["label"].nunique().reindex(LABELLED) != 2).any():
+        if (found.groupby("split")["label"].nunique().reindex(DEVELOPMENT_SPLITS) != 2).any():
             raise UserError(
                 f"{manifest.name}: too few photographs for --folds {folds} with both classes in "
                 "each; give fewer folds, another --tuning-share, or more data."

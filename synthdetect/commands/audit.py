@@ -1,14 +1,15 @@
 """`synthdetect audit`."""
 
-from synthdetect.audit.checks import UNSPLIT, audit
+from synthdetect.audit.checks import audit
 from synthdetect.audit.figures import draw_audit
+from synthdetect.audit.findings import UNSPLIT
 from synthdetect.audit.log import log_audit, show
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import AuditOptions
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.datasets.selection import add_supplement, supplement
+from synthdetect.datasets.selection import append_supplement, merge_supplement_into_train
 from synthdetect.system.console import console, counting
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.run import environment, open_run
@@ -22,8 +23,8 @@ def audit_data(options: AuditOptions) -> None:
     """
     manifest = _indexed(options.data)
     if options.supplement:
-        extra = _indexed(options.supplement, "supplement")
-        manifest = add_supplement(supplement(manifest, extra))
+        extra = _indexed(options.supplement, "--supplement")
+        manifest = merge_supplement_into_train(append_supplement(manifest, extra))
     labels = tags("audit", options)
     with open_run(f"audit {options.data}", kind="audit", tags=labels) as run:
         console.print(f"run {run.id}  data {manifest.name} ({len(manifest):,} images)")
@@ -51,6 +52,6 @@ def audit_data(options: AuditOptions) -> None:
     write_report(run.id)
 
 
-def _indexed(data: str, option: str = "data") -> Manifest:
+def _indexed(data: str, option: str = "--data") -> Manifest:
     with counting("reading the data") as count:
         return index(load(data, option=option), progress=count)

@@ -12,8 +12,12 @@ import pandas as pd
 from synthdetect.commands.report import write_report
 from synthdetect.commands.train import announce, begin, tags
 from synthdetect.config import CvOptions
-from synthdetect.datasets.folds import assign, fold_manifest, pooled
-from synthdetect.datasets.folds import read as read_folds
+from synthdetect.datasets.folds import (
+    assign_folds,
+    fold_manifest,
+    merge_val_into_train,
+    read_folds,
+)
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.evaluation.decision import decide
@@ -95,12 +99,12 @@ def train_folds(
 def fold_data(options: CvOptions, prepared: Prepared, folds: pd.DataFrame, fold: int) -> Prepared:
     """The data of one fold's training: what it trains on is narrowed, what validates it is not."""
     manifest = fold_manifest(prepared.manifest, folds, fold)
-    return prepared.trained_on(manifest, options, seed=options.seed)
+    return prepared.with_splits(manifest, options, seed=options.seed)
 
 
 def refit_data(options: CvOptions, prepared: Prepared) -> Prepared:
     """The data of the final training."""
-    manifest = narrow(pooled(prepared.manifest), options, seed=options.seed)
+    manifest = narrow(merge_val_into_train(prepared.manifest), options, seed=options.seed)
     return replace(prepared, manifest=manifest)
 
 
@@ -144,7 +148,7 @@ def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
                 found.to_csv(path, index=False)
                 folds = read_folds(path, manifest)
         return folds
-    return assign(manifest, options, seed=options.seed)
+    return assign_folds(manifest, options, seed=options.seed)
 
 
 def _refit(run: Run, options: CvOptions, prepared: Prepared, device: Device, final: Final) -> None:

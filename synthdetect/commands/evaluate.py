@@ -13,7 +13,7 @@ from synthdetect.commands.report import write_report
 from synthdetect.commands.train import tags
 from synthdetect.config import EvaluateOptions
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.datasets.prepare import readable
+from synthdetect.datasets.prepare import index_readable
 from synthdetect.detectors.detector import TORCH, Detector
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.decision import Decision, decide
@@ -151,7 +151,7 @@ def _ours(options: EvaluateOptions) -> Subject:
     """A detector, and the images of the splits asked for; without splits all are `test`."""
     found = find_detector(options.model)
     with counting("reading the data") as count:
-        manifest, excluded = readable(load(options.data), options.on_bad_image, count)
+        manifest, excluded = index_readable(load(options.data), options.on_bad_image, count)
     split = manifest.table["split"].replace("", "test")
     manifest = manifest.with_table(manifest.table.assign(split=split))
     wanted = {*_splits(options, manifest.splits), *(["val"] if options.decide == "val" else [])}

@@ -13,8 +13,8 @@ import pandas as pd
 from synthdetect.commands.train import tags
 from synthdetect.config import ExportOptions
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.datasets.prepare import readable
-from synthdetect.datasets.splits import split
+from synthdetect.datasets.prepare import index_readable
+from synthdetect.datasets.splits import make_missing_splits
 from synthdetect.detectors.detector import TORCH, Card, Detector
 from synthdetect.detectors.engines.convert import quantised, to_graph
 from synthdetect.detectors.engines.exported import SUFFIX, load_exported, save_exported
@@ -136,12 +136,12 @@ def _images(options: ExportOptions, card: Card) -> Images:
         )
     data = options.data or str(card.provenance.get("data", ""))
     with counting("reading the data") as count:
-        manifest, excluded = readable(load(data), options.on_bad_image, count)
+        manifest, excluded = index_readable(load(data), options.on_bad_image, count)
     if trained is not None:
         trained = trained[trained["split"] != ADAPTED_TO]
     judged = "val"
     if options.data or trained is None:
-        manifest = split(
+        manifest = make_missing_splits(
             manifest, seed=options.seed, val_share=options.val_share, test_share=options.test_share
         )
     else:

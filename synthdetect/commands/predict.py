@@ -21,7 +21,10 @@ from synthdetect.detectors.detector import Card
 from synthdetect.detectors.scoring import Scores, Scoring, names_sha256, tabulate
 from synthdetect.evaluation.ensemble import agreement
 from synthdetect.images.batches import Images
-from synthdetect.submission.runfile import TEAM_NAME, base_name, check_submission, write_submission
+from synthdetect.submission.checking import check_submission
+from synthdetect.submission.format import TEAM_NAME
+from synthdetect.submission.image_ids import base_name
+from synthdetect.submission.writing import write_submission
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError

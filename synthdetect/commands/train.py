@@ -11,8 +11,8 @@ import mlflow
 from synthdetect.audit.log import audit_quickly
 from synthdetect.config import Options, TrainOptions, option_name
 from synthdetect.datasets.prepare import Prepared, prepare
-from synthdetect.datasets.selection import add_supplement
-from synthdetect.datasets.target import find_target
+from synthdetect.datasets.selection import merge_supplement_into_train
+from synthdetect.datasets.target import load_target
 from synthdetect.evaluation.summary import summary_rows
 from synthdetect.models.networks import check
 from synthdetect.runs.resume import (
@@ -89,10 +89,10 @@ def adapting(options: TrainOptions, prepared: Prepared) -> Prepared:
     if not options.target:
         return prepared
     with counting("reading the target") as count:
-        target = find_target(
+        target = load_target(
             options.target, prepared.manifest, on_bad_image=options.on_bad_image, progress=count
         )
-    return prepared.adapting_to(target)
+    return prepared.with_target(target)
 
 
 def tags(command: str, options: Options) -> dict[str, str]:
@@ -125,16 +125,16 @@ def announce(run: Run, options: TrainOptions, prepared: Prepared) -> None:
             "run's artifacts.",
             style="bold yellow",
         )
-    if prepared.one_sided:
+    if prepared.one_class_categories:
         console.print(
             "--per-category leaves nothing of what has one class only: "
-            f"{', '.join(name or 'no category' for name in prepared.one_sided)}.",
+            f"{', '.join(name or 'no category' for name in prepared.one_class_categories)}.",
             style="bold yellow",
         )
     manifest = prepared.manifest
     audit_quickly(
         run,
-        add_supplement(manifest) if options.supplement else manifest,
+        merge_supplement_into_train(manifest) if options.supplement else manifest,
         prepared.excluded,
         seed=options.seed,
         equalise_quality=preprocessing(options).equalise_quality,

@@ -17,7 +17,7 @@ from synthdetect.commands.cv import (
 )
 from synthdetect.commands.train import adapting, announce
 from synthdetect.config import CvOptions, Options, ReproduceOptions, TrainOptions
-from synthdetect.datasets.folds import assign
+from synthdetect.datasets.folds import assign_folds
 from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
 from synthdetect.evaluation.decision import Decision
 from synthdetect.models.networks import check
@@ -282,7 +282,7 @@ def _dealt(recorded: Recorded, parent: Run) -> tuple[CvOptions, Data, pd.DataFra
     data = beside(recorded, parent, prepare_again(options, options.seed, prepare_whole))
     folds = parent.read_table(parent.id, FOLDS)
     if len(data.changes) or folds is None:
-        folds = assign(data.prepared.manifest, options, seed=options.seed)
+        folds = assign_folds(data.prepared.manifest, options, seed=options.seed)
         require_trainable(options, data.prepared, folds)
     return options, data, folds.assign(path=[data.moved.get(p, p) for p in folds["path"]])
 
