@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.common import parser, ratio, report, seconds_of
-from synthdetect.datasets.folds import assign, fold_manifest
+from synthdetect.datasets.folds import fold_manifest
 from synthdetect.datasets.prepare import Prepared, prepare
 from synthdetect.runs.options import CvOptions
 from synthdetect.training.devices import Device, deterministic, resolve
@@ -42,7 +42,7 @@ def main() -> None:
         os.environ["SYNTHDETECT_CACHE"] = f"{folder}/cache"
         options = CvOptions.resolve(values)
         prepared = prepare(options, seed=options.seed)
-        folds = assign(prepared.manifest, options, seed=options.seed)
+        folds = assign_folds(prepared.manifest, options, seed=options.seed)
         number = int(folds["fold"].min())
         fold = replace(prepared, manifest=fold_manifest(prepared.manifest, folds, number))
         _compute(options, fold, device, Path(folder) / "warm", epochs=1)

@@ -29,7 +29,7 @@ from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load, read, write
 from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.selection import select
-from synthdetect.datasets.splits import check, split
+from synthdetect.datasets.splits import check_splits, make_missing_splits
 from synthdetect.images.batches import Batches, ImageFiles, Order, Pixels
 from synthdetect.images.cache import DecodedCache
 from synthdetect.images.geometry import Preprocess
@@ -150,10 +150,12 @@ def _measure(folder: Path) -> dict[str, Step]:
     back = timed("read back", lambda: read(folder / "all.parquet"))
     known = timed("index again", lambda: index(back))
     timed("digest", known.digest)
-    whole = timed("split", lambda: split(known, seed=0, val_share=0.1, test_share=0.1))
+    whole = timed(
+        "split", lambda: make_missing_splits(known, seed=0, val_share=0.1, test_share=0.1)
+    )
     options = DataOptions(per_category=len(whole) // FOLDERS, max_images=len(whole) // 2)
     timed("select", lambda: select(whole, options, seed=0))
-    timed("check", lambda: check(whole))
+    timed("check", lambda: check_splits(whole))
     batches = timed("start an epoch", lambda: _start(whole))
     began = time.perf_counter()
     growth = _worker_growth(batches)

@@ -10,7 +10,7 @@ from itertools import combinations
 import pandas as pd
 
 from synthdetect.datasets.labels import CLASSES, SYNTHETIC
-from synthdetect.datasets.manifest import SPLITS
+from synthdetect.datasets.schema import SPLITS
 from synthdetect.datasets.splits import group_codes
 from synthdetect.report.page import Section, Table
 from synthdetect.report.record import Artifacts, RunRecord

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from synthdetect.config.options import Options
-from synthdetect.datasets.folds import assign
+from synthdetect.datasets.folds import assign_folds
 from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
 from synthdetect.reproduction.manifest_diff import REMOVED, diff_manifests, match
 from synthdetect.reproduction.options import ReproduceOptions
@@ -301,7 +301,7 @@ def _folds_of(recorded: RecordedRun, parent: Run) -> tuple[CvOptions, TodaysData
     data = compare_data(recorded, parent, options, prepare_data=prepare_whole)
     folds = parent.read_table(parent.id, FOLDS)
     if len(data.diff) or folds is None:
-        folds = assign(data.prepared.manifest, options.folds, seed=options.optim.seed)
+        folds = assign_folds(data.prepared.manifest, options.folds, seed=options.optim.seed)
         require_valid_folds(options, data.prepared, folds)
     return options, data, folds.assign(path=[data.moved.get(p, p) for p in folds["path"]])
 

@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.datasets.folds import assign, fold_manifest, pooled
-from synthdetect.datasets.folds import read as read_folds
+from synthdetect.datasets.folds import (
+    assign_folds,
+    fold_manifest,
+    merge_val_into_train,
+    read_folds,
+)
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.evaluation.decision import decide
@@ -105,12 +109,13 @@ def train_folds(
 def fold_data(options: CvOptions, prepared: Prepared, folds: pd.DataFrame, fold: int) -> Prepared:
     """Return the data of one fold; its training images are narrowed, its validation images not."""
     manifest = fold_manifest(prepared.manifest, folds, fold)
-    return prepared.trained_on(manifest, options.data, seed=options.optim.seed)
+    return prepared.with_splits(manifest, options.data, seed=options.optim.seed)
 
 
 def refit_data(options: CvOptions, prepared: Prepared) -> Prepared:
     """Return the data of the refit: all labelled images train."""
-    manifest = narrow(pooled(prepared.manifest), options.data, seed=options.optim.seed)
+    everything = merge_val_into_train(prepared.manifest)
+    manifest = narrow(everything, options.data, seed=options.optim.seed)
     return replace(prepared, manifest=manifest)
 
 
@@ -140,7 +145,7 @@ def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
         if own is not None:
             return own
     if not given:
-        return assign(manifest, options.folds, seed=options.optim.seed)
+        return assign_folds(manifest, options.folds, seed=options.optim.seed)
     if Path(given).is_file():
         return read_folds(Path(given), manifest)
     found = Run(given).read_table(given, FOLDS)

@@ -10,7 +10,7 @@ from mlflow.data.dataset import Dataset
 
 from synthdetect.audit.log import audit_quickly
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.datasets.prepare import readable
+from synthdetect.datasets.prepare import index_readable
 from synthdetect.detectors.card import TORCH
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import Scoring
@@ -161,7 +161,7 @@ def _ours(options: EvaluateOptions) -> Subject:
     """Load a detector and the images of the requested splits; without splits all are `test`."""
     found = find_detector(options.model)
     with counting("reading the data") as count:
-        manifest, excluded = readable(load(options.data), options.on_bad_image, count)
+        manifest, excluded = index_readable(load(options.data), options.on_bad_image, count)
     split = manifest.table["split"].replace("", "test")
     manifest = manifest.with_table(manifest.table.assign(split=split))
     wanted = {*_splits(options, manifest.splits), *(["val"] if options.decide == "val" else [])}

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.datasets.prepare import readable
-from synthdetect.datasets.splits import split
+from synthdetect.datasets.prepare import index_readable
+from synthdetect.datasets.splits import make_missing_splits
 from synthdetect.detectors.card import TORCH, Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import quantise, to_graph
@@ -143,12 +143,12 @@ def _images(options: ExportOptions, card: Card) -> Images:
         )
     data = options.source.data or str(card.provenance.get("data", ""))
     with counting("reading the data") as count:
-        manifest, excluded = readable(load(data), options.source.on_bad_image, count)
+        manifest, excluded = index_readable(load(data), options.source.on_bad_image, count)
     if trained is not None:
         trained = trained[trained["split"] != ADAPTED_TO]
     judged = "val"
     if options.source.data or trained is None:
-        manifest = split(
+        manifest = make_missing_splits(
             manifest,
             seed=options.seed,
             val_share=options.source.val_share,

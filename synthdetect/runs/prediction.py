@@ -23,7 +23,10 @@ from synthdetect.images.batches import Images
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import PredictOptions
 from synthdetect.runs.setting import log_setting
-from synthdetect.submission.runfile import TEAM_NAME, base_name, check_submission, write_submission
+from synthdetect.submission.checking import check_submission
+from synthdetect.submission.format import TEAM_NAME
+from synthdetect.submission.image_ids import base_name
+from synthdetect.submission.writing import write_submission
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError

@@ -287,7 +287,7 @@ def _provenance(
         "target_digest": target.digest() if target else "",
         "target_splits": list(target.splits) if target else [],
         "training_images": len(train),
-        "validation_images": int(train["sha256"].isin(prepared.validation).sum()),
+        "validation_images": int(train["sha256"].isin(prepared.validation_hashes).sum()),
         "training_generators": sorted(set(train["generator"].unique()) - {""}),
     }
 

@@ -8,7 +8,7 @@ from synthdetect import cli
 from synthdetect.commands import extensions
 from synthdetect.commands.command import Command
 from synthdetect.commands.extensions import Extension
-from synthdetect.config import ListOptions
+from synthdetect.commands.options import ListOptions
 
 COMMAND = Command(ListOptions, "module:function", "an added command", positional=("what",))
 ADDING = Extension({"added": COMMAND, "list": COMMAND}, {})

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdetect.datasets.folds import read as read_folds
+from synthdetect.datasets.folds import read_folds
 from synthdetect.datasets.manifest import load, read
 from synthdetect.datasets.unlabelled import unlabelled
 from synthdetect.evaluation.external import read_predictions
-from synthdetect.submission.runfile import check_submission
+from synthdetect.submission.checking import check_submission
 from tests.faults.conftest import TINY, Refused, refusal
 
 BAD_SPLITS = {

@@ -34,7 +34,8 @@ from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import STATE, Scoring
 from synthdetect.evaluation.calibration import Calibration
 from synthdetect.models.networks import build
-from synthdetect.submission.runfile import check_submission, image_ids_of
+from synthdetect.submission.checking import check_submission
+from synthdetect.submission.image_ids import image_ids_of
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.detectors import find_detectors
 from synthdetect.tracking.models import log_detector, register
