@@ -342,7 +342,7 @@ def _trial_run(sweep: Sweep, side: str, trial: Trial, kind: str, title: str) -> 
                 state = "interrupted" if tuning.is_machine_fault(error) else "failed"
                 raise
             finally:
-                run.set_tags({STATE: state})
+                run.end_tags[STATE] = state
     except Stopped as stopped:
         shutil.rmtree(_folder(sweep, run), ignore_errors=True)
         raise optuna.TrialPruned(str(stopped)) from stopped

@@ -24,7 +24,7 @@ from synthdetect.system.databases import require_database
 from synthdetect.system.errors import UserError
 from synthdetect.system.processes import is_gone, this_process
 from synthdetect.system.redaction import without_secrets
-from synthdetect.tracking.outbox import StoreAway
+from synthdetect.tracking.availability import StoreAway
 
 RUN = "mlflow_run_id"
 """User attribute of a trial, and of a study: its run."""

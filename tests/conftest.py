@@ -7,11 +7,15 @@ import pandas as pd
 import pytest
 import torch
 from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
 
 from synthdetect.datasets.manifest import load
 
 ROOT = Path(__file__).parent.parent
 """The repository."""
+
+STORE = "mlflow.db"
+"""File of the tracking store in the fixture `workspace`."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,13 +53,24 @@ def small_manifest(small_table: pd.DataFrame, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking store as MLflow makes it, which takes seconds. Tests copy it."""
+    file = tmp_path_factory.mktemp("store") / STORE
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{file}")
+    MlflowClient().search_experiments()
+    mlflow.set_tracking_uri(before)
+    return file
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder with its own MLflow store and cache."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = f"sqlite:///{folder / STORE}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)  # else an earlier test's stays in force
     monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path / "cache"))

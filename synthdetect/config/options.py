@@ -104,6 +104,9 @@ class Options:
     not_of_recipe: ClassVar[tuple[str, ...]] = ()
     """Options that a recipe does not set in this class."""
 
+    shown_first: ClassVar[tuple[str, ...]] = ()
+    """Own options and nested sections that are listed before the others."""
+
     @classmethod
     def nested_sections(cls) -> dict[str, type["Options"]]:
         """Return the nested sections by field name."""
@@ -119,7 +122,7 @@ class Options:
         """Yield name, field, heading and name of the nested section of every option."""
         inside = cls.nested_sections()
         own: dict[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
-        for name, info in own.items():
+        for name, info in sorted(own.items(), key=lambda item: item[0] not in cls.shown_first):
             if name in inside:
                 for inner, field, heading, _ in inside[name]._walk():
                     yield inner, field, heading, name

@@ -117,6 +117,7 @@ def current_header(header: Any, path: Path) -> Any:
         parts = {part: {name: header[name] for name in names} for part, names in moved.items()}
     except KeyError as error:
         raise UserError(f"{path}: its card does not fit: it has no {error}") from error
+    parts["model"]["front_end"] = "rgb"
     flat = {name for names in moved.values() for name in names}
     kept = {name: value for name, value in header.items() if name not in flat}
     return {**kept, **parts, "format": FORMAT}

@@ -11,7 +11,7 @@ from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.resume import computing_as_begun, fetch_checkpoint
 from synthdetect.runs.training import Predetermined, register_model, run_training
 from synthdetect.system.console import console
-from synthdetect.tracking.outbox import StoreAway
+from synthdetect.tracking.availability import StoreAway
 from synthdetect.tracking.run import FOLD, Run, open_run
 from synthdetect.training.devices import Device
 

@@ -29,9 +29,9 @@ from synthdetect.runs.options import RecipeOptions, TrainOptions
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, training_bar
 from synthdetect.system.redaction import without_secrets
+from synthdetect.tracking.availability import StoreAway
 from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.models import log_detector, register
-from synthdetect.tracking.outbox import StoreAway
 from synthdetect.tracking.run import MANIFEST, TARGET, Run, environment, undisturbed
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import Hooks, TrainingState
@@ -208,8 +208,8 @@ def train_network(
 
                 def on_epoch(self, training: TrainingState) -> None:
                     progress = training.progress
-                    # What is logged is on disk already, so that it is never logged twice.
-                    run.log_epoch(progress.history[-1], after + progress.epoch, bound)
+                    # The checkpoint of the epoch is on disk, so a resumed run can log it too.
+                    run.log_progress(progress.history, bound, after=after)
                     bar.epoch(progress.epoch, progress.history[-1], progress.improved)
                     if hooks:
                         hooks.on_epoch(training)
@@ -272,7 +272,7 @@ def register_model(run: Run, result: TrainingResult, name: str) -> str:
     """Register the model of a training, and return its version; an empty name registers nothing."""
     if not name:
         return ""
-    return run.outbox.insist(partial(register, result.model, name))
+    return run.retry(partial(register, result.model, name))
 
 
 @contextmanager

@@ -23,8 +23,8 @@ from synthdetect.detectors.engines.exported import load_detector
 from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.system.errors import UserError
+from synthdetect.tracking.availability import is_absent, is_away
 from synthdetect.tracking.models import models_of
-from synthdetect.tracking.outbox import is_absent, is_away
 from synthdetect.tracking.run import FOLD, KIND, MANIFEST, TARGET, fetch
 
 _URI = "models:/"

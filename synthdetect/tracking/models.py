@@ -24,7 +24,7 @@ from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.outbox import is_absent
+from synthdetect.tracking.availability import is_absent
 from synthdetect.tracking.run import Run
 
 _SERVING = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyarrow", "safetensors", "scipy",
@@ -48,7 +48,7 @@ SIGNATURE = ModelSignature(
 
 
 def log_detector(run: Run, detector: Detector) -> LoggedModel:
-    """Log a detector as the run's model; one that an interrupted attempt left is replaced.
+    """Log a detector as the run's only model; what an earlier attempt left is deleted.
 
     The model is code (a copy of this package without its sample data) and one safetensors file.
 
@@ -60,11 +60,14 @@ def log_detector(run: Run, detector: Detector) -> LoggedModel:
         card = detector.save(file)
 
         def log() -> LoggedModel:
-            for leftover in models_of(run.id):
-                MlflowClient().delete_logged_model(leftover.model_id)
-            return _log(run, file, card, _SERVING)
+            model = _log(run, file, card, _SERVING)
+            # Also from this attempt: MLflow repeats a request whose answer it does not get in time.
+            for other in models_of(run.id):
+                if other.model_id != model.model_id:
+                    MlflowClient().delete_logged_model(other.model_id)
+            return model
 
-        return run.outbox.insist(log)
+        return run.retry(log)
 
 
 def log_exported(run: Run, file: Path, card: Card) -> LoggedModel:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import mlflow
@@ -28,12 +28,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.data.dataset import Dataset
 from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import LoggedModelInput, RunStatus
+from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.tracking.fluent import ActiveRun, _active_run_stack, _get_experiment_id
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+from mlflow.tracking.fluent import (
+    ActiveRun,
+    _active_run_stack,
+    _get_experiment_id,
+    run_id_to_system_metrics_monitor,
+)
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS
 from PIL import Image
 
 from synthdetect import __version__
@@ -42,14 +47,18 @@ from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 from synthdetect.system.processes import is_another_alive, is_gone, this_process
 from synthdetect.system.redaction import without_secrets
-from synthdetect.tracking.outbox import (
-    Line,
-    Outbox,
+from synthdetect.tracking import availability
+from synthdetect.tracking.availability import (
+    PAUSE,
+    Result,
     StoreAway,
     answers,
     is_absent,
     is_away,
-    patient,
+    reason_of,
+    require_answer,
+    retrying,
+    warn_away,
 )
 from synthdetect.tracking.store import make_store
 
@@ -71,9 +80,6 @@ WEIGHTS = "synthdetect.weights_sha256"
 NOT_BEGUN = "synthdetect.not_begun"
 """Tag of a run that was interrupted before it had recorded anything."""
 
-AWAITS_STORE = "synthdetect.awaits_store"
-"""Tag of a run that ended because its tracking store was away, so that it can go on."""
-
 PROCESS = "synthdetect.process"
 """Tag that says which process has opened a run, or gone on with it, last."""
 
@@ -88,6 +94,8 @@ _TEXT = (
     "held_out",
 )  # whatever it looks like
 _PARAM_LIMIT = 6000
+_BACKOFF = 20  # a server that hangs may take a twentieth of a training's time
+_BATCH_LIMIT = 100  # parameters or tags that MLflow takes in one request
 _PACKAGES = (
     "mlflow",
     "torch",
@@ -101,7 +109,7 @@ _PACKAGES = (
 
 # One line a run that says nothing, and a bar for every file of some kilobytes.
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
-# What is said of a store that is away is said by `synthdetect.tracking.outbox`.
+# `synthdetect.tracking.availability` reports a store that is away.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 # Advice that does not apply: no column has gaps, and a local path is one either way.
@@ -110,39 +118,83 @@ warnings.filterwarnings("ignore", message="The specified dataset source can be i
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
+History: TypeAlias = Sequence[Mapping[str, float]]
+"""Metrics of every epoch of a training, by name."""
+
+
 class Stopped(Exception):
     """Ended early on purpose: the run is KILLED, and a tag says why."""
 
 
 class Run:
-    """An open run. Everything is logged to it by id, whatever thread or active run there is.
+    """An open run. Everything is logged to it by its id, from any thread.
 
-    While the tracking store is away, metrics, parameters and tags are kept, and all else waits.
+    While the tracking store is away, `log_progress` goes on without it and logs the missed epochs
+    later. All other methods wait, as described at `retry`.
+
+    Args:
+        run_id: Id of the run.
+        resumed: Whether the run may have metrics already. These are not logged twice.
+        parent: The run that this one is nested under.
 
     Attributes:
-        when_finished: to be called once the run has ended as FINISHED.
+        id: Id of the run.
+        client: A client of the tracking store whose calls wait, as described at `retry`.
+        end_tags: Tags to set when the run ends.
+        when_finished: Functions to call once the run has ended as FINISHED.
     """
 
-    def __init__(self, run_id: str, *, resumed: bool = False) -> None:
-        self.outbox = Outbox(run_id)
-        self.client = patient(MlflowClient(), self.outbox)
+    def __init__(self, run_id: str, *, resumed: bool = False, parent: "Run | None" = None) -> None:
         self.id = run_id
+        self.client = retrying(MlflowClient(), self.retry)
+        self.end_tags: dict[str, str] = {}
         self.when_finished: list[Callable[[], None]] = []
+        self._root: str = parent._root if parent else run_id
+        self._store = MlflowClient()
         self._resumed = resumed
         self._params: set[str] | None = None
         self._known: dict[str, set[tuple[int, float]]] = {}
+        self._times: dict[int, int] = {}  # of epochs, by step, in milliseconds since 1970
+        self._missed: dict[int, tuple[History, Mapping[str, Dataset]]] = {}  # by `after`
+        self._next_look = 0.0
 
     @property
     def experiment_id(self) -> str:
         """The experiment the run belongs to."""
         return str(self.client.get_run(self.id).info.experiment_id)
 
+    def retry(self, action: Callable[[], Result]) -> Result:
+        """Call a function that needs the store, again and again while the store is away.
+
+        Epochs that were missed are logged first.
+
+        Args:
+            action: The function. It may be called several times, so it must be idempotent.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            StoreAway: If the store is away for longer than `SYNTHDETECT_PATIENCE` allows.
+        """
+        advice = (
+            "When it is back, repeat the command to go on with what is on disk and to log "
+            f"everything; if the command has the option --resume, with --resume {self._root}."
+        )
+        return availability.retry(lambda: self.attempt(action), advice)
+
+    def attempt(self, action: Callable[[], Result]) -> Result:
+        """Do what `retry` does, but fail at once if the store is away."""
+        self._log_missed()
+        return action()
+
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters; those the run already has are left alone, since MLflow's never change."""
+        """Log parameters, except those that the run has: MLflow does not let them change."""
         if self._params is None:
             self._params = set(self.client.get_run(self.id).data.params)
         new = {k: without_secrets(str(v)) for k, v in params.items() if k not in self._params}
-        self.outbox.send(Line(params={k: v[:_PARAM_LIMIT] for k, v in new.items()}))
+        entries = [Param(name, value[:_PARAM_LIMIT]) for name, value in new.items()]
+        self.retry(lambda: self._send(params=entries))
         self._params.update(new)
 
     def log_metrics(
@@ -153,65 +205,131 @@ class Run:
         dataset: Dataset | None = None,
         model_id: str | None = None,
     ) -> None:
-        """Log metrics in one transaction a hundred, bound to the dataset and model they are of.
+        """Log metrics, except those that a resumed run has with the same step and value.
 
-        What a resumed run has already is not logged again.
+        Args:
+            metrics: Values by name.
+            step: Step of all of them.
+            dataset: The images that they were measured on.
+            model_id: Id of the logged model that they were measured of.
         """
-        now = int(time.time() * 1000)
-        metrics = {k: v for k, v in metrics.items() if not self._has(k, step, v)}
+        time = _now()
         entries = [
-            {
-                "key": key, "value": float(value), "timestamp": now, "step": step,
-                "model_id": model_id,
-                "dataset_name": dataset.name if dataset else None,
-                "dataset_digest": dataset.digest if dataset else None,
-            }
-            for key, value in metrics.items()
-        ]  # fmt: skip
-        self.outbox.send(Line(metrics=entries))
-
-    def _has(self, name: str, step: int, value: float) -> bool:
-        if not self._resumed:
-            return False
-        if name not in self._known:
-            points = self.client.get_metric_history(self.id, name)
-            self._known[name] = {(point.step, point.value) for point in points}
-        return (step, value) in self._known[name]
+            _metric(name, value, step, time, dataset, model_id) for name, value in metrics.items()
+        ]
+        self.retry(lambda: self._log_new(entries))
 
     def log_history(
-        self,
-        history: Sequence[Mapping[str, float]],
-        datasets: Mapping[str, Dataset],
-        *,
-        after: int = 0,
+        self, history: History, datasets: Mapping[str, Dataset], *, after: int = 0
     ) -> None:
         """Log the epochs that the run does not have yet, each metric once a step.
 
         Args:
-            history: of every epoch so far; epoch 1 is first and is step 1 after `after`.
-            datasets: by the metric's prefix (`train/`, `val/`), what it was measured on.
-            after: steps of what the run did before this history.
+            history: Metrics of every epoch so far. The first epoch is step `after` + 1.
+            datasets: What a metric was measured on, by the first part of its name (train or val).
+            after: Steps that the run has from earlier trainings.
         """
-        for name in sorted({name for record in history for name in record}):
-            known = {m.step for m in self.client.get_metric_history(self.id, name)}
-            dataset = datasets.get(name.split("/")[0])
-            for step, record in enumerate(history, after + 1):
-                if step not in known and name in record:
-                    self.log_metrics({name: record[name]}, step, dataset=dataset)
+        self.retry(lambda: self._log_absent(history, datasets, after))
 
-    def log_epoch(
-        self, record: Mapping[str, float], step: int, datasets: Mapping[str, Dataset]
+    def log_progress(
+        self, history: History, datasets: Mapping[str, Dataset], *, after: int = 0
     ) -> None:
-        """Log one epoch's record."""
-        by_prefix: dict[str, dict[str, float]] = {}
-        for name, value in record.items():
-            by_prefix.setdefault(name.split("/")[0], {})[name] = value
-        for prefix, metrics in by_prefix.items():
-            self.log_metrics(metrics, step, dataset=datasets.get(prefix))
+        """Log the last epoch, and before it those that were missed while the store was away.
+
+        This never waits for a store that is away. The epoch then counts as missed. It is logged
+        with a later call, or by the next method that waits for the store.
+
+        Args:
+            history: Metrics of every epoch so far. The first epoch is step `after` + 1.
+            datasets: What a metric was measured on, by the first part of its name (train or val).
+            after: Steps that the run has from earlier trainings.
+        """
+        step = after + len(history)
+        self._times[step] = _now()
+        was_behind = bool(self._missed)
+        if was_behind:
+            self._missed[after] = history, datasets
+        began = time.monotonic()
+        if was_behind and began < self._next_look:
+            return
+        try:
+            if was_behind:
+                self._log_missed()
+            else:
+                self._log_new(self._epoch(history[-1], step, datasets))
+        except Exception as error:
+            if not is_away(error):
+                raise
+            if not was_behind:
+                warn_away(error, "The training goes on; its epochs are logged later.")
+            self._missed[after] = history, datasets
+            ended = time.monotonic()
+            self._next_look = ended + max(PAUSE, _BACKOFF * (ended - began))
+
+    def _log_missed(self) -> None:
+        """Log the epochs that were missed, if there are any.
+
+        Raises:
+            MlflowException: If the store is still away, or refuses.
+        """
+        if not self._missed:
+            return
+        require_answer()
+        for after, (history, datasets) in list(self._missed.items()):
+            self._log_absent(history, datasets, after)
+            del self._missed[after]
+        console.print("The tracking store is back and has every epoch.")
+
+    def _log_absent(self, history: History, datasets: Mapping[str, Dataset], after: int) -> None:
+        """Log the metrics of a history that the run does not have, without waiting."""
+        steps = {
+            name: {point.step for point in self._store.get_metric_history(self.id, name)}
+            for name in sorted({name for record in history for name in record})
+        }
+        entries = [
+            metric
+            for step, record in enumerate(history, after + 1)
+            for metric in self._epoch(record, step, datasets)
+            if step not in steps[metric.key]
+        ]
+        self._send(metrics=entries)
+
+    def _epoch(
+        self, record: Mapping[str, float], step: int, datasets: Mapping[str, Dataset]
+    ) -> list[Metric]:
+        # A request that seemed to fail may have arrived. With the same time, MLflow takes what is
+        # sent once more for the same point.
+        time = self._times.setdefault(step, _now())
+        return [
+            _metric(name, value, step, time, datasets.get(name.split("/")[0]))
+            for name, value in record.items()
+        ]
+
+    def _log_new(self, metrics: Sequence[Metric]) -> None:
+        """Log metrics that a resumed run does not have, without waiting."""
+        if self._resumed:
+            metrics = [m for m in metrics if (m.step, m.value) not in self._points(m.key)]
+        self._send(metrics=metrics)
+
+    def _points(self, name: str) -> set[tuple[int, float]]:
+        if name not in self._known:
+            points = self._store.get_metric_history(self.id, name)
+            self._known[name] = {(point.step, point.value) for point in points}
+        return self._known[name]
+
+    def _send(self, **entries: Sequence[Metric] | Sequence[Param] | Sequence[RunTag]) -> None:
+        """Log metrics, params or tags, without waiting."""
+        for kind, values in entries.items():
+            for begin in range(0, len(values), _BATCH_LIMIT):
+                part: dict[str, Any] = {kind: list(values[begin : begin + _BATCH_LIMIT])}
+                self._store.log_batch(self.id, **part)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        self.outbox.send(Line(tags={k: without_secrets(v) for k, v in tags.items()}))
+        self.retry(lambda: self._set_tags(tags))
+
+    def _set_tags(self, tags: Mapping[str, str]) -> None:
+        self._send(tags=[RunTag(name, without_secrets(value)) for name, value in tags.items()])
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Log a figure as a picture under the run's artifacts."""
@@ -263,19 +381,21 @@ class Run:
         self.client.log_artifact(self.id, str(file), folder)
 
     def try_to_log_files(self, files: Sequence[Path], folder: str) -> None:
-        """Log files as `log_file` does, if that is possible at once; says what it is that hinders.
+        """Log files as `log_file` does, if that is possible at once; else print why not.
 
-        For where an error is on its way, which nothing else may take the place of.
+        This raises no exception, so that it can be called while another one is handled.
         """
         try:
-            if not answers():
-                raise StoreAway("the tracking store does not answer")
+            require_answer()
             for file in files:
-                MlflowClient().log_artifact(self.id, str(file), folder)
+                self._store.log_artifact(self.id, str(file), folder)
         except Exception as error:
-            reason = without_secrets((str(error) or type(error).__name__).splitlines()[0])[:300]
             names = ", ".join(map(str, files))
-            console.print(f"not among the run's artifacts ({reason}): {names}", style="bold yellow")
+            console.print(
+                f"These files could not be added to the run's artifacts ({reason_of(error)}): "
+                f"{names}",
+                style="bold yellow",
+            )
 
     def log_manifest(self, manifest: Manifest) -> dict[str, Dataset]:
         """Record the data: a dataset a split with its digest, and the counts as a table.
@@ -288,6 +408,7 @@ class Run:
         inputs = self.client.get_run(self.id).inputs
         known = {i.dataset.name for i in inputs.dataset_inputs} if inputs else set()
         datasets: dict[str, Dataset] = {}
+        new = []
         for split in manifest.splits:
             part = manifest.split(split)
             dataset = from_pandas(
@@ -299,8 +420,10 @@ class Run:
             )
             datasets[split] = dataset
             if dataset.name not in known:
-                context = contexts.get(split, "evaluation")
-                self.outbox.insist(partial(mlflow.log_input, dataset, context=context))
+                context = InputTag(MLFLOW_DATASET_CONTEXT, contexts.get(split, "evaluation"))
+                new.append(DatasetInput(dataset._to_mlflow_entity(), [context]))
+        if new:
+            self.client.log_inputs(self.id, datasets=new)
         counts = manifest.counts()
         self.log_table(counts, "data/counts.csv")
         sizes = counts.groupby(["split", "label"])["images"].sum()
@@ -311,98 +434,157 @@ class Run:
         """Record that the run is about a model that another run has logged."""
         self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
 
-    def end(self, status: str) -> None:
-        """Close the run, now or, if the store is away, by `synthdetect sync`.
-
-        What was opened inside and left open is closed with it.
-        """
-        opened: list[ActiveRun] = _active_run_stack.get()  # type: ignore[no-untyped-call]
-        stack = [active.info.run_id for active in opened]
-        inside = stack[stack.index(self.id) + 1 :] if self.id in stack else []
-        for run_id in (*reversed(inside), self.id):
-            try:
-                _end(run_id, status)
-            except Exception as error:
-                if is_away(error):
-                    Outbox(run_id).keep(Line(status=status, ended=int(time.time() * 1000)))
-                elif run_id == self.id:
-                    raise
-        if not self.outbox.try_to_deliver():
-            console.print(f"kept in {self.outbox.folder}; deliver it with: synthdetect sync")
-
     def describe(self, markdown: str) -> None:
         """Set the description that the UI shows on the run's page."""
         self.set_tags({"mlflow.note.content": markdown})
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _metric(
+    name: str, value: float, step: int, time: int,
+    dataset: Dataset | None = None, model_id: str | None = None,
+) -> Metric:  # fmt: skip
+    return Metric(
+        name, float(value), time, step, model_id=model_id,
+        dataset_name=dataset.name if dataset else None,
+        dataset_digest=dataset.digest if dataset else None,
+    )  # fmt: skip
 
 
 @contextmanager
 def open_run(
     name: str, *, kind: str, tags: Mapping[str, str], resume: str = "", parent: Run | None = None
 ) -> Iterator[Run]:
-    """Open a run, and close it with the status that is true.
+    """Open a run, and end it with the status that is true.
+
+    The status is FINISHED, FAILED after an error, or KILLED after an interrupt. If it cannot be
+    set because the store is away, the run stays RUNNING until a later process sees that this one
+    is gone.
 
     Args:
-        name: of a new run; `mlflow run` has named its own.
-        kind: the command, for the tag `synthdetect.kind`.
-        tags: further tags.
-        resume: id of a run to go on with.
-        parent: the run to nest under.
+        name: Name of a new run. Under `mlflow run`, the run keeps the name that MLflow gave it.
+        kind: The command, for the tag `synthdetect.kind`.
+        tags: Further tags.
+        resume: Id of an earlier run to go on with. An empty value opens a new one.
+        parent: The run to nest under.
 
     Raises:
-        UserError: there is no run of that id, it was deleted, or another process works on it.
+        UserError: If the run to go on with does not exist, is deleted, or is in use by another
+            process.
+        StoreAway: If the tracking store is away for too long.
     """
     tags = {KIND: kind, PROCESS: this_process(), **code_tags(), **tags}
-    project_run = os.environ.get("MLFLOW_RUN_ID", "")
+    # MLflow would attach the next run to it, even one that is opened inside this one.
+    project_run = os.environ.pop("MLFLOW_RUN_ID", "")
     if resume:
         before = existing(resume)
         if not parent:  # else the parent's process has seen to that
             require_left(before)
-        tags[AWAITS_STORE] = "false"
-        os.environ.pop("MLFLOW_RUN_ID", None)
         if project_run and project_run != resume:
             _point_to(project_run, resume)
-    elif project_run:
-        name = ""  # attach to it, under the name that MLflow or its user gave
     make_store()
-    if resume:
-        Outbox(resume).deliver()
-    opening = _Opening(name, tags, resume, parent)
-    run, status, words = None, RunStatus.FINISHED, dict[str, str]()
+    opening = _Opening(name, tags, resume or project_run, parent)
+    run = None
     try:
-        run = Run(opening.start(), resumed=bool(resume))
+        run = Run(opening.start(), resumed=bool(resume), parent=parent)
         _show_as_model_training(run)
         if not resume and not parent:
             _end_left_behind(run, kind)
         yield run
-        run.outbox.insist(lambda: None)
-    except KeyboardInterrupt:
-        status = RunStatus.KILLED
-        raise
-    except Stopped as stopped:
-        status = RunStatus.KILLED
-        words["synthdetect.stopped"] = str(stopped)
-        raise
+        end(run, "FINISHED")
     except BaseException as error:
-        status = RunStatus.FAILED
-        if isinstance(error, StoreAway):
-            words[AWAITS_STORE] = "true"
-        words["synthdetect.error"] = str(error)[:5000] or type(error).__name__
-        raise
-    finally:
-        with undisturbed():
-            if run is None and status == RunStatus.KILLED:
+        status = "FAILED"
+        if isinstance(error, (KeyboardInterrupt, Stopped)):
+            status = "KILLED"
+        if run is None and status == "KILLED":
+            with undisturbed():
                 run = opening.interrupted()
-            if run:
-                _close(run, RunStatus.to_string(status), words, is_project=bool(project_run))
+        if run:
+            if isinstance(error, Stopped):
+                run.end_tags["synthdetect.stopped"] = str(error)
+            elif status == "FAILED":
+                run.end_tags["synthdetect.error"] = str(error)[:5000] or type(error).__name__
+            waits = isinstance(error, Exception) and not isinstance(error, StoreAway)
+            is_ended = _end_after_error(run, status, waits=waits)
+            if is_ended and status == "KILLED" and project_run:
+                keep_status(run.id)
+        raise
+    with undisturbed():
+        for action in run.when_finished:
+            action()
+
+
+def end(run: Run, status: str) -> None:
+    """Set a run's `end_tags` and its status, and end what was left open inside it.
+
+    Raises:
+        StoreAway: If the tracking store is away for too long. The run stays RUNNING.
+    """
+    run.retry(partial(_end, run, status, _deactivate(run.id)))
+
+
+def _end_after_error(run: Run, status: str, *, waits: bool) -> bool:
+    """Do what `end` does, and print what goes wrong; returns whether nothing did."""
+    try:
+        with undisturbed():
+            act = partial(_end, run, status, _deactivate(run.id))
+            if not waits:
+                require_answer()
+                run.attempt(act)
+        if waits:
+            run.retry(act)
+    except Exception as error:
+        console.print(
+            f"Run {run.id} could not be ended as {status}: {reason_of(error)}", style="bold yellow"
+        )
+        return False
+    return True
+
+
+def _deactivate(run_id: str) -> list[str]:
+    """Take a run and what is open inside it off MLflow's stack of active runs.
+
+    MLflow would end as FINISHED, when the process exits, whatever is still on the stack.
+
+    Returns:
+        Ids of these runs, the innermost first.
+    """
+    stack: list[ActiveRun] = _active_run_stack.get()  # type: ignore[no-untyped-call]
+    ids = [active.info.run_id for active in stack]
+    if run_id not in ids:
+        return [run_id]
+    position = ids.index(run_id)
+    del stack[position:]
+    return ids[position:][::-1]
+
+
+def _end(run: Run, status: str, run_ids: Sequence[str]) -> None:
+    """End runs, of which `run` is the outermost, without waiting."""
+    with undisturbed():
+        try:
+            run._set_tags(run.end_tags)
+        finally:
+            for run_id in run_ids:
+                try:
+                    run._store.set_terminated(run_id, status)
+                except MlflowException as error:
+                    if run_id == run.id or is_away(error):
+                        raise
+                monitor = run_id_to_system_metrics_monitor.pop(run_id, None)
+                if monitor:
+                    monitor.finish()
 
 
 class _Opening:
-    """The opening of a run, which may be tried again: one that is there already is taken."""
+    """The opening of a run, which makes no second run however often it is attempted."""
 
     def __init__(self, name: str, tags: Mapping[str, str], resume: str, parent: Run | None) -> None:
         self._parent, self._resume = parent, resume
-        self._mark = "" if resume else uuid4().hex
-        marked = {**tags, **({_OPENING: self._mark} if self._mark else {})}
+        self._mark = uuid4().hex
+        marked = tags if resume else {**tags, _OPENING: self._mark}
         self._options: dict[str, Any] = {
             "run_name": None if resume else name or None,
             "nested": parent is not None,
@@ -415,12 +597,13 @@ class _Opening:
         self._is_tried = False
 
     def start(self) -> str:
-        """Open the run; one under a parent waits for a store that is away.
+        """Open the run, and wait while the store is away.
 
         Returns:
             Its id.
         """
-        active = self._parent.outbox.insist(self._start) if self._parent else self._start()
+        retry = self._parent.retry if self._parent else availability.retry
+        active: ActiveRun = retry(self._start)
         return str(active.info.run_id)
 
     def interrupted(self) -> Run | None:
@@ -428,6 +611,8 @@ class _Opening:
         active = mlflow.active_run()
         if active and active is not self._outer:
             return Run(active.info.run_id)
+        if self._resume:
+            return Run(self._resume) if self._is_tried else None
         with suppress(Exception):
             found = self._marked() if answers() else ""
             return Run(found) if found else None
@@ -439,37 +624,13 @@ class _Opening:
         return mlflow.start_run(known or None, self._experiment, **self._options)
 
     def _marked(self) -> str:
-        """The id of the run that an earlier try has made, whose answer was lost."""
-        if not self._mark:
-            return ""
+        """The id of the run that an earlier attempt made whose answer was lost, if there is one."""
         found = MlflowClient().search_runs(
             [self._experiment or _get_experiment_id() or "0"],
             f"tags.`{_OPENING}` = '{self._mark}'",
             max_results=1,
         )
         return found[0].info.run_id if found else ""
-
-
-def _close(run: Run, status: str, words: Mapping[str, str], *, is_project: bool) -> None:
-    """Say why a run ends, end it, and do what waits for that."""
-    try:
-        if words:
-            run.set_tags(words)
-    finally:
-        run.end(status)
-    if status == "KILLED" and is_project and run.outbox.is_empty:
-        keep_status(run.id)
-    if status == "FINISHED":
-        for action in run.when_finished:
-            action()
-
-
-def _end(run_id: str, status: str) -> None:
-    active = mlflow.active_run()
-    if active and active.info.run_id == run_id:
-        mlflow.end_run(status)  # which also ends the watch over the machine
-    else:
-        MlflowClient().set_terminated(run_id, status)
 
 
 def _end_left_behind(run: Run, kind: str) -> None:

@@ -24,12 +24,11 @@ from synthdetect.models.networks import build
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.run import open_run
+from tests.conftest import STORE
 
 TINY = ("--arch=mobilenet_v3_large", "--image-size=32", "--epochs=1", "--device=cpu",
         "--weights=none")  # fmt: skip
 """Options of a training that would be quick if it ever began."""
-
-STORE = "mlflow.db"
 
 Say = Callable[[str, object], None]
 """pytest's `record_property`: what `tests.faults.table` shows."""
@@ -142,17 +141,6 @@ def refusal(action: Callable[[], object]) -> str:
     except UserError as error:
         return str(error)
     return ""
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tracking store as MLflow makes it, which takes seconds."""
-    file = tmp_path_factory.mktemp("store") / STORE
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{file}")
-    MlflowClient().search_experiments()
-    mlflow.set_tracking_uri(before)
-    return file
 
 
 @pytest.fixture

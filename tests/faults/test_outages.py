@@ -16,10 +16,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import requests
-from mlflow.entities import Run
+from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
-from synthdetect.tracking.outbox import FOLDER, PATIENCE, Line, Outbox
+from synthdetect.tracking.availability import PATIENCE
+from synthdetect.tracking.run import Run
 
 pytestmark = pytest.mark.long
 
@@ -50,7 +51,7 @@ class Server:
              "--workers", "1"],
             cwd=self._folder, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-        for _ in range(240):
+        for _ in range(720):
             with contextlib.suppress(requests.RequestException):
                 if requests.get(f"{self.uri}/health", timeout=2).status_code == 200:
                     return
@@ -99,9 +100,11 @@ def environment(folder: Path, uri: str, patience: float) -> dict[str, str]:
     }  # fmt: skip
 
 
-def begin(folder: Path, uri: str, patience: float = 120) -> "subprocess.Popen[str]":
+def begin(
+    folder: Path, uri: str, patience: float = 120, resume: str = ""
+) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "synthdetect", "train", *OPTIONS],
+        [sys.executable, "-m", "synthdetect", "train", *OPTIONS, f"--resume={resume}"],
         cwd=folder, env=environment(folder, uri, patience), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -125,7 +128,7 @@ def said_to_the_end(training: "subprocess.Popen[str]") -> str:
     return out
 
 
-def histories(client: MlflowClient, run: Run) -> dict[str, list[tuple[int, float]]]:
+def histories(client: MlflowClient, run: MlflowRun) -> dict[str, list[tuple[int, float]]]:
     """Every metric's points in their order, but for those that measure time."""
     names = [n for n in run.data.metrics if not any(word in n for word in MEASURED_TIME)]
     points = {name: client.get_metric_history(run.info.run_id, name) for name in names}
@@ -208,7 +211,7 @@ def broken(server: Server) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("away", [gone, hanging, broken])
-def test_a_server_away_in_mid_training_gets_everything_once(
+def test_a_training_outlives_an_outage_and_logs_everything_once(
     away: Callable[[Server], contextlib.AbstractContextManager[None]],
     server: Server,
     folder: Path,
@@ -217,17 +220,13 @@ def test_a_server_away_in_mid_training_gets_everything_once(
     training = begin(folder, server.uri)
     run_id = epoch_of(training, 2)
     with away(server):
-        assert epoch_of(training, EPOCHS) == ""  # it trains on, to the end
-        kept = (folder / FOLDER / run_id / "lines.jsonl").read_text().splitlines()
-        assert len(kept) >= EPOCHS - 3
+        assert epoch_of(training, EPOCHS) == ""  # the training goes on to its last epoch
     out = said_to_the_end(training)
     assert training.returncode == 0, out
-    assert "the tracking store has got all that was kept" in out
-    assert not list((folder / FOLDER).iterdir())
     require_whole(server, run_id, undisturbed)
 
 
-def test_a_server_that_never_comes_back_is_told_by_sync(
+def test_a_training_that_an_outage_ends_is_completed_by_resuming_it(
     server: Server, folder: Path, undisturbed: tuple[object, object]
 ) -> None:
     training = begin(folder, server.uri, patience=1)
@@ -235,61 +234,30 @@ def test_a_server_that_never_comes_back_is_told_by_sync(
     server.kill()
     out = said_to_the_end(training)
     assert training.returncode == 1
-    assert "synthdetect sync" in out
+    assert f"--resume {run_id}" in out
     assert "Traceback" not in out
     assert (folder / "runs" / run_id / "best.safetensors").is_file()
     server.start()
     assert MlflowClient(server.uri).get_run(run_id).info.status == "RUNNING"
-
-    def sync(uri: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "synthdetect", "sync"], cwd=folder, text=True,
-            env=environment(folder, uri, 1), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    elsewhere = sync(f"sqlite:///{folder}/other.db")
-    assert elsewhere.returncode == 2
-    assert server.uri in elsewhere.stdout.replace("\n", "")
-    done = sync(server.uri)
-    assert done.returncode == 0, done.stdout
+    resumed = begin(folder, server.uri, resume=run_id)
+    out = said_to_the_end(resumed)
+    assert resumed.returncode == 0, out
     require_whole(server, run_id, undisturbed)
-    again = sync(server.uri)
-    assert (again.returncode, "nothing is kept" in again.stdout) == (0, True)
 
 
-def test_a_database_that_another_process_holds_is_waited_for(workspace: Path) -> None:
+def test_a_database_that_another_process_has_locked_is_waited_for(workspace: Path) -> None:
     client = MlflowClient()
-    run_id = client.create_run("0").info.run_id
-    box = Outbox(run_id)
-    metric = {"key": "a", "value": 0.5, "timestamp": 1, "step": 1}
+    run = Run(client.create_run("0").info.run_id)
+    history = [{"train/loss": 0.5}, {"train/loss": 0.25}]
     holder = sqlite3.connect("mlflow.db", isolation_level=None)
     holder.execute("begin exclusive")
-    box.send(Line(metrics=[metric]))
-    assert not box.is_empty
-    box.send(Line(metrics=[{**metric, "step": 2}], tags={"b": "c"}))
+    run.log_progress(history[:1], {})
+    run.log_progress(history, {})
     threading.Timer(3, lambda: os.write(freed, b"x")).start()
     waits, freed = os.pipe()
     os.read(waits, 1)
     holder.execute("rollback")
-    assert box.insist(lambda: "done") == "done"
-    assert box.is_empty
-    assert [p.step for p in client.get_metric_history(run_id, "a")] == [1, 2]
-    assert client.get_run(run_id).data.tags["b"] == "c"
-
-
-def test_what_was_delivered_when_a_process_was_killed_is_not_there_twice(workspace: Path) -> None:
-    client = MlflowClient()
-    run_id = client.create_run("0").info.run_id
-    line = Line(
-        metrics=[{"key": "a", "value": 0.5, "timestamp": 1, "step": step} for step in (1, 2)],
-        params={"p": "1"}, status="FINISHED", ended=5,
-    )  # fmt: skip
-    line.send(client, run_id)  # and before it could be taken off the disk, the process was killed
-    box = Outbox(run_id)
-    box.keep(line)
-    with (box.folder / "lines.jsonl").open("a") as file:
-        file.write('{"metrics": [{"key": "a", "val')  # nor was the last one whole
-    box.deliver()
-    assert [p.step for p in client.get_metric_history(run_id, "a")] == [1, 2]
-    assert client.get_run(run_id).info.status == "FINISHED"
-    assert client.get_run(run_id).info.end_time == 5
+    run.set_tags({"b": "c"})
+    points = client.get_metric_history(run.id, "train/loss")
+    assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
+    assert client.get_run(run.id).data.tags["b"] == "c"

@@ -52,7 +52,7 @@ def begin(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Logged, "log_epoch", interrupt)
+        patch.setattr(Logged, "log_progress", interrupt)
         assert main(arguments) == 130
 
 

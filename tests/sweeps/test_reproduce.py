@@ -1,6 +1,7 @@
-"""A sweep's trial and final training, made again from what they recorded."""
+"""Reruns of a sweep's trial and final fit from what their runs recorded."""
 
 import sqlite3
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import mlflow
@@ -9,7 +10,7 @@ from mlflow.entities import Run
 
 from sweeps.__main__ import COMMANDS
 from synthdetect.cli import main
-from synthdetect.cli import main as synthdetect
+from synthdetect.commands import extensions
 from tests.conftest import artifact
 from tests.sweeps.test_sweep import run_sweep, runs
 
@@ -19,8 +20,11 @@ def reproduce(run: Run, *arguments: str) -> int:
     return main(given, program="sweeps", commands=COMMANDS)
 
 
-def test_a_trial_and_a_final_training_are_done_again_bit_for_bit(
-    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+def test_a_trial_and_a_final_fit_are_reproduced_bit_for_bit(
+    workspace: Path,
+    small_manifest: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = ["--strategies", "domain_adaptation", "--trials", "1", "--folds", "1",
              "--tuning-folds", "2", "--tuning-share", "0.5", "--lr", "1e-3"]  # fmt: skip
@@ -28,29 +32,36 @@ def test_a_trial_and_a_final_training_are_done_again_bit_for_bit(
     adapted = "domain_adaptation"
     (trial,) = (r for r in runs("trial") if r.data.tags["synthdetect.strategy"] == adapted)
     final = next(r for r in runs("final") if r.data.tags["synthdetect.strategy"] == adapted)
+    installed: list[EntryPoint] = []
+    monkeypatch.setattr(extensions, "entry_points", lambda group: installed)
+    assert main(["reproduce", trial.info.run_id]) == 2
+    assert "'trial'" in capsys.readouterr().err
+    installed.append(EntryPoint("sweeps", "sweeps.extension:EXTENSION", extensions.GROUP))
     for recorded in (trial, final):
         before = mlflow.get_run(recorded.info.run_id)
-        assert reproduce(recorded) == 0, capsys.readouterr().err
+        # The program with the installed extension, and `python -m sweeps` without it.
+        by_program = recorded is final
+        status = main(["reproduce", recorded.info.run_id]) if by_program else reproduce(recorded)
+        assert status == 0, capsys.readouterr().err
         assert mlflow.get_run(recorded.info.run_id).to_dictionary() == before.to_dictionary()
-        again = runs("reproduce")[0]
-        assert again.data.tags["synthdetect.reproduces"] == recorded.info.run_id
-        assert again.data.tags["synthdetect.reproduced"] == "reproduced bit for bit"
+        rerun = runs("reproduce")[0]
+        assert rerun.data.tags["synthdetect.reproduces"] == recorded.info.run_id
+        assert rerun.data.tags["synthdetect.reproduced"] == "reproduced bit for bit"
         weights = "synthdetect.weights_sha256"
-        assert again.data.tags[weights] == recorded.data.tags[weights]
-        compared = artifact(again, "reproduction/compared.csv")
+        assert rerun.data.tags[weights] == recorded.data.tags[weights]
+        compared = artifact(rerun, "reproduction/compared.csv")
         assert {"weights", "epochs"} <= set(compared["part"])
         assert not compared["differing"].any()
     assert {"results", "predictions"} & set(compared["part"]) == {"predictions"}
     assert not list((workspace / "runs").glob("*/*.safetensors"))
 
-    # The package by itself says where a sweep's runs are made again, and so does a whole sweep.
-    assert synthdetect(["reproduce", trial.info.run_id]) == 2
-    assert "kind 'trial'" in capsys.readouterr().err
+    # A whole sweep is not rerun, but its error names runs that can be.
     (parent,) = runs("sweep")
     assert reproduce(parent) == 2
-    assert "It has trainings inside, such as" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert any(run.info.run_id in error for run in (*runs("trial"), *runs("final")))
 
-    # Other weights than recorded are told by their hash alone.
+    # Weights that differ from the recorded ones are detected by their hash alone.
     with sqlite3.connect("mlflow.db") as store:
         store.execute(
             "update tags set value = 'other' where key = ? and run_uuid = ?",

@@ -1,4 +1,4 @@
-"""Tuning, final training, target and test never share a photograph; every side gets the same."""
+"""The parts of a sweep share no photograph, and all folds have the same test split."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ def sources(table: pd.DataFrame) -> set[str]:
     return set(table["source_id"])
 
 
-def test_no_photograph_plays_two_parts(manifest: Manifest) -> None:
+def test_no_photograph_is_in_two_parts(manifest: Manifest) -> None:
     splits = make_splits(manifest, tuning_folds=2, folds=5, **SHARES)  # type: ignore[arg-type]
     tuning, final = splits.tuning[0].table, splits.final[0].table
     test = final[final["split"] == "test"]
@@ -42,22 +42,22 @@ def test_no_photograph_plays_two_parts(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("folds", [1, 5])
-def test_folds_validate_apart_and_test_alike(manifest: Manifest, folds: int) -> None:
+def test_folds_have_their_own_validation_and_the_same_test(manifest: Manifest, folds: int) -> None:
     splits = make_splits(manifest, tuning_folds=folds, folds=folds, **SHARES)  # type: ignore[arg-type]
     assert len(splits.tuning) == len(splits.final) == folds
-    tests = [set(m.split("test").table["path"]) for m in splits.final]
+    tests = [set(fold.split("test").table["path"]) for fold in splits.final]
     assert all(paths == tests[0] for paths in tests)
-    held_out = [sources(m.split("val").table) for m in splits.final]
-    for manifest_of_fold, own in zip(splits.final, held_out, strict=True):
-        assert not own & sources(manifest_of_fold.split("train").table)
+    held_out = [sources(fold.split("val").table) for fold in splits.final]
+    for fold, validating in zip(splits.final, held_out, strict=True):
+        assert not validating & sources(fold.split("train").table)
     if folds > 1:
         everything = sources(splits.final[0].table[splits.final[0].table["split"] != "test"])
         assert set().union(*held_out) == everything
         assert sum(map(len, held_out)) == len(everything)
 
 
-def test_every_fold_trains_on_what_is_asked_for_and_on_the_supplement(manifest: Manifest) -> None:
-    """And validates, and is tested, on everything."""
+def test_every_fold_trains_on_the_selected_images_and_the_supplement(manifest: Manifest) -> None:
+    """Validation and test are not narrowed to the selected generators."""
     table = manifest.table
     control = table["split"] == "control"
     whole = manifest.with_table(table.assign(split=table["split"].mask(control, SUPPLEMENT)))
@@ -82,18 +82,18 @@ def test_every_fold_trains_on_what_is_asked_for_and_on_the_supplement(manifest: 
     assert len(splits.parts) == len(whole)
 
 
-def test_without_adaptation_the_whole_test_judges(manifest: Manifest) -> None:
+def test_without_adaptation_the_whole_test_split_is_tested_on(manifest: Manifest) -> None:
     splits = make_splits(manifest, tuning_folds=1, folds=2, **{**SHARES, "target_share": 0})  # type: ignore[arg-type]
     assert splits.target.empty
     assert len(splits.final[0].split("test")) == len(manifest.split("test"))
 
 
-def test_the_generators_in_training_are_known(manifest: Manifest) -> None:
+def test_the_generators_of_the_training_images_are_listed(manifest: Manifest) -> None:
     splits = make_splits(manifest, tuning_folds=1, folds=2, **SHARES)  # type: ignore[arg-type]
     assert splits.seen == {"realesr_animevideov3", "realesrgan_x4plus"}
 
 
-def test_the_same_seed_deals_alike_and_another_otherwise(manifest: Manifest) -> None:
+def test_splits_depend_on_the_seed_only(manifest: Manifest) -> None:
     one, two, other = (
         make_splits(manifest, tuning_folds=1, folds=3, **{**SHARES, "seed": seed})  # type: ignore[arg-type]
         for seed in (1, 1, 2)
@@ -102,18 +102,25 @@ def test_the_same_seed_deals_alike_and_another_otherwise(manifest: Manifest) -> 
     assert sources(one.tuning[0].table) != sources(other.tuning[0].table)
 
 
-def test_data_without_a_test_are_refused(manifest: Manifest) -> None:
+def test_data_without_a_test_split_are_refused(manifest: Manifest) -> None:
     without = manifest.with_table(manifest.table[manifest.table["split"] != "test"])
-    with pytest.raises(UserError, match="labelled test split"):
+    with pytest.raises(UserError, match="test split"):
         make_splits(without, tuning_folds=1, folds=2, **SHARES)  # type: ignore[arg-type]
 
 
-def test_too_many_folds_are_refused(manifest: Manifest) -> None:
-    with pytest.raises(UserError, match="--folds 90"):
-        make_splits(manifest, tuning_folds=1, folds=90, **SHARES)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("folds", "option"),
+    [({"tuning_folds": 1, "folds": 90}, " --folds 90"),
+     ({"tuning_folds": 90, "folds": 2}, " --tuning-folds 90")],
+)  # fmt: skip
+def test_too_many_folds_are_refused(manifest: Manifest, folds: dict[str, int], option: str) -> None:
+    with pytest.raises(UserError, match=option):
+        make_splits(manifest, **folds, **SHARES)  # type: ignore[arg-type]
 
 
-def test_the_target_is_listed_without_labels(manifest: Manifest, tmp_path: Path) -> None:
+def test_the_images_to_adapt_to_are_listed_without_labels(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     rows = manifest.split("test").table.head(3)
     write_target(rows, manifest, tmp_path / "deep" / "target.csv")
     listed = pd.read_csv(tmp_path / "deep" / "target.csv")

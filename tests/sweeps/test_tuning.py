@@ -1,4 +1,4 @@
-"""Trials in a real database: seeded, retried, pruned, failed, and counted once."""
+"""Trials in a real database: sampling, retries, pruning, failures and counts."""
 
 import socket
 import subprocess
@@ -8,13 +8,14 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from sweeps import tuning
-from sweeps.strategies import STRATEGIES, space
+from sweeps.strategies import Choice, FloatRange, IntRange, SearchParameter, space
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.outbox import StoreAway
+from synthdetect.tracking.availability import StoreAway
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ def interrupted(trial: Trial) -> float:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_study_samples_the_same_whenever_it_is_opened(tmp_path: Path, sampler: str) -> None:
+def test_opening_a_study_again_does_not_change_what_is_sampled(
+    tmp_path: Path, sampler: str
+) -> None:
     def values(name: str, *, at_once: bool) -> list[dict[str, object]]:
         storage = tuning.open_storage(f"sqlite:///{tmp_path}/{name}.db")
         study = tuning.open_study(storage, "s", sampler=sampler, seed=3)
@@ -52,7 +55,7 @@ def test_a_study_samples_the_same_whenever_it_is_opened(tmp_path: Path, sampler:
     assert values("a", at_once=True) == values("b", at_once=False)
 
 
-def test_other_seeds_sample_otherwise(storage: RDBStorage) -> None:
+def test_other_seeds_sample_other_values(storage: RDBStorage) -> None:
     studies = [tuning.open_study(storage, f"s{seed}", seed=seed) for seed in (1, 2)]
     for study in studies:
         run(study)
@@ -60,24 +63,25 @@ def test_other_seeds_sample_otherwise(storage: RDBStorage) -> None:
     assert first != second
 
 
-def test_every_kind_of_knob_is_suggested_from_its_range(storage: RDBStorage) -> None:
-    for name in STRATEGIES:
-        study = tuning.open_study(storage, name)
-        parameters = space(name, 1e-3)
+def test_search_parameters_become_optuna_distributions(storage: RDBStorage) -> None:
+    parameters = {
+        "lr": SearchParameter(FloatRange(1e-4, 0.3, log=True), 1e-2),
+        "momentum": SearchParameter(FloatRange(0.8, 0.98), 0.9),
+        "lookahead_steps": SearchParameter(IntRange(2, 10), 5),
+        "arch": SearchParameter(Choice(("efficientnet_b0", "efficientnet_v2_s")), ""),
+    }
+    study = tuning.open_study(storage, "s")
+    trial = study.ask()
+    assert tuning.suggest(trial, parameters) == trial.params
+    assert trial.distributions == {
+        "lr": FloatDistribution(1e-4, 0.3, log=True),
+        "momentum": FloatDistribution(0.8, 0.98),
+        "lookahead_steps": IntDistribution(2, 10),
+        "arch": CategoricalDistribution(("efficientnet_b0", "efficientnet_v2_s")),
+    }
 
-        def objective(
-            trial: Trial, parameters: dict[str, tuning.SearchParameter] = parameters
-        ) -> float:
-            found = tuning.suggest(trial, parameters)
-            assert set(found) == set(parameters)
-            return 0.5
 
-        tuning.run_one(study, objective)
-        assert study.trials[0].state == TrialState.COMPLETE
-        assert study.trials[0].distributions == {n: k.range for n, k in parameters.items()}
-
-
-def test_a_trial_that_fails_is_recorded_and_the_study_goes_on(storage: RDBStorage) -> None:
+def test_a_failed_trial_is_recorded_and_the_study_continues(storage: RDBStorage) -> None:
     study = tuning.open_study(storage, "s")
 
     def broken(trial: Trial) -> float:
@@ -89,10 +93,10 @@ def test_a_trial_that_fails_is_recorded_and_the_study_goes_on(storage: RDBStorag
         TrialState.FAIL, TrialState.COMPLETE,
     ]  # fmt: skip
     tuning.recover(study)
-    assert not tuning.waiting(study), "what failed by itself is not tried again"
+    assert not tuning.waiting(study), "a trial that failed because of its values is not retried"
 
 
-def test_what_the_machine_is_to_blame_for_is_tried_again_but_not_for_ever(
+def test_machine_faults_are_retried_a_limited_number_of_times(
     storage: RDBStorage,
 ) -> None:
     study = tuning.open_study(storage, "s")
@@ -109,7 +113,7 @@ def test_what_the_machine_is_to_blame_for_is_tried_again_but_not_for_ever(
     assert tuning.begun(study) == 1
 
 
-def test_a_store_that_is_away_again_and_again_is_never_the_trials_fault(
+def test_an_unreachable_tracking_store_is_retried_without_limit(
     storage: RDBStorage,
 ) -> None:
     study = tuning.open_study(storage, "s")
@@ -125,7 +129,7 @@ def test_a_store_that_is_away_again_and_again_is_never_the_trials_fault(
     assert tuning.settled(study) == []
 
 
-def test_what_was_interrupted_is_queued_once_with_its_values_and_its_run(
+def test_an_interrupted_trial_is_retried_once_with_its_values_and_run(
     storage: RDBStorage,
 ) -> None:
     study = tuning.open_study(storage, "s")
@@ -145,7 +149,7 @@ def test_what_was_interrupted_is_queued_once_with_its_values_and_its_run(
     assert len(study.trials) == 2
 
 
-def test_what_a_dead_process_left_is_queued_again(tmp_path: Path) -> None:
+def test_the_trial_of_a_killed_process_is_retried(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     program = (
         "import os, signal\n"
@@ -165,10 +169,10 @@ def test_interruptions_do_not_change_what_is_sampled(tmp_path: Path, sampler: st
     storage = tuning.open_storage(f"sqlite:///{tmp_path}/optuna.db")
 
     def values(name: str, interruptions: set[int]) -> list[dict[str, object]]:
-        """The values tried; at a trial of these numbers its process dies in several places."""
+        """Values of six trials, where those with these numbers are interrupted three times each."""
         for number in range(6):
-            for place in range(3) if number in interruptions else ():
-                _die(tuning.open_study(storage, name, sampler=sampler, seed=3), place)
+            for progress in range(3) if number in interruptions else ():
+                _interrupt(tuning.open_study(storage, name, sampler=sampler, seed=3), progress)
                 tuning.recover(tuning.open_study(storage, name))
             run(tuning.open_study(storage, name, sampler=sampler, seed=3))
         return [trial.params for trial in tuning.settled(tuning.open_study(storage, name))]
@@ -176,41 +180,46 @@ def test_interruptions_do_not_change_what_is_sampled(tmp_path: Path, sampler: st
     assert values("disturbed", {0, 2, 5}) == values("undisturbed", set())
 
 
-def _die(study: optuna.Study, place: int) -> None:
-    """What is left by a process that took a trial; drew half its values; or began to train."""
+def _interrupt(study: optuna.Study, progress: int) -> None:
+    """Leave a trial as a process does that is killed.
+
+    It had taken the trial (0), sampled half of the values (1), or started to train (2).
+    """
     trial = study.ask()
     trial.set_user_attr(tuning.PROCESS, f"{socket.gethostname()} 0 0.00")
     parameters = list(space("focal", 1e-3).items())
-    tuning.suggest(trial, dict(parameters[: len(parameters) * place // 2]))
-    if place == 2:
+    tuning.suggest(trial, dict(parameters[: len(parameters) * progress // 2]))
+    if progress == 2:
         trial.set_user_attr(tuning.RUN, "run")
 
 
-def test_a_process_that_died_before_it_could_sign_its_trial_is_not_waited_for(
+def test_a_trial_without_a_recorded_process_is_retried_after_a_grace_period(
     storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tuning.open_study(storage, "s")
     study.ask()
     tuning.recover(study)
-    assert tuning.running(study), "it may be about to sign"
+    assert tuning.running(study), "its process may be about to be recorded"
     monkeypatch.setattr(tuning, "_GRACE", -1)
     tuning.recover(study)
     assert not tuning.running(study)
     assert tuning.waiting(study)
 
 
-def test_nobody_has_signed_a_trial_that_is_queued_again(storage: RDBStorage) -> None:
+def test_a_queued_retry_has_no_recorded_process(storage: RDBStorage) -> None:
     study = tuning.open_study(storage, "s")
     with pytest.raises(KeyboardInterrupt):
         tuning.run_one(study, interrupted)
     tuning.recover(study)
     assert tuning.PROCESS not in study.trials[1].user_attrs
-    trial = study.ask()  # another process has taken it, and has not signed yet
+    trial = study.ask()  # by another process, which is not recorded yet
     tuning.recover(study)
     assert study.trials[trial.number].state == TrialState.RUNNING
 
 
-def test_a_kill_between_failing_a_trial_and_queueing_it_loses_nothing(storage: RDBStorage) -> None:
+def test_a_kill_between_failing_a_trial_and_queueing_its_retry_loses_nothing(
+    storage: RDBStorage,
+) -> None:
     study = tuning.open_study(storage, "s")
     trial = study.ask()
     study.tell(trial, state=TrialState.FAIL)
@@ -218,7 +227,7 @@ def test_a_kill_between_failing_a_trial_and_queueing_it_loses_nothing(storage: R
     assert tuning.waiting(study)
 
 
-def test_a_living_process_keeps_its_trial(storage: RDBStorage) -> None:
+def test_a_running_trial_is_not_retried(storage: RDBStorage) -> None:
     study = tuning.open_study(storage, "s")
 
     def objective(trial: Trial) -> float:
@@ -231,7 +240,7 @@ def test_a_living_process_keeps_its_trial(storage: RDBStorage) -> None:
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
 
 
-def test_only_the_best_third_goes_on(storage: RDBStorage) -> None:
+def test_only_the_best_third_is_not_pruned(storage: RDBStorage) -> None:
     study = tuning.open_study(storage, "s", prune=True)
 
     def objective(level: float, trial: Trial) -> float:
@@ -248,11 +257,11 @@ def test_only_the_best_third_goes_on(storage: RDBStorage) -> None:
         for trial in study.trials
         if trial.state == TrialState.PRUNED
     }
-    # Of two to five trials the best goes on, of six and seven the best two.
+    # Of two to five trials the best continues, of six and seven the best two.
     assert ended == {1: 3, 2: 3, 4: 3, 5: 9, 6: 3}
 
 
-def test_a_storage_that_cannot_be_opened_is_named_without_its_password() -> None:
+def test_an_unusable_storage_is_named_without_its_password() -> None:
     with pytest.raises(UserError) as caught:
         tuning.open_storage("postgresql://team:secret@localhost:1/none")
     assert "secret" not in str(caught.value)

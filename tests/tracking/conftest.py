@@ -1,5 +1,6 @@
-"""Processes that once worked on a run, and a store that is away."""
+"""A living and a dead process, and a tracking store that is away."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,15 @@ import mlflow
 import psutil
 import pytest
 
+from synthdetect.tracking.availability import PATIENCE
+
+
+@pytest.fixture
+def workspace(workspace: Path, empty_store: Path) -> Path:
+    """An empty working folder with an empty tracking store."""
+    shutil.copy(empty_store, workspace)
+    return workspace
+
 
 def _named(process: "subprocess.Popen[bytes]") -> str:
     start = psutil.Process(process.pid).create_time() - psutil.boot_time()
@@ -18,7 +28,7 @@ def _named(process: "subprocess.Popen[bytes]") -> str:
 
 @pytest.fixture
 def alive() -> Iterator[str]:
-    """A process that lives."""
+    """The name of a process that is running."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     yield _named(process)
     process.kill()
@@ -27,7 +37,7 @@ def alive() -> Iterator[str]:
 
 @pytest.fixture
 def dead() -> str:
-    """A process that was killed."""
+    """The name of a process that was killed."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     name = _named(process)
     process.kill()
@@ -37,12 +47,13 @@ def dead() -> str:
 
 @pytest.fixture
 def away(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A tracking server that nobody listens for."""
+    """The URI of a tracking server that does not exist, for which nobody waits."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv(PATIENCE, "0")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     yield uri

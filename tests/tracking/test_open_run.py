@@ -2,25 +2,28 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import mlflow
-import pandas as pd
 import pytest
+import requests
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from synthdetect.cli import main
 from synthdetect.system.errors import UserError
+from synthdetect.tracking import availability, status
 from synthdetect.tracking import run as tracking
-from synthdetect.tracking import status
+from synthdetect.tracking.availability import PATIENCE, StoreAway
 from synthdetect.tracking.detectors import find_detectors
 from synthdetect.tracking.run import (
-    AWAITS_STORE,
     KIND,
     PROCESS,
     Run,
+    Stopped,
     code_tags,
+    end,
     existing,
     is_there,
     open_run,
@@ -98,7 +101,7 @@ def test_a_run_ends_itself_and_what_was_left_open_inside_and_nothing_else(worksp
         assert [status_of(run) for run in (parent.id, child.id, left)] == [
             "RUNNING", "FINISHED", "FINISHED"
         ]  # fmt: skip
-        child.end("KILLED")
+        end(child, "KILLED")
         assert (status_of(parent.id), status_of(child.id)) == ("RUNNING", "KILLED")
         active = mlflow.active_run()
         assert active
@@ -119,22 +122,6 @@ def test_a_child_whose_opening_is_tried_again_is_made_once(workspace: Path) -> N
     assert len(runs()) == 3
 
 
-def test_rows_that_are_logged_again_are_there_once(workspace: Path) -> None:
-    table = pd.DataFrame({"name": ["a", "b"], "value": [0.1, float("nan")]})
-    with open_run("r", kind="test", tags={}) as run:
-        run.log_rows(table, "x/rows.json")
-        run.log_rows(table, "x/rows.json")
-        run.log_rows(table, "x/others.json")
-        MlflowClient().log_table(run.id, table, "x/mlflows.json")
-        loaded = mlflow.load_table("x/rows.json", run_ids=[run.id])
-    pd.testing.assert_frame_equal(loaded, table)
-    texts = [mlflow.artifacts.load_text(f"runs:/{run.id}/x/{name}.json")
-             for name in ("rows", "mlflows")]  # fmt: skip
-    assert texts[0] == texts[1]
-    listed = MlflowClient().get_run(run.id).data.tags["mlflow.loggedArtifacts"]
-    assert [listed.count(f"x/{name}.json") for name in ("rows", "others", "mlflows")] == [1, 1, 1]
-
-
 @pytest.mark.parametrize(
     ("found", "then"), [("FAILED", "KILLED"), ("RUNNING", "RUNNING"), ("FINISHED", "FINISHED")]
 )
@@ -151,14 +138,6 @@ def test_a_store_that_is_away_does_not_end_the_watch_over_a_status(
     status.main("0" * 32, "KILLED")
 
 
-def test_files_that_cannot_be_logged_at_once_are_named_and_hide_no_error(
-    away: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Run("0" * 32).try_to_log_files([tmp_path / "last.safetensors"], "checkpoints")
-    assert "last.safetensors" in (said := capsys.readouterr().out)
-    assert "does not answer" in said
-
-
 def test_what_waits_for_the_end_is_done_then_and_only_if_it_is_a_good_one(workspace: Path) -> None:
     seen: list[str] = []
     with open_run("good", kind="test", tags={}) as good:
@@ -173,6 +152,85 @@ def test_what_waits_for_the_end_is_done_then_and_only_if_it_is_a_good_one(worksp
     with pytest.raises(RuntimeError):
         fail()
     assert seen == ["FINISHED"]
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
+    """Have the store be away when a method of `MlflowClient` is called so many times."""
+    original, left = getattr(MlflowClient, method), times
+
+    def refuse(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise requests.ConnectionError("refused")
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, method, refuse)
+    monkeypatch.setattr(availability, "PAUSE", 0.0)
+
+
+def run_that_cannot_be_ended(
+    monkeypatch: pytest.MonkeyPatch, times: int, error: BaseException | None = None
+) -> None:
+    """Open a run, and end it with an error or without, but the store is away so many times."""
+    with open_run("r", kind="train", tags={}) as run:
+        run.end_tags["a"] = "b"
+        run.when_finished.append(lambda: run.set_tags({"when": "finished"}))
+        refusing(monkeypatch, "set_terminated", times)
+        if error:
+            raise error
+
+
+@pytest.mark.parametrize(("error", "wanted"), [(RuntimeError, "FAILED"), (Stopped, "KILLED")])
+def test_the_end_of_a_run_waits_for_the_store(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], wanted: str
+) -> None:
+    run_that_cannot_be_ended(monkeypatch, 3)
+    with pytest.raises(error):
+        run_that_cannot_be_ended(monkeypatch, 3, error())
+    failed, finished = runs()
+    assert (failed.info.status, finished.info.status) == (wanted, "FINISHED")
+    assert failed.data.tags["a"] == finished.data.tags["a"] == "b"
+    assert ("when" in failed.data.tags, "when" in finished.data.tags) == (False, True)
+
+
+def test_a_run_that_cannot_be_ended_stays_running(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PATIENCE, "0")
+    with pytest.raises(StoreAway, match=r"refused.*--resume"):
+        run_that_cannot_be_ended(monkeypatch, 2)
+    (run,) = runs()
+    assert run.info.status == "RUNNING"
+    assert "when" not in run.data.tags
+    assert mlflow.active_run() is None  # else MLflow ends it as FINISHED when the process exits
+
+
+def test_an_interrupt_waits_for_no_store(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_that_cannot_be_ended(monkeypatch, 1, KeyboardInterrupt())
+    (run,) = runs()
+    assert run.info.status == "RUNNING"
+    assert mlflow.active_run() is None
+    said = capsys.readouterr().out
+    assert run.info.run_id in said
+    assert "KILLED" in said
+
+
+def test_a_run_is_opened_once_the_store_is_back(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project_run = made()
+    monkeypatch.setenv("MLFLOW_RUN_ID", project_run)
+    refusing(monkeypatch, "get_run", 2)
+    with open_run("r", kind="test", tags={}) as run:
+        assert run.id == project_run
+    refusing(monkeypatch, "create_run", 2)
+    with open_run("r", kind="test", tags={}):
+        pass
+    assert len(runs()) == 2
 
 
 def test_a_store_that_is_away_is_not_taken_for_one_without_the_run(
@@ -220,11 +278,8 @@ def test_a_run_that_another_process_works_on_is_not_gone_on_with(
     ):
         pass
     assert status_of(taken) == "RUNNING"
-    MlflowClient().set_tag(free, AWAITS_STORE, "true")
     with open_run("r", kind="train", tags={}, resume=free):
-        tags = MlflowClient().get_run(free).data.tags
-        assert tags[AWAITS_STORE] == "false"
-        assert tags[PROCESS] != dead
+        assert MlflowClient().get_run(free).data.tags[PROCESS] != dead
     assert status_of(free) == "FINISHED"
 
 

@@ -1,83 +1,95 @@
-"""What is kept for the store is delivered whole, whoever else is at it."""
+"""A store that is away is recognised and waited for; everything else is not."""
 
 import datetime
 import http.server
 import ipaddress
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INTERNAL_ERROR,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.tracking import MlflowClient
 
-from synthdetect.tracking.outbox import FOLDER, Line, Outbox, answers, waiting
-
-
-def line(step: int) -> Line:
-    return Line(metrics=[{"key": "a", "value": 0.5, "timestamp": 1, "step": step}])
-
-
-def steps(run_id: str) -> list[int]:
-    return sorted(point.step for point in MlflowClient().get_metric_history(run_id, "a"))
+from synthdetect.tracking import availability
+from synthdetect.tracking.availability import (
+    PATIENCE,
+    StoreAway,
+    answers,
+    is_away,
+    retry,
+    retrying,
+)
 
 
 @pytest.fixture
-def run_id(workspace: Path) -> str:
-    return str(MlflowClient().create_run("0").info.run_id)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time is spent on waiting."""
+    monkeypatch.setattr(availability, "PAUSE", 0.0)
 
 
-def test_what_one_keeps_while_another_delivers_is_not_lost(run_id: str) -> None:
-    number = 60
-    done = threading.Event()
+def failing(*errors: Exception) -> Callable[[], str]:
+    """A function that raises these errors, one a call, and then returns "done"."""
+    left = list(errors)
 
-    def keep() -> None:
-        for step in range(number):
-            Outbox(run_id).keep(line(step))
-        done.set()
+    def action() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
 
-    training = threading.Thread(target=keep)
-    training.start()
-    while not done.is_set():
-        Outbox(run_id).deliver()
-    training.join()
-    Outbox(run_id).deliver()
-    assert steps(run_id) == list(range(number))
-    assert not list(FOLDER.iterdir())
+    return action
 
 
-def test_what_a_kill_cut_short_spoils_nothing_that_comes_after(run_id: str) -> None:
-    box = Outbox(run_id)
-    box.keep(line(1))
-    with (box.folder / "lines.jsonl").open("ab") as file:
-        file.write(b'{"metrics": [{"key": "a", "val\0\xff')
-    box.keep(line(2))
-    box.keep(line(3))
-    box.deliver()
-    assert steps(run_id) == [1, 2, 3]
-    assert not box.folder.exists()
+def test_what_needs_the_store_is_retried_while_it_is_away(
+    workspace: Path, impatient: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert retry(failing(*[requests.ConnectionError("refused")] * 3)) == "done"
+    assert capsys.readouterr().out.count("refused") == 1
 
 
-def test_a_run_that_is_still_to_be_seen_to_is_not_forgotten(run_id: str) -> None:
-    box = Outbox(run_id)
-    box.keep(line(1))
-    box.deliver(forget=False)
-    assert box.is_empty
-    assert list(waiting()) == [run_id]
-    box.keep(line(2))
-    box.forget()
-    assert not box.is_empty
-    box.deliver()
-    assert not waiting()
+def test_a_store_that_stays_away_is_an_error(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    monkeypatch.setenv(PATIENCE, "0.2")
+    with pytest.raises(StoreAway, match=r"mlflow\.db.*refused.*Do this"):
+        retry(failing(*[requests.ConnectionError("refused")] * 10**6), "Do this.")
+
+
+def test_only_a_store_that_is_away_is_retried(workspace: Path, impatient: None) -> None:
+    for error in (ValueError(), MlflowException("full", INTERNAL_ERROR)):
+        with pytest.raises(type(error)):
+            retry(failing(error))
+
+
+def test_a_server_is_away_when_it_fails_and_not_when_it_refuses(away: str) -> None:
+    assert is_away(MlflowException("broken", INTERNAL_ERROR))
+    assert is_away(MlflowException("starting", TEMPORARILY_UNAVAILABLE))
+    assert not is_away(MlflowException("no such run", RESOURCE_DOES_NOT_EXIST))
+
+
+def test_a_retrying_client_waits_in_every_call(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    client = MlflowClient()
+    failures = failing(requests.ConnectionError("refused"), requests.Timeout("late"))
+    monkeypatch.setattr(client, "create_run", lambda experiment: failures() + experiment)
+    assert str(retrying(client).create_run("0")) == "done0"
 
 
 class _Wary(http.server.BaseHTTPRequestHandler):
-    """Answers those who bring the token, and breaks for all others."""
+    """Answers 401 to requests with the token, and 500 to all others."""
 
     def do_GET(self) -> None:
         self.send_response(401 if self.headers["Authorization"] == "Bearer hunter2" else 500)
@@ -88,7 +100,7 @@ class _Wary(http.server.BaseHTTPRequestHandler):
 
 
 def certificate(folder: Path) -> Path:
-    """One of this machine, signed by nobody else, and its key."""
+    """Write a self-signed certificate for 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -131,7 +143,7 @@ def serving(certificate: Path) -> Iterator[str]:
     thread.join()
 
 
-def test_a_server_is_asked_as_mlflow_asks_it(
+def test_a_server_is_asked_with_mlflows_token_and_certificate(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = certificate(tmp_path)
@@ -139,7 +151,7 @@ def test_a_server_is_asked_as_mlflow_asks_it(
     with serving(file) as uri:
         mlflow.set_tracking_uri(uri)
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
-        assert not answers()  # nobody known has signed for it
+        assert not answers()  # the certificate is not trusted
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(file))
         assert answers()
         monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH")
