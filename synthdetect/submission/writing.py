@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from synthdetect.evaluation.decision import Decision
 from synthdetect.submission.checking import check_submission
 from synthdetect.submission.format import COLUMNS, RUNS, TEAM_NAME, edition_named
 from synthdetect.system.errors import UserError
@@ -99,7 +100,7 @@ def _csv_text(ids: list[str], probs: list[float], threshold: float) -> bytes:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
-    labels = (int(prob >= threshold) for prob in probs)
+    labels = Decision(threshold=threshold).answer(probs).label.tolist()
     # repr gives the shortest text that reads back as the same float.
     writer.writerows(
         zip(ids, map(repr, probs), labels, itertools.repeat(repr(threshold)), strict=False)
