@@ -33,7 +33,7 @@ from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
 from synthdetect.tracking.models import log_detector
-from synthdetect.tracking.run import open_run
+from synthdetect.tracking.opening import open_run
 from synthdetect.training.devices import resolve
 
 

@@ -19,7 +19,7 @@ from benchmarks.common import parser, ratio, report
 from synthdetect.datasets.prepare import Prepared, prepare
 from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.training import run_training
-from synthdetect.tracking.run import open_run
+from synthdetect.tracking.opening import open_run
 from synthdetect.training.devices import Device, deterministic, resolve
 from synthdetect.training.session import Session
 

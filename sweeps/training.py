@@ -18,7 +18,8 @@ from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.setting import digest_of_several, log_setting
 from synthdetect.runs.training import run_training, train_network
-from synthdetect.tracking.run import WEIGHTS, Run
+from synthdetect.tracking.run import Run
+from synthdetect.tracking.tags import WEIGHTS
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import Hooks, TrainingState
 

@@ -13,7 +13,7 @@ from synthdetect.runs.options import AuditOptions
 from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console, counting
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.run import open_run
+from synthdetect.tracking.opening import open_run
 
 
 def audit_data(options: AuditOptions) -> None:

@@ -30,7 +30,9 @@ from synthdetect.runs.training import Predetermined
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.run import Run, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.queries import existing, read_table
+from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device
 
 FOLDS = "folds.csv"
@@ -100,7 +102,7 @@ def train_folds(
         for n in numbers
     ]
     runs = train_children(run, trainings, "cv", options)
-    done = {fold: _finished_fold(run, runs[str(fold)]) for fold in numbers}
+    done = {fold: _finished_fold(runs[str(fold)]) for fold in numbers}
     predetermined = _conclude_folds(run, options, done)
     if options.folds.refit:
         _refit(run, options, prepared, device, predetermined)
@@ -141,14 +143,14 @@ def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
     """Return the folds of the resumed run if it has them, else given ones, else new ones."""
     resume, given = options.run.resume, options.folds.folds_from
     if resume:
-        own = Run(resume).read_table(resume, FOLDS)
+        own = read_table(resume, FOLDS)
         if own is not None:
             return own
     if not given:
         return assign_folds(manifest, options.folds, seed=options.optim.seed)
     if Path(given).is_file():
         return read_folds(Path(given), manifest)
-    found = Run(given).read_table(given, FOLDS)
+    found = read_table(given, FOLDS)
     if found is None:
         raise UserError(
             f"--folds-from: {given!r} is neither a file nor the run id of a cross-validation."
@@ -224,9 +226,9 @@ def _interval(overall: pd.DataFrame, name: str) -> str:
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _finished_fold(run: Run, run_id: str) -> FinishedFold:
-    metrics = run.client.get_run(run_id).data.metrics
-    predictions = run.read_table(run_id, "predictions/val.csv")
+def _finished_fold(run_id: str) -> FinishedFold:
+    metrics = existing(run_id).metrics
+    predictions = read_table(run_id, "predictions/val.csv")
     if predictions is None:
         raise UserError(f"run {run_id} has lost its predictions; delete it and resume.")
     return FinishedFold(metrics, predictions)

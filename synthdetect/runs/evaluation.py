@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from mlflow.data.dataset import Dataset
 
 from synthdetect.audit.log import audit_quickly
 from synthdetect.datasets.manifest import Manifest, load
@@ -38,7 +37,9 @@ from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
 from synthdetect.tracking.detectors import find_detector, training_rows
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.run import Run, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.queries import download
+from synthdetect.tracking.run import Dataset, Run
 from synthdetect.training.devices import Device, deterministic, resolve
 
 
@@ -108,7 +109,7 @@ def evaluate_detector(options: EvaluateOptions) -> None:
     # Each run has its own folder, so that the results of an earlier one cannot be mixed in.
     results = Path(options.output) / run.id
     results.mkdir(parents=True)
-    run.client.download_artifacts(run.id, "", str(results))
+    download(run.id, "", results)
     shown = summary_rows(evaluations)
     table("Results", list(shown.columns), [list(map(str, row)) for row in shown.to_numpy()])
     console.print(f"wrote {results}")

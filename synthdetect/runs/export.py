@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically, require_folder
 from synthdetect.tracking.detectors import Found, find_detector, training_rows
 from synthdetect.tracking.models import log_exported, register
-from synthdetect.tracking.run import environment, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.provenance import environment
 from synthdetect.tracking.store import tracking_uri
 from synthdetect.training.devices import Device, deterministic, resolve
 from synthdetect.training.loop import predict
@@ -104,7 +106,8 @@ def export_detector(options: ExportOptions) -> None:
         with replace_atomically(beside) as temporary:
             temporary.write_text(json.dumps(facts, indent=2) + "\n")
         model = log_exported(run, file, exported.card)
-        number = register(model, options.register) if options.register else ""
+        register_it = partial(register, model, options.register)
+        number = run.retry(register_it) if options.register else ""
     console.print(f"wrote {file}\nwrote {beside}")
     console.print(f"model        models:/{model.model_id}")
     if number:

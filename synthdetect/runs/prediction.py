@@ -32,7 +32,9 @@ from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import file_sha256, replace_atomically, require_folder
 from synthdetect.tracking.detectors import Found, find_detectors
-from synthdetect.tracking.run import Run, is_there, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.queries import is_there
+from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks, resolve
 
 _ALLOWED_WEIGHTS = ("imagenet", "random")

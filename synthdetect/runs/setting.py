@@ -3,15 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 
-from mlflow.data.dataset import Dataset
-
 from synthdetect.config.options import Options
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared
 from synthdetect.datasets.target import Target
-from synthdetect.runs.artifacts import CONFIG
 from synthdetect.system.redaction import without_secrets
-from synthdetect.tracking.run import MANIFEST, TARGET, Run, environment
+from synthdetect.tracking.provenance import environment
+from synthdetect.tracking.run import Dataset, Run
+from synthdetect.tracking.tags import CONFIG, MANIFEST, TARGET
 from synthdetect.training.devices import Device
 
 

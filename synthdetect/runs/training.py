@@ -8,9 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlflow.data.dataset import Dataset
-from mlflow.entities import LoggedModel
-
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared
 from synthdetect.detectors.card import Card
@@ -20,7 +17,6 @@ from synthdetect.evaluation.figures import learning_curves
 from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
 from synthdetect.evaluation.summary import summary_markdown
 from synthdetect.models.weights import Start
-from synthdetect.runs.artifacts import CHECKPOINTS
 from synthdetect.runs.kinds import RUN_KINDS, RunKind
 from synthdetect.runs.options import RecipeOptions, TrainOptions
 from synthdetect.runs.setting import log_setting
@@ -28,8 +24,10 @@ from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, training_bar
 from synthdetect.tracking.availability import StoreAway
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.models import log_detector, register
-from synthdetect.tracking.run import Run, undisturbed
+from synthdetect.tracking.models import LoggedModel, log_detector, register
+from synthdetect.tracking.opening import undisturbed
+from synthdetect.tracking.run import Dataset, Run
+from synthdetect.tracking.tags import CHECKPOINTS
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import Hooks, TrainingState
 from synthdetect.training.session import BEST, LAST, Session, model_spec, preprocessing

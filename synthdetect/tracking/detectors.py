@@ -15,7 +15,6 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.tracking import MlflowClient
 
 from synthdetect.detectors.card import Card, current_header
 from synthdetect.detectors.detector import Detector
@@ -23,9 +22,11 @@ from synthdetect.detectors.engines.exported import load_detector
 from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.availability import is_absent, is_away
+from synthdetect.tracking.availability import is_absent, is_away, waiting_client
 from synthdetect.tracking.models import models_of
-from synthdetect.tracking.run import FOLD, KIND, MANIFEST, TARGET, fetch
+from synthdetect.tracking.queries import child_runs, existing, read_table
+from synthdetect.tracking.store import tracking_uri
+from synthdetect.tracking.tags import FOLD, KIND, MANIFEST, TARGET
 
 _URI = "models:/"
 
@@ -95,8 +96,10 @@ def logged_by(run_id: str, name: str) -> Found:
     """
     models = models_of(run_id)
     if not models:
-        status = MlflowClient().get_run(run_id).info.status
-        raise UserError(f"--model: run {run_id} ({status}) has logged no model; let it finish.")
+        status = existing(run_id).status
+        raise UserError(
+            f"--model: run {run_id} ({status}) has logged no model. Let it finish, or give another."
+        )
     return _from_uri(f"{_URI}{models[0].model_id}", name)
 
 
@@ -107,43 +110,32 @@ def training_rows(card: Card) -> pd.DataFrame | None:
     hash stands for those of a run that did not record them.
     """
     run_id = str(card.provenance.get("run_id", ""))
-    rows = _table_of(run_id, MANIFEST)
+    rows = read_table(run_id, MANIFEST)
     if rows is None or not card.provenance.get("target"):
         return rows
-    target = _table_of(run_id, TARGET)
+    target = read_table(run_id, TARGET)
     hashes = [""] if target is None else target["sha256"]
     adapted = pd.DataFrame({"sha256": hashes, "split": ADAPTED_TO})
     return pd.concat([rows, adapted], ignore_index=True)
 
 
-def _table_of(run_id: str, path: str) -> pd.DataFrame | None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = fetch(MlflowClient(), run_id, path, folder)
-        if file is None:
-            return None
-        return pd.read_csv(file, keep_default_na=False, dtype={"source_id": str})
-
-
 def _from_run(run_id: str) -> list[Found]:
-    client = MlflowClient()
     try:
-        run = client.get_run(run_id)
+        run = waiting_client().get_run(run_id)
     except MlflowException as error:
         if not is_absent(error):
             raise
         raise UserError(
             f"--model: {run_id!r} is neither a file, nor a {_URI} URI, nor a run in "
-            f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
+            f"{tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
         ) from error
     if run.data.tags.get(KIND) != "cv":
         return [logged_by(run_id, run_id)]
-    children = client.search_runs(
-        [run.info.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`{KIND}` = 'fold' "
-        "and attributes.status = 'FINISHED'",
-        max_results=1000,
-    )
-    folds = {int(child.data.tags[FOLD]): child.info.run_id for child in children}
+    folds = {
+        int(child.tags[FOLD]): child.id
+        for child in child_runs(run_id)
+        if child.tags.get(KIND) == "fold" and child.status == "FINISHED"
+    }
     if not folds:
         raise UserError(f"--model: cross-validation {run_id} has no finished fold.")
     return [logged_by(folds[fold], f"{run_id} fold {fold}") for fold in sorted(folds)]
@@ -193,7 +185,7 @@ def _require_logged(card: Card, logged: Any, uri: str) -> None:
 def _known(model_id: str | None) -> str | None:
     """The id if the tracking store has the model: it refuses metrics of one that it does not."""
     try:
-        return str(MlflowClient().get_logged_model(model_id).model_id) if model_id else None
+        return str(waiting_client().get_logged_model(model_id).model_id) if model_id else None
     except MlflowException as error:
         if not is_absent(error):
             raise

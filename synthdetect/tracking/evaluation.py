@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlflow.data.dataset import Dataset
-
 from synthdetect.evaluation.figures import draw
 from synthdetect.evaluation.predictions import Evaluation
 from synthdetect.images.geometry import Preprocess
-from synthdetect.tracking.run import Run
+from synthdetect.tracking.run import Dataset, Run
 
 
 def log_evaluation(

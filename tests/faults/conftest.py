@@ -23,7 +23,7 @@ from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.models import log_detector
-from synthdetect.tracking.run import open_run
+from synthdetect.tracking.opening import open_run
 from tests.conftest import STORE
 
 TINY = ("--arch=mobilenet_v3_large", "--image-size=32", "--epochs=1", "--device=cpu",

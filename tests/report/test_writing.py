@@ -8,9 +8,9 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from synthdetect.report.collect import collected
 
 from synthdetect.cli import main
-from synthdetect.report.collect import collected
 from synthdetect.report.writing import ReportFailed, write_report
 from synthdetect.system.errors import UserError
 from tests.report.conftest import overall

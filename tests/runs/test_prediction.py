@@ -39,7 +39,8 @@ from synthdetect.submission.image_ids import image_ids_of
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.detectors import find_detectors
 from synthdetect.tracking.models import log_detector, register
-from synthdetect.tracking.run import FOLD, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.tags import FOLD
 from synthdetect.training.devices import Device
 
 PROJECT = Path(cli.__file__).parents[1]

@@ -20,13 +20,13 @@ import torch
 import uvicorn
 from PIL import Image
 
-from synthdetect.commands.serve import settings_for
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
 from synthdetect.serving.limits import Guarded, limits_from_environment
 from synthdetect.serving.model import Refused, ServedDetector
 from synthdetect.serving.options import ServeOptions
+from synthdetect.serving.server import settings_for
 from synthdetect.system.errors import UserError
 
 
@@ -282,8 +282,8 @@ def test_a_client_that_takes_no_answer_is_hung_up_on() -> None:
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthdetect.commands.serve._CONNECTIONS", 4)
-    monkeypatch.setattr("synthdetect.commands.serve._TURNED_AWAY", 2)
+    monkeypatch.setattr("synthdetect.serving.server._CONNECTIONS", 4)
+    monkeypatch.setattr("synthdetect.serving.server._TURNED_AWAY", 2)
     with _server(_well, 2) as port, contextlib.ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
                 for _ in range(4)]  # fmt: skip
