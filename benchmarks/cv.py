@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.common import parser, ratio, report, seconds_of
-from synthdetect.datasets.folds import fold_manifest
+from synthdetect.datasets.folds import assign_folds, fold_manifest
 from synthdetect.datasets.prepare import Prepared, prepare
 from synthdetect.runs.options import CvOptions
 from synthdetect.training.devices import Device, deterministic, resolve

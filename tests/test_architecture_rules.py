@@ -188,7 +188,7 @@ def test_every_package_has_a_layer() -> None:
 
 @pytest.mark.parametrize("package", [*LAYERS, "cli", "__main__"])
 def test_a_module_imports_from_its_own_package_and_lower_ones_only(package: str) -> None:
-    inside = [m for m in OF_SYNTHDETECT if (m.split(".") + [""])[1] == package]
+    inside = [m for m in OF_SYNTHDETECT if [*m.split("."), ""][1] == package]
     assert inside
     upward = {
         (module, other)

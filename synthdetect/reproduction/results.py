@@ -4,7 +4,7 @@ import tempfile
 
 import pandas as pd
 
-from synthdetect.models.tensors import tensors_of
+from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.reproduction.comparison import LOGITS, RunResults
 from synthdetect.tracking.detectors import logged_by
 from synthdetect.tracking.models import models_of
@@ -24,7 +24,7 @@ def results_of(run_id: str) -> RunResults:
     tensors = tensors_of(logged_by(run_id, run_id).detector.network) if models_of(run_id) else {}
     return RunResults(
         weights={name: tensor.numpy() for name, tensor in tensors.items()},
-        digest=run.tags.get(WEIGHTS, ""),
+        digest=run.tags.get(WEIGHTS) or (digest_of(tensors) if tensors else ""),
         metrics={name: metric_history(run_id, name) for name in run.metrics},
         predictions=_predictions(run_id),
     )

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from synthdetect import __version__
-from synthdetect.commands.submission import show
 from synthdetect.datasets.manifest import SAMPLE
 from synthdetect.datasets.unlabelled import unlabelled
 from synthdetect.detectors.card import Card
@@ -26,6 +25,7 @@ from synthdetect.runs.setting import log_setting
 from synthdetect.submission.checking import check_submission
 from synthdetect.submission.format import TEAM_NAME
 from synthdetect.submission.image_ids import base_name
+from synthdetect.submission.printing import print_findings
 from synthdetect.submission.writing import write_submission
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
@@ -261,7 +261,7 @@ def _submit(
         edition=options.edition,
         threshold=decision.threshold,
     )
-    show(check_submission(file, image_ids=ids, edition=options.edition))
+    print_findings(check_submission(file, image_ids=ids, edition=options.edition))
     provenance = folder / "provenance.json"
     _write_json(
         {

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 
 import synthdetect
-from synthdetect.cli import COMMANDS
+from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.commands.options import ListOptions, ManifestOptions, PromoteOptions
 from synthdetect.config.options import Options, option_name
 from synthdetect.images.geometry import GEOMETRIES

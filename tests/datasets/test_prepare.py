@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthdetect.commands.cv import fold_data, refit_data, require_trainable
 
 from synthdetect.datasets.folds import assign_folds
+from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
 from synthdetect.datasets.target import load_target
+from synthdetect.runs.cross_validation import fold_data, refit_data, require_valid_folds
 from synthdetect.runs.options import CvOptions, TrainOptions
 from synthdetect.system.errors import UserError
 
@@ -32,8 +33,8 @@ def data(small_table: pd.DataFrame, tmp_path: Path) -> Path:
 
 def prepare_folds(data: Path, **given: object) -> tuple[CvOptions, Prepared, pd.DataFrame]:
     options = CvOptions.resolve({"data": str(data), "folds": 3, **given})
-    prepared = prepare_whole(options, seed=1)
-    return options, prepared, assign_folds(prepared.manifest, options, seed=1)
+    prepared = prepare_whole(options.data, seed=1)
+    return options, prepared, assign_folds(prepared.manifest, options.folds, seed=1)
 
 
 def generators(table: pd.DataFrame) -> set[str]:
@@ -81,7 +82,7 @@ def test_a_supplement_with_a_photograph_of_the_data_is_refused(data: Path, extra
     val = known.loc[known["split"] == "val", "source_id"].iloc[0]
     added.assign(source_id=val).to_csv(extra, index=False)
     with pytest.raises(UserError, match=r"source_id .*train or val"):
-        prepare(TrainOptions.resolve({"data": str(data), "supplement": str(extra)}), seed=1)
+        prepare(DataOptions(data=str(data), supplement=str(extra)), seed=1)
 
 
 def test_a_fold_without_one_class_is_refused_before_any_is_trained(data: Path) -> None:
@@ -90,13 +91,13 @@ def test_a_fold_without_one_class_is_refused_before_any_is_trained(data: Path) -
     table[(table["label"] == "real") | table["source_id"].isin(few)].to_csv(data, index=False)
     options, prepared, folds = prepare_folds(data)
     with pytest.raises(UserError, match=r"fold \d: .* both classes"):
-        require_trainable(options, prepared, folds)
+        require_valid_folds(options, prepared, folds)
 
 
 def test_the_hashes_of_the_given_val_split_are_kept(data: Path) -> None:
-    options = TrainOptions.resolve({"data": str(data)})
+    options = DataOptions(data=str(data))
     val = prepare(options, seed=1).manifest.split("val").table
-    moved = prepare(TrainOptions.resolve({"data": str(data), "finetune": 0.7}), seed=1)
+    moved = prepare(DataOptions(data=str(data), finetune=0.7), seed=1)
     assert moved.validation_hashes == set(val["sha256"])
     known = moved.manifest.split("train").table["sha256"].isin(moved.validation_hashes)
     assert 0 < known.sum() == len(val) - len(moved.manifest.split("val"))
@@ -107,5 +108,5 @@ def test_the_hashes_of_the_given_val_split_are_kept(data: Path) -> None:
 def test_finetune_is_refused_in_cross_validation() -> None:
     with pytest.raises(UserError, match="--finetune: "):
         CvOptions.resolve({"finetune": 4})
-    assert CvOptions.resolve({"recipe": "open"}).finetune == 0
-    assert TrainOptions.resolve({"recipe": "open"}).finetune == 0.2
+    assert CvOptions.resolve({"recipe": "open"}).data.finetune == 0
+    assert TrainOptions.resolve({"recipe": "open"}).data.finetune == 0.2

@@ -76,7 +76,7 @@ def test_a_split_of_the_data_can_be_a_target(manifest: Manifest) -> None:
     assert found.hashes == tuple(table["sha256"])
     assert found.splits == ("test",)
     images = found.images.seen_by(Preprocess(32, "resize"))
-    row, square = images[0, len(table) - 1]
+    row, square, _ = images[0, len(table) - 1]
     assert (row, np.shape(square)) == (len(table) - 1, (32, 32, 3))
 
 

@@ -1,12 +1,11 @@
-"""`synthdetect check-submission`."""
+"""The command `synthdetect check-submission`."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from synthdetect.submission.checking import check_submission
-from synthdetect.submission.faults import Finding
 from synthdetect.submission.image_ids import image_ids_of
 from synthdetect.submission.options import CheckSubmissionOptions
+from synthdetect.submission.printing import print_findings
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 
@@ -23,16 +22,10 @@ def check(options: CheckSubmissionOptions) -> None:
         edition=options.edition or None,
         other=Path(options.other) if options.other else None,
     )
-    show(findings)
+    print_findings(findings)
     errors = sum(finding.severity == "error" for finding in findings)
     if errors:
         raise UserError(f"{options.file}: {errors} error(s), listed above.")
     console.print(f"{options.file}: no errors")
     if not options.images:
         console.print("Give the test images by --images to check that the file has all of them.")
-
-
-def show(findings: Iterable[Finding]) -> None:
-    """Print findings, each with its severity."""
-    for finding in findings:
-        console.print(f"{finding.severity}: {finding.message}")
