@@ -23,6 +23,7 @@ from PIL import Image
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
 from synthdetect.serving.limits import Guarded, limits_from_environment
 from synthdetect.serving.model import Refused, ServedDetector
 from synthdetect.serving.options import ServeOptions
@@ -112,8 +113,8 @@ def test_as_many_images_are_decoded_at_once_as_there_are_cores() -> None:
 
 def _served() -> ServedDetector:
     torch.manual_seed(0)
-    card = Card("mobilenet_v3_large", 32, "resize")
-    return ServedDetector(Detector(build("mobilenet_v3_large", 32), card))
+    spec = ModelSpec.of("mobilenet_v3_large", 32)
+    return ServedDetector(Detector(build(spec), Card(model=spec, geometry="resize")))
 
 
 def _image(cut: int = 0) -> str:
