@@ -49,11 +49,12 @@ def run_server(detector: Detector, name: str, options: ServeOptions) -> None:
 
 
 def settings_for(app: App, timeout: float) -> uvicorn.Config:
-    """A server's settings that bound its connections, and how long one may say nothing.
+    """Return settings of a server that limit its connections and the time of their silence.
 
     Args:
-        app: to serve.
-        timeout: seconds in which a request's head must have come, and an answer's bytes have gone.
+        app: The application to serve.
+        timeout: Seconds within which a client must send the head of a request, and within which it
+            must accept the next bytes of an answer.
     """
     return uvicorn.Config(
         app,
@@ -68,10 +69,11 @@ def settings_for(app: App, timeout: float) -> uvicorn.Config:
 
 
 def _impatient(timeout: float) -> type[H11Protocol]:
-    """HTTP that hangs up on a client that says or hears nothing for so many seconds.
+    """Return an HTTP protocol that closes the connection of a client that stalls for `timeout` s.
 
-    uvicorn has a timer between requests alone, and stops it at the first byte of the next one. This
-    one has a timer for a request's head, and one for what the client does not take of an answer.
+    uvicorn's own timer covers the time between requests only; it stops at the first byte of the
+    next one. This protocol has one timer for the head of a request, and one for the part of an
+    answer that the client does not accept.
     """
 
     class Impatient(H11Protocol):
@@ -82,7 +84,7 @@ def _impatient(timeout: float) -> type[H11Protocol]:
             if len(self.connections) > _CONNECTIONS + _TURNED_AWAY:
                 transport.abort()
                 return
-            transport.set_write_buffer_limits(high=0)  # so that the pause begins with any byte left
+            transport.set_write_buffer_limits(high=0)  # pause as soon as any byte is left
             self._head.start()
 
         def data_received(self, data: bytes) -> None:
@@ -109,7 +111,7 @@ def _impatient(timeout: float) -> type[H11Protocol]:
 
 
 class _Timer:
-    """Does something unless it is stopped; to start it again while it runs changes nothing."""
+    """Calls a function after some time unless it is stopped; starting it twice has no effect."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]
@@ -141,6 +143,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), backlog=256)
     except OSError as error:
         raise UserError(
-            f"--port: {host}:{port} cannot be listened on: {error.strerror}. Give another."
+            f"--port: the server cannot listen on {host}:{port}: {error.strerror}. Give another."
         ) from error
     return listening

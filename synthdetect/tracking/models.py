@@ -1,4 +1,4 @@
-"""A detector as an MLflow model: logged, registered, promoted, found again."""
+"""Logs detectors as MLflow models, registers and promotes them."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ _SERVING = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyarrow", "safet
             "torch", "torchvision")  # fmt: skip
 
 CHAMPION = "champion"
-"""Alias of the version that is in use."""
+"""Alias of the version of a registered model that is in use."""
 
 
 def log_detector(run: Run, detector: Detector) -> LoggedModel:
@@ -75,7 +75,7 @@ def _log(run: Run, file: Path, card: Card, packages: Iterable[str]) -> LoggedMod
 
 
 def models_of(run_id: str) -> list[LoggedModel]:
-    """The models that a run has logged."""
+    """Return the models that a run has logged."""
     client = waiting_client()
     experiment = client.get_run(run_id).info.experiment_id
     found = client.search_logged_models(
@@ -85,7 +85,7 @@ def models_of(run_id: str) -> list[LoggedModel]:
 
 
 def register(model: LoggedModel, name: str) -> str:
-    """Register a model, if that is not done. The first version of a name becomes the champion.
+    """Register a model unless it is registered. The first version of a name becomes the champion.
 
     Returns:
         The version.
@@ -103,6 +103,10 @@ def register(model: LoggedModel, name: str) -> str:
 def promote(name: str, number: str) -> None:
     """Make a version of a registered model the champion.
 
+    Args:
+        name: The registered model.
+        number: The version.
+
     Raises:
         UserError: If there is no such version.
     """
@@ -119,12 +123,12 @@ def promote(name: str, number: str) -> None:
 
 
 def _requirements(packages: Iterable[str]) -> list[str]:
-    """The versions that made the model; a build's local label (`+cpu`) names no public release."""
+    """Pin the installed versions, without local labels such as `+cpu` that no index has."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
 
 
 def _example() -> pd.DataFrame:
-    """A request of one image, as a client would send it."""
+    """Return a request with one image, as a client sends it."""
     file = io.BytesIO()
     Image.new("RGB", (32, 32), "grey").save(file, "PNG")
     return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})

@@ -84,7 +84,7 @@ class Run:
 
     @property
     def experiment_id(self) -> str:
-        """The experiment the run belongs to."""
+        """Id of the experiment that the run belongs to."""
         return str(self.client.get_run(self.id).info.experiment_id)
 
     def retry(self, action: Callable[[], Result]) -> Result:
@@ -253,17 +253,18 @@ class Run:
         self.retry(lambda: self.send_tags(tags))
 
     def send_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags, but fail at once if the store is away."""
         self._send(tags=[RunTag(name, without_secrets(value)) for name, value in tags.items()])
 
     def log_figure(self, figure: Figure, path: str) -> None:
-        """Log a figure as a picture under the run's artifacts."""
+        """Log a figure as an image among the run's artifacts."""
         self.client.log_figure(self.id, figure, path, save_kwargs={"bbox_inches": "tight"})
 
     def log_image(self, image: Image.Image, path: str) -> None:
-        """Log a picture under the run's artifacts, where the UI shows it by its name.
+        """Log an image among the run's artifacts, under its name.
 
-        MLflow's image charts (`key` and `step`) would keep it under a random name, and the UI draws
-        them beneath all parameters of the run, which leaves no room for the picture.
+        MLflow's image charts (`key` and `step`) give it a random name, and the UI shows them below
+        all parameters of the run.
         """
         self.client.log_image(self.id, image, path)
 
@@ -272,9 +273,9 @@ class Run:
         self.client.log_text(self.id, table.to_csv(index=False), path)
 
     def log_rows(self, table: pd.DataFrame, path: str) -> None:
-        """Log a table as JSON, which the UI lays beside other runs' in its table view.
+        """Log a table as JSON, so that the UI can compare it with those of other runs.
 
-        As `MlflowClient.log_table` does, but that one adds the rows to those that are there.
+        `MlflowClient.log_table` writes the same file, but appends to one that exists.
         """
         text = table.to_json(orient="split", index=False, date_format="iso")
         self.client.log_text(self.id, text, path)
@@ -285,7 +286,7 @@ class Run:
             self.set_tags({MLFLOW_LOGGED_ARTIFACTS: json.dumps([*listed, entry])})
 
     def log_json(self, value: Mapping[str, Any], path: str) -> None:
-        """Log a JSON artifact."""
+        """Log a mapping as a JSON artifact."""
         self.client.log_dict(self.id, dict(value), path)
 
     def log_file(self, file: Path, folder: str) -> None:
@@ -310,10 +311,10 @@ class Run:
             )
 
     def log_manifest(self, manifest: Manifest) -> dict[str, Dataset]:
-        """Record the data: a dataset a split with its digest, and the counts as a table.
+        """Log the data: a dataset with a digest for each split, and a table of the counts.
 
         Returns:
-            The datasets by split, to bind metrics to.
+            The datasets by split, to which metrics can be bound.
         """
         contexts = {"train": "training", "val": "validation", "test": "test"}
         source = str(manifest.root) if manifest.name != "sample" else "synthdetect/sample"
@@ -343,7 +344,7 @@ class Run:
         return datasets
 
     def log_model_input(self, model_id: str) -> None:
-        """Record that the run is about a model that another run has logged."""
+        """Log that the run uses a model that another run has logged."""
         self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
 
     def describe(self, markdown: str) -> None:

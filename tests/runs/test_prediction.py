@@ -399,9 +399,9 @@ def test_all_ways_of_naming_can_be_mixed(
     [
         ("nonsense", "'nonsense' is neither a file, nor a models:/ URI, nor a run in sqlite:"),
         ("gone.safetensors", "'gone.safetensors' is neither a file"),
-        ("models:/nobody@champion", "models:/nobody@champion cannot be had from sqlite:"),
-        ("models:/m-0123", "models:/m-0123 cannot be had"),
-        ("models:/nobody/1", "models:/nobody/1 cannot be had"),
+        ("models:/nobody@champion", "models:/nobody@champion cannot be loaded from sqlite:"),
+        ("models:/m-0123", "models:/m-0123 cannot be loaded"),
+        ("models:/nobody/1", "models:/nobody/1 cannot be loaded"),
         ("", "--model: give"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A run is opened once, by one process, and closed with the status that is true."""
+"""A run is opened once, by one process, and ended with its true status."""
 
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def test_what_waits_for_the_end_of_a_run_is_done_only_if_it_finishes(workspace: 
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
-    """Have the store be away when a method of `MlflowClient` is called so many times."""
+    """Let the first calls of a method of `MlflowClient` fail as if the store were away."""
     original, left = getattr(MlflowClient, method), times
 
     def refuse(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
@@ -143,7 +143,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
 def run_that_cannot_be_ended(
     monkeypatch: pytest.MonkeyPatch, times: int, error: BaseException | None = None
 ) -> None:
-    """Open a run, and end it with an error or without, but the store is away so many times."""
+    """Open a run and end it, with or without an error; the first attempts to end it fail."""
     with open_run("r", kind="train", tags={}) as run:
         run.end_tags["a"] = "b"
         run.when_finished.append(lambda: run.set_tags({"when": "finished"}))
