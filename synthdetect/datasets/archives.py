@@ -172,7 +172,7 @@ class TarImages(_ArchiveImages[IO[bytes]]):
             tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictTarInfo) as tar,
         ):
             members = [member for member in tar if is_image(member.name) and not member.isdir()]
-            # gzip verifies its checksum only at its own end, which lies behind the tar's.
+            # gzip verifies its checksum only at its own end, which follows that of the tar.
             if isinstance(stream, gzip.GzipFile):
                 padding = stream.read(_MAX_PADDING + 1)
                 if len(padding) > _MAX_PADDING:

@@ -1,4 +1,4 @@
-"""Checks of run files, whoever wrote them."""
+"""Checks of run files, written by synthdetect or by others."""
 
 import math
 import re

@@ -344,6 +344,6 @@ class TestDigest:
         assert set(hashed.digest()) <= set("0123456789abcdef")
 
 
-def test_relative_paths_start_from_the_root_unless_their_paths_are_absolute(tmp_path: Path) -> None:
+def test_relative_paths_start_from_the_root(tmp_path: Path) -> None:
     table = pd.DataFrame({"path": ["a/b.png", "/c.png"]})
     assert Manifest(table, tmp_path, "mine").files() == [str(tmp_path / "a/b.png"), "/c.png"]

@@ -211,7 +211,7 @@ def test_what_a_manifest_claims_of_its_files_is_never_believed_blindly(
     """A manifest that claims strange sizes, times, formats or hashes of its files."""
     claims = {**dict.fromkeys(PROBED, "1"), "sha256": "", column: value}
     write(table(pictures, **claims, label="real"), refused.folder)
-    claimed = ("differ from the manifest's sha256",) if column == "sha256" and value else ()
+    claimed = ("differ from the sha256",) if column == "sha256" and value else ()
     refused("train", *TINY, "--data=m.csv", named=claimed or ("m.csv: the train split",))
 
 

@@ -256,7 +256,7 @@ def test_the_weights_of_a_served_model_are_checked_too(copied: Path, logged: Log
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda file, other: file.write_bytes(other), ("differ from the manifest's", "Restore")),
+        (lambda file, other: file.write_bytes(other), ("differ from the sha256", "Restore")),
         (lambda file, other: file.write_bytes(other[:50]), ("1 of 24", "exclude")),
         (lambda file, other: file.unlink(), ("1 of 24", "exclude")),
     ],

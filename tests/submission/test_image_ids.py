@@ -60,3 +60,14 @@ def test_a_path_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images.rar").touch()
     with pytest.raises(UserError, match=r"images\.rar: .*\.zip"):
         image_ids_of(tmp_path / "images.rar")
+
+
+def test_an_archive_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    """tarfile by itself takes one for the end of the archive and misses the ids after it."""
+    folder = image_folder(tmp_path / "images", ["a.png", "b.png"])
+    path = archive_of(folder, "t.tar")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b".png")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"t\.tar: "):
+        image_ids_of(path)
