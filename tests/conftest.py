@@ -1,5 +1,6 @@
 """What many tests share: a private cache folder, a small manifest of real images, a store."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,21 @@ STORE = "mlflow.db"
 def _one_thread() -> None:
     """Tiny inputs, and other work on the machine: more threads only wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    hear_interrupts()
+
+
+def hear_interrupts() -> None:
+    """Handle SIGINT in this process and in those that it starts, although it was ignored.
+
+    A shell that starts a process in the background may have it ignore SIGINT, and so do all
+    processes that it starts. A signal that a process handles has its default effect in those.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def artifact(run: Run, path: str) -> pd.DataFrame:
