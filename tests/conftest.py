@@ -1,5 +1,6 @@
 """What many tests share: a private cache folder, a small manifest of real images, a store."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -17,6 +18,9 @@ from mlflow.tracking import MlflowClient
 
 from synthdetect.datasets.manifest import load
 from synthdetect.tracking.availability import PATIENCE
+
+# Child processes that train do so beside others: more threads would only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 """The repository."""
