@@ -166,7 +166,7 @@ class TestSelecting:
             DataOptions(categories=("cat",)),
             DataOptions(per_category=4),
             DataOptions(max_images=6),
-            DataOptions(("gan",), ("cat",), 4, 2),
+            DataOptions(generators=("gan",), categories=("cat",), per_category=4, max_images=2),
         ],
     )
     def test_validation_and_test_stay_whole(self, mixed: Manifest, choice: DataOptions) -> None:
