@@ -21,17 +21,6 @@ CORE = LAYERS[: LAYERS.index("detectors") + 1]
 
 MAY_IMPORT_MLFLOW = ("synthdetect.tracking", "synthdetect.serving")
 
-# TEMPORARY: these are being moved out; empty the set when they are.
-STILL_IMPORT_MLFLOW = {
-    "synthdetect.report.collect",
-    "synthdetect.reproduction.results",
-    "synthdetect.robustness.evaluation",
-    "synthdetect.robustness.log",
-    "synthdetect.runs.evaluation",
-    "synthdetect.runs.resume",
-    "synthdetect.runs.training",
-}
-
 EXECUTE_WHAT_THEY_READ = {
     "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
 }  # fmt: skip
@@ -199,7 +188,7 @@ def test_every_package_has_a_layer() -> None:
 
 @pytest.mark.parametrize("package", [*LAYERS, "cli", "__main__"])
 def test_a_module_imports_from_its_own_package_and_lower_ones_only(package: str) -> None:
-    inside = [m for m in OF_SYNTHDETECT if (m.split(".") + [""])[1] == package]
+    inside = [m for m in OF_SYNTHDETECT if [*m.split("."), ""][1] == package]
     assert inside
     upward = {
         (module, other)
@@ -223,8 +212,7 @@ def test_synthdetect_never_imports_sweeps() -> None:
 
 def test_mlflow_is_imported_by_tracking_and_serving_only() -> None:
     found = {m for m in FILES if "mlflow" in roots(m) and not m.startswith(MAY_IMPORT_MLFLOW)}
-    assert found - STILL_IMPORT_MLFLOW == set()
-    assert STILL_IMPORT_MLFLOW - found == set(), "take these out of STILL_IMPORT_MLFLOW"
+    assert found == set()
     assert "mlflow" in roots("synthdetect.tracking.run")
 
 

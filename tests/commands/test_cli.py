@@ -14,24 +14,26 @@ import pytest
 from PIL import Image
 
 from synthdetect import __version__, cli
+from synthdetect.commands.command import Command
 from synthdetect.commands.options import ListOptions
 from synthdetect.config.options import option_name
 from synthdetect.datasets.dialects import DIALECTS
 from synthdetect.datasets.layouts import LAYOUTS
 from synthdetect.evaluation.metrics import METRICS
-from synthdetect.images.geometry import GEOMETRIES
+from synthdetect.evaluation.options import CALIBRATIONS, ENSEMBLES
 from synthdetect.images.mixing import MIXINGS
+from synthdetect.images.options import GEOMETRIES
+from synthdetect.images.perturbations import PERTURBATIONS
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.models.spec import FRONT_ENDS
 from synthdetect.runs.recipes import RECIPES
 from synthdetect.system.errors import UserError
-from synthdetect.training.adaptation import ADAPTATIONS
-from synthdetect.training.adversarial import ATTACKS
-from synthdetect.training.losses import LOSSES
-from synthdetect.training.optimizers import OPTIMIZERS
+from synthdetect.training.options import ADAPTATIONS, ATTACKS, LOSSES, OPTIMIZERS, SCHEDULES
 
 REGISTRIES: dict[str, dict[str, Any]] = {
     "mixing": MIXINGS, "losses": LOSSES, "optimizers": OPTIMIZERS, "adaptations": ADAPTATIONS,
-    "attacks": ATTACKS,
+    "attacks": ATTACKS, "schedules": SCHEDULES, "front_ends": FRONT_ENDS,
+    "calibrations": CALIBRATIONS, "ensembles": ENSEMBLES, "perturbations": PERTURBATIONS,
 }  # fmt: skip
 
 
@@ -106,8 +108,8 @@ def test_help_of_a_command_shows_every_option_with_its_default(run: Run, command
             if not info.is_required():
                 assert " ".join((info.description or "").split()) in text
     if command == "train":
-        assert "learning rate at the start (default: 0.0001)" in text
-        assert "train on these generators only (default: none)" in text
+        assert "--lr VALUE Initial learning rate. (default: 0.0001)" in text
+        assert "(default: none)" in text
 
 
 def test_version(run: Run) -> None:
@@ -258,7 +260,7 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Non
 
     def add(function: Callable[[], None]) -> None:
         monkeypatch.setattr(sys.modules[__name__], "_probed", lambda options: function(), False)
-        command = cli.Command(ListOptions, f"{__name__}:_probed", "", positional=("what",))
+        command = Command(ListOptions, f"{__name__}:_probed", "", positional=("what",))
         monkeypatch.setitem(cli.COMMANDS, "probe", command)
 
     return add

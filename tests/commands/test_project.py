@@ -62,7 +62,7 @@ def test_git_ignores_what_commands_leave_behind() -> None:
         if name == "output" and isinstance(info.default, str) and info.default
     }
     assert folders >= {"runs", "predictions", "evaluation", "exports"}
-    assert {f"{folder}/" for folder in folders} <= set((ROOT / ".gitignore").read_text().split())
+    assert {f"/{folder}/" for folder in folders} <= set((ROOT / ".gitignore").read_text().split())
 
 
 def test_the_file_is_what_the_commands_say() -> None:

@@ -1,4 +1,4 @@
-"""A detector's file: it gives the same scores back, and anything that is not one is refused."""
+"""Tests of a detector's file: the same scores when read back, and what is refused."""
 
 import dataclasses
 import io
@@ -14,37 +14,29 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.calibration import Calibration
+from synthdetect.evaluation.decision import Decision
 from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
 from synthdetect.system.errors import UserError
+from tests.detectors.helpers import card_of, in_format_2, varied_network, with_card
 
 CARD = Card(
-    arch="mobilenet_v3_large",
-    image_size=32,
+    model=ModelSpec.of("mobilenet_v3_large", 32),
     geometry="resize",
-    calibration=Calibration(slope=1 / 1.7),
-    threshold=0.4,
+    decision=Decision(Calibration(slope=1 / 1.7), threshold=0.4, unsure=0.05),
     provenance={"run_id": "abc", "training_generators": ["glide", "sd14"], "finetune": 0.2},
 )
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    torch.manual_seed(0)
-    network = build(CARD.model)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():  # with the batch's statistics the scores of its images differ
-        network.train()
-        network(torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8))
-    return Detector(network, CARD)
+    return Detector(varied_network(CARD.model), CARD)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +49,6 @@ def saved(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def squares() -> npt.NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-
-
-def rewritten(saved: Path, target: Path, header: dict[str, Any], **changed: torch.Tensor) -> Path:
-    """The saved detector with fields of its card, and tensors, replaced."""
-    with safe_open(saved, framework="pt") as file:
-        card = json.loads(file.metadata()["card"])
-    save_file(load_file(saved) | changed, target, {"card": json.dumps(card | header)})
-    return target
 
 
 def refusal(path: Path) -> str:
@@ -131,7 +115,7 @@ def test_the_card_read_back_is_the_card_that_was_written(
 
 def test_the_card_says_what_it_was_given_and_the_weights_hash(detector: Detector) -> None:
     assert detector.card == CARD
-    assert (CARD.classes, CARD.format, CARD.weights_sha256) == (("real", "synthetic"), 2, "")
+    assert (CARD.classes, CARD.format, CARD.weights_sha256) == (("real", "synthetic"), 3, "")
 
 
 def test_equal_weights_have_equal_hashes_and_others_do_not(
@@ -151,7 +135,7 @@ def test_equal_weights_have_equal_hashes_and_others_do_not(
 
 def test_changed_weights_are_refused(saved: Path, tmp_path: Path) -> None:
     bias = load_file(saved)["backbone.classifier.3.bias"]
-    path = rewritten(
+    path = with_card(
         saved, tmp_path / "changed.safetensors", {}, **{"backbone.classifier.3.bias": bias + 1e-3}
     )
     assert "weights are not those" in refusal(path)
@@ -199,7 +183,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 def test_weights_without_a_card_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
-    assert "no detector" in refusal(path)
+    assert "not a detector" in refusal(path)
 
 
 @pytest.mark.parametrize("text", ["not json", "[1, 2]", "null", '"card"'])
@@ -212,38 +196,51 @@ def test_a_card_that_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"format": 1}, "card format 1; this version reads 2"),
+        ({"format": 1}, "card format 1; this version reads 3 and 2"),
         ({"format": None}, "card format None"),
-        ({"arch": "vgg16"}, "vgg16"),
-        ({"geometry": "stretch"}, "stretch"),
-        ({"arch": "resnet18"}, "resnet18"),
+        ({"model.arch": "vgg16"}, "model.arch is 'vgg16'"),
+        ({"model.front_end": "dct"}, "model.front_end is 'dct'"),
+        ({"geometry": "stretch"}, "geometry is 'stretch'"),
+        ({"model.arch": "resnet18"}, "resnet18"),
         ({"mood": "good"}, "mood"),
-        ({"calibration": {"slope": 1}}, "knots"),
-        ({"calibration": "temperature"}, "its card does not fit"),
+        ({"model.mood": "good"}, "mood"),
+        ({"decision.mood": "good"}, "mood"),
+        ({"decision.calibration": {"slope": 1}}, "knots"),
+        ({"decision.calibration": "temperature"}, "its card does not fit"),
         ({"weights_sha256": "0" * 64}, "weights are not those"),
-        ({"equalise_quality": -1}, "no JPEG quality to equalise at: -1"),
-        ({"equalise_quality": "high"}, "no JPEG quality to equalise at: 'high'"),
+        ({"equalise_quality": -1}, "equalise_quality is -1"),
+        ({"equalise_quality": "high"}, "equalise_quality is 'high'"),
+        ({"model.mean": [0.5, 0.5]}, "model.mean is (0.5, 0.5)"),
+        ({"model.mean": [0.5, 0.5, 1.5]}, "model.mean is (0.5, 0.5, 1.5)"),
+        ({"model.std": [1, 1, 0]}, "model.std is (1, 1, 0)"),
+        ({"classes": ["synthetic", "real"]}, "classes is ('synthetic', 'real')"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(
     saved: Path, tmp_path: Path, header: dict[str, Any], message: str
 ) -> None:
-    assert message in refusal(rewritten(saved, tmp_path / "other.safetensors", header))
+    assert message in refusal(with_card(saved, tmp_path / "other.safetensors", header))
 
 
-@pytest.mark.parametrize(
-    "header", [{"mean": [0.5, 0.5, 0.5]}, {"std": [1, 1, 1]}, {"classes": ["synthetic", "real"]}]
-)
-def test_a_card_for_other_normalisation_or_classes_is_refused(
-    saved: Path, tmp_path: Path, header: dict[str, Any]
+def test_the_normalisation_is_that_of_the_card(
+    detector: Detector, saved: Path, tmp_path: Path, squares: npt.NDArray[np.uint8]
 ) -> None:
-    """The network normalises by constants, so a card that says otherwise cannot be honoured."""
-    refusal(rewritten(saved, tmp_path / "other.safetensors", header))
+    """Images whose colours are moved as the mean is moved have the same scores."""
+    other = {"model.mean": [0.0, 0.0, 0.0], "model.std": [0.5, 0.5, 0.5]}
+    loaded = Detector.load(with_card(saved, tmp_path / "other.safetensors", other))
+    assert loaded.card.model.std == (0.5, 0.5, 0.5)
+    pixels = torch.from_numpy(squares).permute(0, 3, 1, 2).float()
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CARD.model.mean, CARD.model.std))
+    moved = (pixels / 255 - mean) / std * 0.5 * 255
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.network(moved), detector.network(pixels), atol=1e-3, rtol=1e-4
+        )
 
 
 def test_the_card_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        CARD.threshold = 0.5  # type: ignore[misc]
+        CARD.geometry = "crop"  # type: ignore[misc]
 
 
 def test_equalising_travels_with_the_card(detector: Detector, tmp_path: Path) -> None:
@@ -255,9 +252,58 @@ def test_equalising_travels_with_the_card(detector: Detector, tmp_path: Path) ->
 
 
 def test_a_card_from_before_equalising_loads_without_it(saved: Path, tmp_path: Path) -> None:
-    with safe_open(saved, framework="pt") as file:
-        header = json.loads(file.metadata()["card"])
+    header = card_of(saved)
     del header["equalise_quality"]
     old = tmp_path / "old.safetensors"
     save_file(load_file(saved), old, metadata={"card": json.dumps(header)})
     assert Detector.load(old).preprocess == Preprocess(32, "resize")
+
+
+# --- cards of format 2
+
+
+def with_old_card(saved: Path, target: Path, **changes: Any) -> Path:
+    """Write the detector's file with a card of format 2; a value of None removes the field."""
+    header = in_format_2(card_of(saved)) | changes
+    kept = {name: value for name, value in header.items() if value is not None}
+    save_file(load_file(saved), target, {"card": json.dumps(kept)})
+    return target
+
+
+def test_a_card_of_format_2_is_the_same_detector(
+    saved: Path, tmp_path: Path, squares: npt.NDArray[np.uint8]
+) -> None:
+    loaded = Detector.load(with_old_card(saved, tmp_path / "old.safetensors"))
+    wanted = Detector.load(saved)
+    assert loaded.card == wanted.card
+    assert loaded.card.model.front_end == "rgb"
+    assert loaded.score(squares).tolist() == wanted.score(squares).tolist()
+
+
+def test_a_detector_of_format_2_is_saved_in_format_3(saved: Path, tmp_path: Path) -> None:
+    old = with_old_card(saved, tmp_path / "old.safetensors")
+    Detector.load(old).save(tmp_path / "new.safetensors")
+    assert card_of(tmp_path / "new.safetensors") == card_of(saved)
+
+
+def test_the_knots_of_a_card_of_format_2_are_kept(saved: Path, tmp_path: Path) -> None:
+    calibration = {"slope": 1.0, "offset": 0.0, "knots": [[-1.0, -2.0], [1.0, 3.0]]}
+    path = with_old_card(saved, tmp_path / "old.safetensors", calibration=calibration)
+    assert Detector.load(path).calibrated([-9, 0, 9]).tolist() == [-2.0, 0.5, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threshold": None}, "threshold"),
+        ({"calibration": None}, "calibration"),
+        ({"std": None}, "std"),
+        ({"threshold": 1.5}, "decision.threshold is 1.5"),
+        ({"arch": "vgg16"}, "model.arch is 'vgg16'"),
+        ({"front_end": "npr"}, "front_end"),
+    ],
+)
+def test_a_card_of_format_2_that_does_not_fit_is_refused(
+    saved: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    assert message in refusal(with_old_card(saved, tmp_path / "old.safetensors", **changes))

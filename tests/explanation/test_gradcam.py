@@ -14,6 +14,7 @@ from synthdetect.explanation.gradcam import explain, grad_cam
 from synthdetect.images.geometry import Preprocess
 from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.networks import Network, build
+from synthdetect.models.spec import ModelSpec
 
 MADE = "mobilenet_v3_large"  # its explained layer is named `features`
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (124, 116, 104)  # grey: the mean of ImageNet
@@ -36,7 +37,9 @@ class RedAgainstBlue(nn.Module):
 
 
 def made() -> Network:
-    return Network(RedAgainstBlue())
+    network = Network(ModelSpec.of("resnet18", 64))
+    network.backbone = RedAgainstBlue()
+    return network
 
 
 def patched(patches: dict[tuple[int, int], tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
@@ -90,7 +93,7 @@ def test_a_batch_gives_the_maps_of_single_images() -> None:
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def built(request: pytest.FixtureRequest) -> tuple[str, Network]:
     torch.manual_seed(0)
-    network = build(request.param, 64)
+    network = build(ModelSpec.of(request.param, 64))
     head = network.backbone.get_submodule(ARCHITECTURES[request.param].head)
     assert isinstance(head, nn.Linear)
     nn.init.normal_(head.weight, std=0.05)  # some start at zero

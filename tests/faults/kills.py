@@ -30,7 +30,8 @@ from mlflow.tracking import MlflowClient
 
 from synthdetect.datasets.manifest import load
 from synthdetect.tracking.detectors import find_detectors
-from synthdetect.tracking.run import FOLD, KIND, NOT_BEGUN
+from synthdetect.tracking.tags import FOLD, KIND, NOT_BEGUN
+from tests.conftest import hear_interrupts
 
 TRAINING = ["--arch=mobilenet_v3_large", "--image-size=32", "--batch-size=16", "--weights=none",
             "--lr=1e-3"]  # fmt: skip
@@ -84,13 +85,7 @@ class Place:
             return subprocess.Popen(
                 [sys.executable, "-m", self.module(arguments), *arguments], cwd=self.folder,
                 env=self.environment, stdout=output, stderr=output, start_new_session=True,
-                preexec_fn=_hear_interrupts,
             )  # fmt: skip
-
-
-def _hear_interrupts() -> None:
-    """What a shell starts in the background ignores SIGINT, and so does what that starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _begin(name: str) -> Callable[[Place], list[str]]:
@@ -258,7 +253,7 @@ def _of_run(client: MlflowClient, run: Run) -> dict[str, Any]:
             result[item.path] = hashlib.sha256(file.read_bytes()).hexdigest()
     if run.outputs and run.outputs.model_outputs:
         digest = hashlib.sha256()
-        for found in find_detectors([run_id]):
+        for found in find_detectors((run_id,)):
             for name, value in sorted(found.detector.network.state_dict().items()):
                 digest.update(name.encode() + value.numpy().tobytes())
         result["weights"] = digest.hexdigest()
@@ -295,7 +290,7 @@ def train_detector(place: Place) -> None:
     if place.start(["train", f"--data={place.data}", *TRAINING, "--epochs=1"]).wait():
         raise RuntimeError((place.folder / "output.txt").read_text())
     run = place.runs()[0]
-    (found,) = find_detectors([run.info.run_id])
+    (found,) = find_detectors((run.info.run_id,))
     found.detector.save(place.detector)
 
 
@@ -308,6 +303,7 @@ def main() -> None:
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
     given = parser.parse_args()
     number = signal.Signals[f"SIG{given.signal}"]
+    hear_interrupts()
     results = []
     for command in given.commands.split(","):
         with tempfile.TemporaryDirectory() as folder:

@@ -36,7 +36,9 @@ from synthdetect.datasets.manifest import load
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
 from synthdetect.serving.options import ServeOptions
+from tests.conftest import hear_interrupts
 
 JSON = {"Content-Type": "application/json"}
 _GROWTH = 32  # MiB from the second fifth of the load to the last
@@ -225,7 +227,8 @@ def torment(
     """Serve a detector that nobody has trained, and have at it."""
     torch.manual_seed(seed)
     file = folder / "detector.safetensors"
-    Detector(build("mobilenet_v3_large", 96), Card("mobilenet_v3_large", 96, "resize")).save(file)
+    spec = ModelSpec.of("mobilenet_v3_large", 96)
+    Detector(build(spec), Card(model=spec, geometry="resize")).save(file)
     detector = Detector.load(file)
     contents = [Path(path).read_bytes() for path in load("sample").files()[:40]]
     wanted = [detector.score(detector.preprocess(content)[None])[0] for content in contents]
@@ -288,6 +291,7 @@ def main() -> int:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--output", type=Path, default=Path("load.json"))
     given = arguments.parse_args()
+    hear_interrupts()
     with tempfile.TemporaryDirectory() as folder:
         outcome = torment(
             Path(folder), clients=given.clients, seconds=given.seconds, bad=given.bad,

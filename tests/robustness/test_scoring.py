@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from synthdetect.images.batches import Batches, ImageFiles, Order
-from synthdetect.images.geometry import GEOMETRIES, Preprocess
+from synthdetect.images.geometry import Preprocess
+from synthdetect.images.options import GEOMETRIES
 from synthdetect.images.perturbations import (
     UNPERTURBED,
     PerturbationLevel,
@@ -19,6 +20,7 @@ from synthdetect.images.perturbations import (
 )
 from synthdetect.images.reading import read_image
 from synthdetect.models.networks import Network, build
+from synthdetect.models.spec import ModelSpec
 from synthdetect.robustness import scoring
 from synthdetect.robustness.scoring import PerturbedFiles, score_perturbations
 from synthdetect.system.errors import UserError
@@ -38,7 +40,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(0)
-    return build("mobilenet_v3_large", SIZE).eval()
+    return build(ModelSpec.of("mobilenet_v3_large", SIZE)).eval()
 
 
 @pytest.fixture
@@ -178,7 +180,7 @@ def test_an_image_is_decoded_once_for_all_perturbations(
         return read_image(data)
 
     monkeypatch.setattr(scoring, "read_image", logged)
-    network = build("mobilenet_v3_large", SIZE)
+    network = build(ModelSpec.of("mobilenet_v3_large", SIZE))
     score(network, files, device=Device("cpu", "fp32", workers))
     assert sorted(log.read_text().split()) == sorted(hashes(files))
 

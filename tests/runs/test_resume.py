@@ -17,8 +17,9 @@ from synthdetect.models import networks
 from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.runs.resume import OTHERWISE, computing_as_begun
 from synthdetect.tracking import evaluation
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.provenance import environment
 from synthdetect.tracking.run import Run as Logged
-from synthdetect.tracking.run import environment, open_run
 from synthdetect.training import devices
 from synthdetect.training.devices import Device
 from synthdetect.training.session import Session

@@ -135,6 +135,29 @@ def test_diverged_trials_are_failed_and_pruned_ones_killed(
     assert comparison["trials"] == 3
 
 
+def test_an_interrupted_trial_resumes_its_run(
+    workspace: Path, small_manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["--strategies", "focal", "--study", "s", "--trials", "1", "--folds", "1"]
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study_module, "_report", interrupt)
+        assert run_sweep(small_manifest, *given) == 130
+    (before,) = runs("trial")
+    assert before.info.status == "KILLED"
+    assert before.data.tags[study_module.STATE] == "interrupted"
+    checkpoints = workspace / "runs" / before.info.run_id
+    assert any(checkpoints.rglob("*"))
+    assert run_sweep(small_manifest, *given) == 0
+    assert_runs_match("s/baseline")
+    (trial,) = tuning.settled(study("s/baseline"))
+    assert trial.user_attrs[tuning.RUN] == before.info.run_id
+    assert not checkpoints.exists()
+
+
 def test_a_dry_run_prints_the_plan_and_opens_no_run(
     workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

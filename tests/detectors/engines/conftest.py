@@ -6,36 +6,26 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from torch import nn
 
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import to_graph
 from synthdetect.detectors.engines.exported import save_exported
 from synthdetect.evaluation.calibration import Calibration
-from synthdetect.models.networks import build
+from synthdetect.evaluation.decision import Decision
+from synthdetect.models.spec import ModelSpec
+from tests.detectors.helpers import varied_network
 
 SIZE = 32
 
 
-def varied_detector(arch: str) -> Detector:
+def varied_detector(arch: str, front_end: str = "rgb") -> Detector:
     """An untrained detector whose scores of images of noise differ."""
-    torch.manual_seed(0)
-    network = build(arch, SIZE)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    nn.init.normal_(network.head.weight, std=0.05)  # some architectures initialise it to zero
-    with torch.no_grad():  # the scores differ with the batch normalisation statistics of noise
-        network.train()
-        network(torch.randint(0, 256, (16, 3, SIZE, SIZE), dtype=torch.uint8))
+    network = varied_network(ModelSpec.of(arch, SIZE, front_end))
     card = Card(
-        arch=arch,
-        image_size=SIZE,
+        model=network.spec,
         geometry="resize",
-        calibration=Calibration(slope=1 / 1.7),
-        threshold=0.4,
+        decision=Decision(Calibration(slope=1 / 1.7), threshold=0.4),
         provenance={"run_id": "abc", "weights": "random"},
         weights_sha256="of the tensors",
     )
@@ -55,7 +45,7 @@ def squares() -> npt.NDArray[np.uint8]:
 @pytest.fixture(scope="session")
 def graph(detector: Detector) -> bytes:
     """The bytes of an ONNX file of the detector's network, without a card."""
-    return to_graph(detector).SerializeToString()
+    return bytes(to_graph(detector).SerializeToString())
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from synthdetect.runs.options import ExportOptions
 from synthdetect.system.errors import UserError
 from tests.conftest import ROOT
 from tests.detectors.engines.conftest import varied_detector
+from tests.detectors.helpers import in_format_2, with_fields
 
 Squares = npt.NDArray[np.uint8]
 Change = Callable[[onnx.ModelProto], Any]
@@ -34,24 +35,28 @@ def logits(detector: Detector, squares: Squares) -> npt.NDArray[np.float64]:
     return np.asarray(logit(detector.score(squares)) / detector.card.decision.calibration.slope)
 
 
-def exporting(path: Path, detector: Detector, graph: onnx.ModelProto, **card: str) -> Detector:
-    save_exported(path, graph, replace(detector.card, **card))
+def exporting(
+    path: Path, detector: Detector, graph: onnx.ModelProto, engine: str, precision: str
+) -> Detector:
+    save_exported(path, graph, replace(detector.card, engine=engine, precision=precision))
     return load_detector(path)
 
 
 # --- scores
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "vit_b_16"])
+@pytest.mark.parametrize(
+    ("arch", "front_end"), [("resnet18", "rgb"), ("vit_b_16", "rgb"), ("resnet18", "npr")]
+)
 def test_every_engine_gives_the_logits_of_torch_for_any_number_of_images(
-    arch: str, squares: Squares
+    arch: str, front_end: str, squares: Squares
 ) -> None:
-    detector = varied_detector(arch)
+    detector = varied_detector(arch, front_end)
     graph = to_graph(detector).SerializeToString()
     wanted = logits(detector, squares)
     assert np.ptp(wanted) > 0.1
     for engine in ENGINES.values():
-        compute = engine.open(graph, "fp32")
+        compute = engine.load()(graph, "fp32")
         for count in (1, 2, 9):
             np.testing.assert_allclose(compute(squares[:count]), wanted[:count], atol=1e-4)
 
@@ -130,11 +135,9 @@ def test_a_process_can_be_interrupted_after_detectors_were_deleted(
     assert (result.returncode, result.stdout) == (0, "interrupted\n"), result.stderr
 
 
-def test_the_choices_of_the_options_are_the_engines() -> None:
-    hints = get_type_hints(ExportOptions)
-    assert get_args(hints["engine"]) == tuple(ENGINES)
-    known = {precision for engine in ENGINES.values() for precision in engine.precisions}
-    assert set(get_args(hints["precision"])) == known
+def test_the_precisions_of_the_options_are_those_of_the_engines() -> None:
+    choices = get_args(get_type_hints(ExportOptions)["precision"])
+    assert set(choices) == {name for engine in ENGINES.values() for name in engine.precisions}
 
 
 # --- the file
@@ -240,9 +243,9 @@ def test_a_changed_weight_is_detected(exported: Path, tmp_path: Path) -> None:
         ({"engine": "torch"}, "unknown engine"),
         ({"engine": "elsewhere"}, "unknown engine"),
         ({"engine": "onnxruntime", "precision": "bf16"}, "unknown engine or precision"),
-        ({"image_size": 2**40}, "no side of a square"),
-        ({"image_size": 48}, "onnxruntime cannot compute the graph"),
-        ({"geometry": "elsewhere"}, "unknown architecture or geometry"),
+        ({"model.image_size": 2**40}, f"model.image_size is {2**40}"),
+        ({"model.image_size": 48}, "onnxruntime cannot compute the graph"),
+        ({"geometry": "elsewhere"}, "geometry is 'elsewhere'"),
         ({"format": 1}, "card format 1"),
     ],
 )
@@ -251,9 +254,22 @@ def test_a_card_that_does_not_fit_is_an_error(
 ) -> None:
     def change(graph: onnx.ModelProto) -> None:
         (entry,) = graph.metadata_props
-        entry.value = json.dumps(json.loads(entry.value) | header)
+        entry.value = json.dumps(with_fields(json.loads(entry.value), header))
 
     refused(changed(exported, tmp_path / "x.onnx", change, hashed=False), reason)
+
+
+def test_an_exported_file_with_a_card_of_format_2_is_the_same_detector(
+    exported: Path, squares: Squares, tmp_path: Path
+) -> None:
+    def change(graph: onnx.ModelProto) -> None:
+        (entry,) = graph.metadata_props
+        entry.value = json.dumps(in_format_2(json.loads(entry.value)))
+
+    old = load_detector(changed(exported, tmp_path / "x.onnx", change, hashed=False))
+    new = load_detector(exported)
+    assert old.card == new.card
+    np.testing.assert_array_equal(old.score(squares), new.score(squares))
 
 
 def test_a_file_that_is_no_exported_detector_is_an_error(

@@ -8,10 +8,12 @@ import pytest
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.engines.parity import ParityError, compare, require_parity
 from synthdetect.evaluation.calibration import Calibration
+from synthdetect.evaluation.decision import Decision
+from synthdetect.models.spec import ModelSpec
 
 CARD = Card(
-    arch="resnet18", image_size=32, geometry="resize", calibration=Calibration(offset=1.0),
-    engine="openvino", precision="int8",
+    model=ModelSpec.of("resnet18", 32), geometry="resize",
+    decision=Decision(Calibration(offset=1.0)), engine="openvino", precision="int8",
 )  # fmt: skip
 LABELS = [0, 0, 1, 1]
 BY_TORCH = np.array([-3.0, -1.5, -0.5, 4.0])
