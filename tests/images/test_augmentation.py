@@ -14,15 +14,9 @@ ONE = torch.ones(1)
 
 
 def strength(**given: float) -> AugmentationOptions:
-<<<<<<< HEAD
-    """Options of the augmentation, all off unless they are given."""
-    off = {"hflip": 0.0, "jitter": 0.0, "blur": 0.0}
-    return AugmentationOptions.resolve({**off, **given})
-=======
     """Options of the augmentation; those that are not given are off."""
     off = {"hflip": 0.0, "jitter": 0.0, "blur": 0.0}
     return AugmentationOptions(**{**off, **given})
->>>>>>> main
 
 
 ALL = strength(hflip=0.5, jitter=0.3, blur=0.5, blur_sigma=3.0, rotation=30.0, random_erasing=0.5)
