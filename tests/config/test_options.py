@@ -11,7 +11,7 @@ import pytest
 
 from sweeps.options import SweepOptions
 from sweeps.strategies import STRATEGIES
-from synthdetect.cli import COMMANDS
+from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.commands.options import LISTS, ListOptions, ManifestOptions, PromoteOptions
 from synthdetect.config.options import Affects, Options, affects, option_name
 from synthdetect.config.registry import Entry

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from sweeps.options import SweepOptions
-from synthdetect.cli import COMMANDS
+from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.config.options import Options
 from synthdetect.runs.options import RegimesOptions, TrainOptions
 from tests.conftest import ROOT

@@ -139,9 +139,9 @@ def test_a_damaged_member_of_a_zip_leaves_the_others(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, data in CONTENT.items():
             archive.writestr(name, data)
-    data = bytearray(path.read_bytes())
-    data[data.index(CONTENT["b/10.png"]) + 100] ^= 1
-    path.write_bytes(data)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(CONTENT["b/10.png"]) + 100] ^= 1
+    path.write_bytes(damaged)
     images = open_archive(path)
     assert "CRC" in refusal_of(images, 1)
     assert [images.read(row) for row in (0, 2, 3)] == (

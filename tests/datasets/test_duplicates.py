@@ -53,7 +53,10 @@ def test_the_pairs_are_those_of_an_exhaustive_comparison() -> None:
     base = random_hashes(30)
     rng = np.random.default_rng(1)
     hashes = np.stack(
-        [flipped(base[i % 30], rng.integers(0, 6), rng.integers(0, 40), i) for i in range(120)]
+        [
+            flipped(base[i % 30], int(rng.integers(0, 6)), int(rng.integers(0, 40)), i)
+            for i in range(120)
+        ]
     )
     bits = np.unpackbits(hashes.view(np.uint8), axis=1).astype(int)
     distance = (bits[:, None] != bits[None]).astype(int)

@@ -57,7 +57,8 @@ def mixed() -> Manifest:
 
 def training(manifest: Manifest) -> dict[tuple[int, str, str], int]:
     table = manifest.split("train").table
-    return table.groupby(["label", "generator", "category"]).size().to_dict()
+    sizes = table.groupby(["label", "generator", "category"]).size()
+    return {(label, generator, category): n for (label, generator, category), n in sizes.items()}
 
 
 def rest(manifest: Manifest) -> pd.DataFrame:

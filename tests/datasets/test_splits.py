@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 
@@ -23,7 +24,7 @@ SHARES = (0.7, 0.15, 0.15)
 
 def table_of(
     source_id: Sequence[str],
-    label: Sequence[int] | int = 0,
+    label: npt.ArrayLike = 0,
     category: Sequence[str] | str = "",
     split: Sequence[str] | str = "",
     sha256: Sequence[str] | str = "",

@@ -47,7 +47,8 @@ class TestDraws:
         np.testing.assert_array_equal(draws(1, 2, [6]), together[[1]])
 
     def test_seed_epoch_and_row_each_change_them(self) -> None:
-        found = [draws(*key, [row]) for *key, row in ((1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0))]
+        keys = ((1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0))
+        found = [draws(seed, epoch, [row]) for seed, epoch, row in keys]
         assert len({values.tobytes() for values in found}) == 4
         assert draws(1, 2, [3]).tobytes() != draws(3, 2, [1]).tobytes()
 

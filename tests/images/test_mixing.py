@@ -18,7 +18,7 @@ def images() -> Tensor:
     return torch.arange(6.0)[:, None, None, None].repeat(1, 3, 32, 32)
 
 
-def mixed(seed: tuple[int, int, int] = SEED, **given: Any) -> tuple[Tensor, Tensor]:
+def mixed(seed: tuple[int, int, int] = SEED, /, **given: Any) -> tuple[Tensor, Tensor]:
     return mix(images(), TARGETS, AugmentationOptions.resolve(given), seed)
 
 
