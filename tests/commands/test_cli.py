@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from synthdetect import __version__, cli
 from sweeps.extension import EXTENSION
+from synthdetect import __version__, cli
 from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.commands.command import Command
 from synthdetect.commands.options import LISTS, ListOptions
