@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 from optuna.trial import TrialState
+from synthdetect.runs.artifacts import CHECKPOINTS
 
 from sweeps import study as study_module
 from sweeps import tuning
@@ -18,7 +19,6 @@ from sweeps.strategies import STRATEGIES, FloatRange, SearchParameter
 from synthdetect.cli import main
 from synthdetect.models.networks import build
 from synthdetect.models.spec import ModelSpec
-from synthdetect.runs.artifacts import CHECKPOINTS
 from synthdetect.tracking.models import models_of
 from tests.conftest import artifact
 
