@@ -1,9 +1,9 @@
-"""Measure everything, one benchmark after another, and write `docs/performance.md`.
+"""Run all benchmarks, one after another, and write `docs/performance.md`.
 
     python -m benchmarks --model RUN_ID|FILE [--only training,cache]
 
-Two to three hours on two cores, which should have nothing else to do. The model is a trained
-detector, whose AUC the engines may change.
+It takes two to three hours on two cores, which should be otherwise idle. The model is a trained
+detector; the benchmark of the engines measures how they change its AUC.
 """
 
 import argparse
@@ -27,18 +27,20 @@ COMMANDS = (
     "scaling",
     "verdicts",
 )
-"""Every benchmark, with the options that the page shows it with."""
+"""All benchmarks, with the options of the results on the page."""
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    arguments.add_argument("--model", required=True, help="a trained detector: a run id or a file")
-    arguments.add_argument("--only", default="", help="of these scripts, separated by commas")
+    arguments.add_argument("--model", required=True, help="trained detector: a run id or a file")
+    arguments.add_argument(
+        "--only", default="", help="benchmarks to run, separated by commas (default: all)"
+    )
     given = arguments.parse_args()
     only = given.only.split(",") if given.only else [line.split()[0] for line in COMMANDS]
     unknown = set(only) - {line.split()[0] for line in COMMANDS}
     if unknown:
-        arguments.error(f"--only: no such benchmark: {', '.join(sorted(unknown))}")
+        arguments.error(f"--only: unknown benchmarks: {', '.join(sorted(unknown))}")
     for line in COMMANDS:
         script, *options = line.split()
         if script in only:

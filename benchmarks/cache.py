@@ -1,10 +1,10 @@
-"""Second and later epochs from the decoded-image cache against decoding every image every time.
+"""Epochs from the decoded-image cache against epochs that decode every image.
 
     python -m benchmarks.cache [--arch mobilenet_v3_large] [--image-size 96] [--side 4032]
 
-The cache is for where decoding dominates: a small network, and photographs as a camera makes them,
-here the sample's own enlarged to 12 megapixels. Beside it stand the sample's small crops as they
-are, whose decoding is little of a step.
+The cache helps where decoding dominates: with a small network and photographs as large as a
+camera's. The sample's images are enlarged to 12 megapixels for that. They are also measured as they
+are, small crops whose decoding is a small part of a step.
 """
 
 import os
@@ -14,24 +14,26 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.common import parser, ratio, report, take_turns
-from benchmarks.training import epochs, some_images, with_a_cache_of_its_own
+from benchmarks.training import epochs, some_images, with_temporary_cache
 from synthdetect.runs.options import TrainOptions
+from synthdetect.runs.preflight import resolve_device
 from synthdetect.system.files import file_sha256
-from synthdetect.training.devices import resolve
 
 
 def main() -> None:
     arguments = parser("decoded-image cache", rounds=8)
     arguments.add_argument("--arch", default="mobilenet_v3_large")
     arguments.add_argument("--image-size", type=int, default=96)
-    arguments.add_argument("--images", type=int, default=192, help="images an epoch")
-    arguments.add_argument("--side", type=int, default=4032, help="longer side in pixels")
+    arguments.add_argument("--images", type=int, default=192, help="images per epoch")
+    arguments.add_argument(
+        "--side", type=int, default=4032, help="longer side of the enlarged images in pixels"
+    )
     given = arguments.parse_args()
     if given.smoke:
         given.images, given.image_size, given.side, given.rounds = 16, 32, 300, 1
 
-    options = TrainOptions(arch=given.arch, image_size=given.image_size)
-    device = resolve(options.device, options.precision, options.workers, options.arch)
+    options = TrainOptions.resolve({"arch": given.arch, "image_size": given.image_size, "seed": 0})
+    device = resolve_device(options.device, given.arch)
     manifest = some_images(given.images)
     crops = manifest.files()
     large = _enlarged(crops, given.side)
@@ -46,19 +48,19 @@ def main() -> None:
         speeds = take_turns(work, given.rounds)
         rows.append({
             "key": key,
-            "what": f"{options.arch} at {options.image_size}, {device.precision}: "
+            "what": f"{given.arch} at {given.image_size}, {device.precision}: "
             "epoch from the decoded-image cache",
             "against": source,
             "wanted": wanted,
             **ratio(speeds, "cached", "files"),
             "images_per_second": speeds,
         })  # fmt: skip
-    notes = f"{given.images} images an epoch, {given.rounds} rounds, batch 32, JPEG quality 90"
-    report(f"cache_{options.arch}", "cache", rows, device, given.output, notes)
+    notes = f"{given.images} images per epoch, {given.rounds} rounds, batch 32, JPEG quality 90"
+    report(f"cache_{given.arch}", "cache", rows, device, given.output, notes)
 
 
 def _enlarged(files: Sequence[str], side: int) -> list[str]:
-    """JPEG files of the same pictures whose longer side has so many pixels."""
+    """Write the images as JPEG files whose longer side has `side` pixels; return their paths."""
     folder = Path(os.environ["SYNTHDETECT_CACHE"])
     result = []
     for number, file in enumerate(files):
@@ -72,4 +74,4 @@ def _enlarged(files: Sequence[str], side: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    with_a_cache_of_its_own(main)
+    with_temporary_cache(main)

@@ -1,7 +1,7 @@
-"""Measuring ratios side by side: what every benchmark here shares.
+"""What the benchmarks share: they measure ratios of speeds, side by side.
 
-A machine's speed drifts, so nothing is compared across runs. The contenders take turns within one
-process, round after round, and a ratio is the median of the rounds' ratios.
+The speed of a machine drifts, so speeds of different processes are not compared. The contenders
+take turns in one process, round after round, and a ratio is the median of the rounds' ratios.
 """
 
 import argparse
@@ -11,12 +11,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import torch
 
+from synthdetect.detectors.card import Card
+from synthdetect.detectors.detector import Detector
+from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
 from synthdetect.system.console import table
 from synthdetect.training.devices import Device
 
@@ -24,22 +29,31 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def parser(description: str, *, rounds: int) -> argparse.ArgumentParser:
-    """A command line with the options that every benchmark has."""
+    """Return a parser with the options that all benchmarks have."""
     result = argparse.ArgumentParser(description=description)
-    result.add_argument("--rounds", type=int, default=rounds, help="turns of each contender")
-    result.add_argument("--smoke", action="store_true", help="the least that shows it runs")
+    result.add_argument("--rounds", type=int, default=rounds, help="rounds that are measured")
+    result.add_argument("--smoke", action="store_true", help="run on the smallest input, as a test")
     result.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON file")
     return result
 
 
-def take_turns(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
-    """Run each contender once a round, after one round that does not count.
+def random_detector(arch: str, image_size: int) -> Detector:
+    """Return an untrained detector; it is as fast as a trained one."""
+    torch.manual_seed(0)
+    spec = ModelSpec.of(arch, image_size)
+    return Detector(build(spec), Card(model=spec, geometry="resize"))
+
+
+def take_turns(contenders: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+    """Run each contender once per round, after a first round that is not measured.
 
     Args:
-        contenders: each does its work and returns how many units (images, say) it did.
+        contenders: Functions by name. Each does its work and returns the number of units of work,
+            such as images.
+        rounds: Number of measured rounds.
 
     Returns:
-        Units a second by contender, one a round.
+        Units per second in each round, by contender.
     """
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
@@ -52,13 +66,13 @@ def take_turns(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[st
 
 
 def ratio(speeds: dict[str, list[float]], of: str, to: str) -> dict[str, float]:
-    """Median, least and greatest of the rounds' ratios."""
+    """Return median, minimum and maximum of the rounds' ratios of speeds."""
     ratios = [a / b for a, b in zip(speeds[of], speeds[to], strict=True)]
     return {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
 def seconds_of(command: list[str], folder: str) -> float:
-    """Seconds that a whole process takes, with a store and a cache of its own in a folder."""
+    """Measure the seconds of a process whose tracking store and cache are in a folder."""
     environment = {
         **os.environ,
         "SYNTHDETECT_CACHE": f"{folder}/cache",
@@ -74,7 +88,7 @@ def seconds_of(command: list[str], folder: str) -> float:
 
 
 def row_of(key: str, what: str, against: str, wanted: float, ratios: list[float]) -> dict[str, Any]:
-    """A row of `report`'s table from one ratio a round."""
+    """Return a row for `report` from the ratio of each round."""
     return {
         "key": key,
         "what": what,
@@ -86,8 +100,8 @@ def row_of(key: str, what: str, against: str, wanted: float, ratios: list[float]
     }
 
 
-def _given() -> list[str]:
-    """What this process was given, but for where to put the results."""
+def _arguments() -> list[str]:
+    """Return the arguments of this process without `--output`."""
     arguments = sys.argv[1:]
     if "--output" in arguments:
         at = arguments.index("--output")
@@ -101,13 +115,14 @@ def report(
     """Print a table, write it as JSON and log it as an MLflow run.
 
     Args:
-        name: of the result.
-        module: of this package, that measures it again.
-        rows: each with `key` (for MLflow), `what`, `against`, `ratio`, `low`, `high`, and `wanted`,
-            0 where it is only shown.
-        device: what computed.
-        output: folder for the JSON file.
-        notes: what was measured, on what data.
+        name: Name of the result.
+        module: Module of this package that measured it.
+        rows: Each with `key` (name of the metric in MLflow), `what` and `against` (the contenders),
+            `ratio`, `low`, `high`, and `wanted` (the lowest ratio that is wanted; 0 if the ratio is
+            only shown for comparison).
+        device: The device that computed.
+        output: Folder for the JSON file.
+        notes: What was measured, and on which data.
     """
     shown = [
         [row["what"], row["against"], f"{row['ratio']:.3f}", f"{row['low']:.3f}–{row['high']:.3f}",
@@ -117,7 +132,7 @@ def report(
     table(name, ["what", "against", "ratio", "rounds", "at least"], shown)
     result = {
         "benchmark": name,
-        "command": " ".join(["python -m", f"benchmarks.{module}", *_given()]),
+        "command": " ".join(["python -m", f"benchmarks.{module}", *_arguments()]),
         "notes": notes,
         "machine": device.describe(),
         "rows": rows,

@@ -1,11 +1,11 @@
-"""Five folds in one command against five times what one fold computes.
+"""A cross-validation of five folds against five times the computation of one fold.
 
     python -m benchmarks.cv [--arch resnet18] [--epochs 8] [--rounds 1]
 
-The command is a whole process with a cold cache: it starts, reads the data, decodes them, trains
-and scores, draws figures and tracks it all. The computation is that of one fold in this process,
-its epochs and its scoring, from a cache that is filled, with nothing written but checkpoints. With
-the recipe's patience of seven no training has fewer than eight epochs.
+The cross-validation is a whole process with an empty cache, which reads and decodes the data,
+trains, scores, draws figures and tracks everything. The computation of one fold, its epochs and its
+scoring, runs in this process from a full cache, and writes checkpoints only. With the recipe's
+patience of seven, every training has at least eight epochs.
 """
 
 import os
@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.common import parser, ratio, report, seconds_of
-from synthdetect.datasets.folds import assign, fold_manifest
+from synthdetect.datasets.folds import assign_folds, fold_manifest
 from synthdetect.datasets.prepare import Prepared, prepare
 from synthdetect.runs.options import CvOptions
 from synthdetect.training.devices import Device, deterministic, resolve
+from synthdetect.training.loop import Hooks
 from synthdetect.training.session import Session
 
 
@@ -41,8 +42,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SYNTHDETECT_CACHE"] = f"{folder}/cache"
         options = CvOptions.resolve(values)
-        prepared = prepare(options, seed=options.seed)
-        folds = assign(prepared.manifest, options, seed=options.seed)
+        seed = options.optim.seed
+        prepared = prepare(options.data, seed=seed)
+        folds = assign_folds(prepared.manifest, options.folds, seed=seed)
         number = int(folds["fold"].min())
         fold = replace(prepared, manifest=fold_manifest(prepared.manifest, folds, number))
         _compute(options, fold, device, Path(folder) / "warm", epochs=1)
@@ -58,24 +60,24 @@ def main() -> None:
         **ratio(speeds, "cv", "folds"),
         "seconds": {name: [1 / value for value in values] for name, values in speeds.items()},
     }
-    notes = f"{given.epochs} epochs a fold on the sample, {given.rounds} round(s)"
+    notes = f"{given.epochs} epochs per fold on the sample, {given.rounds} round(s)"
     report("cross_validation", "cv", [row], device, given.output, notes)
 
 
 def _compute(
     options: CvOptions, fold: Prepared, device: Device, folder: Path, epochs: int
 ) -> float:
-    """Seconds of a fold's epochs and scoring."""
+    """Measure the seconds of a fold's epochs and scoring."""
     began = time.perf_counter()
-    with deterministic(options.seed):
+    with deterministic(options.optim.seed):
         session = Session(options, fold, device, folder)
-        session.fit(epochs, on_batch=lambda images, loss: None, on_epoch=lambda training: None)
+        session.fit(Hooks(), epochs=epochs)
         session.score([split for split in fold.manifest.splits if split != "train"])
     return time.perf_counter() - began
 
 
 def _command(values: dict[str, object]) -> float:
-    """Seconds of the command."""
+    """Measure the seconds of the whole command."""
     given = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     with tempfile.TemporaryDirectory() as folder:
         return seconds_of([sys.executable, "-m", "synthdetect", "cv", *given], folder)

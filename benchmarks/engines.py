@@ -1,9 +1,10 @@
-"""Exported detectors against torch in bf16: in memory, through `predict`, and as served.
+"""Exported detectors against torch in bf16: in memory, from files, and served.
 
     python -m benchmarks.engines --model RUN_ID|FILE [--images 128] [--rounds 10]
 
-Every engine in every precision, on the CPU. What that does to the AUC on the sample's test images
-stands in the notes. Without --model the network is random, and the AUC means nothing.
+It measures every inference engine in every precision on the CPU. The notes give the change of the
+AUC on the sample's test images. Without --model the network is untrained, and the AUC has no
+meaning.
 """
 
 import base64
@@ -20,9 +21,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.common import parser, ratio, report, take_turns
+from benchmarks.common import parser, random_detector, ratio, report, take_turns
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import quantise, to_graph
 from synthdetect.detectors.engines.exported import load_exported, save_exported
@@ -30,7 +30,6 @@ from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.images.batches import ImageFiles
-from synthdetect.models.networks import build
 from synthdetect.serving.model import ServedDetector
 from synthdetect.tracking.detectors import find_detectors
 from synthdetect.training.devices import Device, resolve
@@ -45,9 +44,9 @@ Work = Callable[[], int]
 
 def main() -> None:
     arguments = parser("engines", rounds=10)
-    arguments.add_argument("--model", default="", help="a trained detector: a run id or a file")
-    arguments.add_argument("--arch", default="resnet18", help="of the random one without --model")
-    arguments.add_argument("--images", type=int, default=128, help="files a round of predict")
+    arguments.add_argument("--model", default="", help="trained detector: a run id or a file")
+    arguments.add_argument("--arch", default="resnet18", help="architecture, without --model")
+    arguments.add_argument("--images", type=int, default=128, help="files per round of predict")
     given = arguments.parse_args()
     size = 224
     if given.smoke:
@@ -58,9 +57,7 @@ def main() -> None:
         (found,) = find_detectors((given.model,))
         detector = found.detector
     else:
-        torch.manual_seed(0)
-        card = Card(arch=given.arch, image_size=size, geometry="resize")
-        detector = Detector(build(given.arch, size), card)
+        detector = random_detector(given.arch, size)
     sample = load("sample")
     test = sample.split("test")
     if given.smoke:
@@ -71,7 +68,7 @@ def main() -> None:
         changes = _changes(detectors, squares, test)
         rows: list[dict[str, Any]] = []
         for what, make in _workloads(squares, test, given.images, device, Path(folder)).items():
-            work = {name: partial(_as_named, name, make(one)) for name, one in detectors.items()}
+            work = {name: partial(_measured, name, make(one)) for name, one in detectors.items()}
             speeds = take_turns(work, given.rounds)
             rows += [
                 {
@@ -94,7 +91,7 @@ def main() -> None:
 
 
 def _detectors(detector: Detector, train: Manifest, folder: Path) -> dict[str, Detector]:
-    """The same detector by name of what computes it."""
+    """Return the detector in torch and exported, by the name of engine and precision."""
     chosen = train.table.sample(_CALIBRATED_ON, random_state=0)
     squares = _squares(detector, train.with_table(chosen))
     made = {BASE: detector, "torch fp32": detector}
@@ -113,7 +110,7 @@ def _detectors(detector: Detector, train: Manifest, folder: Path) -> dict[str, D
 def _workloads(
     squares: np.ndarray, test: Manifest, count: int, device: Device, folder: Path
 ) -> dict[str, Callable[[Detector], Work]]:
-    """By what it measures, what makes the work of a detector."""
+    """Return functions that make the work of a detector, by the name of what they measure."""
     batch = np.resize(squares, (BATCH, *squares.shape[1:]))
     files = [Path(file) for file in test.files()[:count]]
     text = base64.b64encode(files[0].read_bytes()).decode()
@@ -160,10 +157,10 @@ def _workloads(
 
 
 def _changes(detectors: dict[str, Detector], squares: np.ndarray, test: Manifest) -> str:
-    """Of each, how far its AUC is from that of torch in fp32."""
+    """Describe the AUC of torch in fp32, and how much that of each detector differs."""
     auc = {}
     for name, detector in detectors.items():
-        with _numbers(name):
+        with _precision(name):
             scores = [detector.score(part) for part in np.array_split(squares, 8)]
         auc[name] = metrics(test.table["label"], np.concatenate(scores), 0.5)["auc"]
     base = auc["torch fp32"]
@@ -174,14 +171,14 @@ def _squares(detector: Detector, manifest: Manifest) -> np.ndarray:
     return np.stack([detector.preprocess(Path(file).read_bytes()) for file in manifest.files()])
 
 
-def _as_named(name: str, work: Work) -> int:
-    with _numbers(name):
+def _measured(name: str, work: Work) -> int:
+    with _precision(name):
         return work()
 
 
 @contextlib.contextmanager
-def _numbers(name: str) -> Iterator[None]:
-    """Torch in bf16 where that is what is measured; everything else has its own numbers."""
+def _precision(name: str) -> Iterator[None]:
+    """Compute in bf16 for `BASE`; the other detectors have a precision of their own."""
     with torch.autocast("cpu", torch.bfloat16, enabled=name == BASE):
         yield
 

@@ -1,10 +1,10 @@
-"""Batch inference from JPEG files, journal and all, against the bare forward pass.
+"""Batch inference from JPEG files, with its journal, against the bare forward pass.
 
     python -m benchmarks.inference [--arch resnet18] [--images 1000] [--rounds 10]
 
-Each round scores the next thousand of 10,000 files (links to the sample's images) as `synthdetect
-predict` does, and then as many tensors in memory, by every engine that computes exactly (fp32).
-The limit is the bare forward pass of the fastest of them.
+With torch and with every inference engine, in fp32, each round scores a thousand files as
+`synthdetect predict` does, and then as many tensors in memory. The files are links to the sample's
+images, in a new folder for each round and engine.
 """
 
 import copy
@@ -18,17 +18,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import parser, ratio, report, take_turns
+from benchmarks.common import parser, random_detector, ratio, report, take_turns
 from synthdetect.datasets.manifest import load
 from synthdetect.datasets.unlabelled import unlabelled
-from synthdetect.detectors.card import TORCH, Card
+from synthdetect.detectors.card import TORCH
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import to_graph
 from synthdetect.detectors.engines.exported import load_exported, save_exported
 from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.detectors.scoring import Scoring
 from synthdetect.images.batches import Batch
-from synthdetect.models.networks import build
 from synthdetect.training.devices import resolve
 from synthdetect.training.loop import predict
 
@@ -39,40 +38,46 @@ def main() -> None:
     arguments = parser("batch inference", rounds=10)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
-    arguments.add_argument("--images", type=int, default=1000, help="images a round")
+    arguments.add_argument("--images", type=int, default=1000, help="images per round")
     given = arguments.parse_args()
     if given.smoke:
         given.images, given.image_size, given.rounds = 64, 32, 1
 
     device = resolve("auto", "fp32", "auto")
-    torch.manual_seed(0)
-    card = Card(arch=given.arch, image_size=given.image_size, geometry="resize")
-    detector = Detector(build(given.arch, given.image_size), card)
+    detector = random_detector(given.arch, given.image_size)
     square = torch.randint(0, 256, (BATCH, given.image_size, given.image_size, 3)).byte()
-    whole, rest = divmod(given.images, BATCH)
+    images: int = given.images
+    whole, rest = divmod(images, BATCH)
     sizes = [BATCH] * whole + [rest] * bool(rest)
-    in_memory = [Batch(torch.arange(size), square[:size].permute(0, 3, 1, 2), []) for size in sizes]
+    in_memory = [
+        Batch(
+            rows=torch.arange(size),
+            images=square[:size].permute(0, 3, 1, 2),
+            targets=torch.full((size,), torch.nan),
+            unreadable=[],
+        )
+        for size in sizes
+    ]
 
     with tempfile.TemporaryDirectory() as temporary:
         engines = exact(detector, Path(temporary))
-        parts = (given.rounds + 1) * len(engines)
-        folders = _folders(Path(temporary), parts, given.images)
+        folders = _folders(Path(temporary), (given.rounds + 1) * len(engines), images)
 
         def from_files(detector: Detector) -> int:
             folder = next(folders)
-            images = unlabelled(str(folder))
+            listed = unlabelled(str(folder))
             scoring = Scoring(
-                folder.with_suffix(".out"), [detector], images,
+                folder.with_suffix(".out"), [detector], listed,
                 data=str(folder), tta="none", batch_size=BATCH,
             )  # fmt: skip
             scoring.run(device, lambda done, total: None)
             scoring.scores()
-            return len(images)
+            return len(listed)
 
         def from_memory(detector: Detector) -> int:
             for batch in in_memory:
                 predict(detector.network, [batch], device, len(batch.rows))
-            return given.images
+            return images
 
         work = {}
         for name, one in engines.items():
@@ -91,12 +96,12 @@ def main() -> None:
         }
         for name in engines
     ]
-    notes = f"{given.rounds} rounds of {given.images:,} files an engine, batch {BATCH}"
+    notes = f"{given.rounds} rounds of {images:,} files per engine, batch {BATCH}"
     report(f"inference_{given.arch}", "inference", rows, device, given.output, notes)
 
 
 def exact(detector: Detector, folder: Path) -> dict[str, Detector]:
-    """A detector as every engine computes it in fp32, torch first."""
+    """Return the detector in torch and exported to every engine in fp32, by engine."""
     graph = to_graph(detector)
     engines = {TORCH: detector}
     for name in ENGINES:
@@ -107,7 +112,7 @@ def exact(detector: Detector, folder: Path) -> dict[str, Detector]:
 
 
 def _folders(root: Path, number: int, images: int) -> "cycle[Path]":
-    """Folders of links to the sample's images, copied once to be on the same file system."""
+    """Make folders of links to images of the sample, which are copied to their file system once."""
     sample = load("sample")
     files = []
     for row, path in enumerate(sample.table["path"]):

@@ -1,11 +1,11 @@
-"""Whole-epoch training and batch inference from JPEG files, against what people use today.
+"""Training epochs and batch inference from JPEG files against other software.
 
     python -m benchmarks.peers [--arch resnet18] [--rounds 6]        (needs: pip install timm)
 
-Against timm, put together as its training script does, in its best CPU configuration: bf16 AMP,
-channels-last, its own loader with the number of workers that is best here, AdamW. Against timm's
-inference script at its defaults. And against the plain loop of many repositories: PIL transforms
-in a DataLoader with as many workers as cores, fp32, contiguous tensors.
+Training is compared with timm, composed as its training script does, in its best configuration for
+a CPU: bf16 AMP, channels-last, its own loader with the best number of workers, AdamW. It is also
+compared with the plain loop of many repositories: PIL transforms in a DataLoader with two workers,
+fp32, contiguous tensors. Inference is compared with timm's inference script at its defaults.
 """
 
 import os
@@ -19,26 +19,32 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import ImageDataset, create_loader
-from timm.optim import create_optimizer_v2
+from timm.data import ImageDataset, create_loader  # type: ignore[attr-defined]
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.models import get_model
 
-from benchmarks.common import parser, ratio, report, take_turns
+from benchmarks.common import parser, random_detector, ratio, report, take_turns
 from benchmarks.inference import exact
 from benchmarks.training import some_images
 from synthdetect.datasets.labels import CLASSES
 from synthdetect.datasets.manifest import Manifest
-from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.images.batches import Batches, ImageFiles, Order
-from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import build
 from synthdetect.runs.options import TrainOptions
 from synthdetect.training.devices import Device, resolve
-from synthdetect.training.loop import predict, prepared, start_training, train_epoch
+from synthdetect.training.loop import (
+    Hooks,
+    TrainingData,
+    predict,
+    start_training,
+    steps_of,
+    train_epoch,
+)
+from synthdetect.training.session import model_spec, preprocessing
 
 Work = Callable[[], int]
 
@@ -47,13 +53,13 @@ def main() -> None:
     arguments = parser("training and inference against others", rounds=6)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
-    arguments.add_argument("--images", type=int, default=192, help="images a round")
+    arguments.add_argument("--images", type=int, default=192, help="images per round")
     given = arguments.parse_args()
     if given.smoke:
         given.images, given.image_size, given.rounds = 32, 32, 1
 
-    options = TrainOptions(arch=given.arch, image_size=given.image_size)
-    device = resolve("cpu", options.precision, options.workers, options.arch)
+    options = TrainOptions.resolve({"arch": given.arch, "image_size": given.image_size, "seed": 0})
+    device = resolve("cpu", options.device.precision, options.device.workers, given.arch)
     manifest = some_images(given.images)
     folder = Path(tempfile.mkdtemp())
     try:
@@ -71,7 +77,7 @@ def main() -> None:
         )  # fmt: skip
     finally:
         shutil.rmtree(folder)
-    what = f"{options.arch} at {options.image_size}"
+    what = f"{given.arch} at {given.image_size}"
     trained = f"{what}, {device.precision}: epoch from JPEG files"
     timm_trains, timm_scores = (_fastest(speeds, "timm") for speeds in (training, scoring))
     rows = [
@@ -86,9 +92,9 @@ def main() -> None:
         rows.append(_row(f"{engine}_to_timm", scored, scoring, name, timm_scores, wanted))
     notes = (
         f"{given.images} images of the sample, {given.rounds} rounds, batch 32 (training) and 64; "
-        f"timm {timm.__version__}, the number after its name is its workers: the best is compared"
+        f"timm {timm.__version__} with the best number of workers, which follows its name"
     )
-    report(f"peers_{options.arch}", "peers", rows, device, given.output, notes)
+    report(f"peers_{given.arch}", "peers", rows, device, given.output, notes)
 
 
 def _row(
@@ -104,13 +110,13 @@ def _row(
     }
 
 
-def _fastest(speeds: dict[str, list[float]], whose: str) -> str:
-    names = [name for name in speeds if name.startswith(whose)]
+def _fastest(speeds: dict[str, list[float]], prefix: str) -> str:
+    names = [name for name in speeds if name.startswith(prefix)]
     return max(names, key=lambda name: statistics.median(speeds[name]))
 
 
 def _link(manifest: Manifest, folder: Path) -> None:
-    """The images as a folder a class, copied so that all contenders read the same files."""
+    """Copy the images into a folder per class; all contenders read these files."""
     for row, (file, label) in enumerate(
         zip(manifest.files(), manifest.table["label"], strict=True)
     ):
@@ -120,28 +126,31 @@ def _link(manifest: Manifest, folder: Path) -> None:
 
 
 def _ours(options: TrainOptions, manifest: Manifest, device: Device) -> Work:
-    training = start_training(build(options.arch, options.image_size), device, options)
-    files = ImageFiles(manifest.files(), Preprocess(options.image_size, options.geometry), seed=0)
-    batches = Batches(files, Order(len(files), options.batch_size, seed=0), device.workers)
-    labels = torch.tensor(manifest.table["label"].to_numpy(), dtype=torch.float32)
+    training = start_training(build(model_spec(options)), device, options)
+    files = ImageFiles(
+        manifest.files(), preprocessing(options.image), targets=manifest.table["label"], seed=0
+    )
+    order = Order(len(files), options.optim.batch_size, seed=0)
+    data = TrainingData(Batches(files, order, device.workers, pin_memory=device.pin_memory))
 
     def work() -> int:
-        steps = prepared(batches, 1, labels, device, options, 0)
-        train_epoch(training, steps, lambda images, loss: None)
+        train_epoch(training, steps_of(training, data, 1), Hooks())
         return len(files)
 
     return work
 
 
 def _timm(options: TrainOptions, folder: Path, workers: int) -> Work:
-    model = timm.create_model(options.arch, num_classes=1).to(memory_format=torch.channels_last)
+    model = timm.create_model(options.model.arch, num_classes=1)
+    model = model.to(memory_format=torch.channels_last)
+    optim, augment, size = options.optim, options.augment, options.image.image_size
     optimizer = create_optimizer_v2(
-        model, opt="adamw", lr=options.lr, weight_decay=options.weight_decay
+        model, opt="adamw", lr=optim.lr, weight_decay=optim.weight_decay
     )
     loader = create_loader(
-        ImageDataset(str(folder)), input_size=(3, options.image_size, options.image_size),
-        batch_size=options.batch_size, is_training=True, use_prefetcher=False,
-        hflip=options.hflip, color_jitter=options.jitter, gaussian_blur_prob=options.blur,
+        _timm_dataset(folder), input_size=(3, size, size),
+        batch_size=optim.batch_size, is_training=True, use_prefetcher=False,
+        hflip=augment.hflip, color_jitter=augment.jitter, gaussian_blur_prob=augment.blur,
         num_workers=workers, persistent_workers=workers > 0, device=torch.device("cpu"),
     )  # fmt: skip
 
@@ -154,22 +163,20 @@ def _timm(options: TrainOptions, folder: Path, workers: int) -> Work:
 
 
 def _plain(options: TrainOptions, folder: Path) -> Work:
-    size = (options.image_size, options.image_size)
+    optim, augment, size = options.optim, options.augment, options.image.image_size
     transform = transforms.Compose([
-        transforms.Resize(size),
-        transforms.RandomHorizontalFlip(options.hflip),
-        transforms.ColorJitter(options.jitter, options.jitter, options.jitter),
-        transforms.RandomApply([transforms.GaussianBlur(5)], options.blur),
+        transforms.Resize((size, size)),
+        transforms.RandomHorizontalFlip(augment.hflip),
+        transforms.ColorJitter(augment.jitter, augment.jitter, augment.jitter),
+        transforms.RandomApply([transforms.GaussianBlur(5)], augment.blur),
         transforms.ToTensor(),
         transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ])  # fmt: skip
     loader: Iterable[tuple[Tensor, Tensor]] = torch.utils.data.DataLoader(
-        ImageFolder(str(folder), transform), options.batch_size, shuffle=True, num_workers=2
+        ImageFolder(str(folder), transform), optim.batch_size, shuffle=True, num_workers=2
     )
-    model = get_model(options.arch, num_classes=1)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options.lr, weight_decay=options.weight_decay
-    )
+    model = get_model(options.model.arch, num_classes=1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
 
     return _epoch(model, loader, optimizer, partial(_cross_entropy, model))
 
@@ -199,8 +206,7 @@ def _epoch(
 
 
 def _ours_scoring(options: TrainOptions, manifest: Manifest, folder: Path) -> dict[str, Work]:
-    network = build(options.arch, options.image_size)
-    detector = Detector(network, Card(options.arch, options.image_size, options.geometry))
+    detector = random_detector(options.model.arch, options.image.image_size)
     files = ImageFiles(manifest.files(), detector.preprocess)
     device = resolve("cpu", "fp32", "auto")
     batches = Batches(files, Order(len(files), 64), device.workers)
@@ -212,10 +218,15 @@ def _ours_scoring(options: TrainOptions, manifest: Manifest, folder: Path) -> di
     return {f"ours {name}": partial(work, one) for name, one in exact(detector, folder).items()}
 
 
+def _timm_dataset(folder: Path) -> ImageDataset:
+    return ImageDataset(str(folder))  # type: ignore[no-untyped-call]
+
+
 def _timm_scoring(options: TrainOptions, folder: Path, workers: int) -> Work:
-    model = timm.create_model(options.arch, num_classes=1).eval()
+    model = timm.create_model(options.model.arch, num_classes=1).eval()
+    size = options.image.image_size
     loader = create_loader(
-        ImageDataset(str(folder)), input_size=(3, options.image_size, options.image_size),
+        _timm_dataset(folder), input_size=(3, size, size),
         batch_size=64, use_prefetcher=False, num_workers=workers, device=torch.device("cpu"),
     )  # fmt: skip
 

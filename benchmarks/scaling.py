@@ -1,10 +1,11 @@
-"""How cost grows with the number of images: manifest, index, split, the start of an epoch, workers.
+"""How time and memory grow with the number of images.
 
     python -m benchmarks.scaling [--sizes 1000,10000,100000,700000]
 
-Each size is a folder of links to a few small files, in GenImage's layout, and is measured in a
-process of its own, so that the memory of one does not hide in that of another. Nothing is decoded:
-what grows with the pixels is measured by the other benchmarks.
+The steps are those on a manifest, such as reading, indexing and splitting it, and the start of an
+epoch. Each size is a folder of links to a few small files in GenImage's layout, and is measured in
+a process of its own, whose memory holds nothing of other sizes. No image is decoded; the other
+benchmarks measure the cost of pixels.
 """
 
 import json
@@ -29,27 +30,27 @@ from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load, read, write
 from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.selection import select
-from synthdetect.datasets.splits import check, split
+from synthdetect.datasets.splits import check_splits, make_missing_splits
 from synthdetect.images.batches import Batches, ImageFiles, Order, Pixels
 from synthdetect.images.cache import DecodedCache
 from synthdetect.images.geometry import Preprocess
 from synthdetect.training.devices import resolve
 
 GENERATORS, FOLDERS = 8, 20
-_LINKS = 30_000  # of one file: file systems allow 65,000
+_LINKS = 30_000  # to one file; file systems allow 65,000
 _WORKERS = 2
 Result = TypeVar("Result")
 
 
 class Step(NamedTuple):
-    """What one step took: seconds, and MiB that the process had grown by when it was over."""
+    """The cost of a step: its seconds, and the growth of the process in MiB by its end."""
 
     seconds: float
     mib: float
 
 
 class Untouched(ImageFiles):
-    """Files that are named but not opened: what remains is what the rows themselves cost."""
+    """Files that are named but not read, so that only the cost of their rows remains."""
 
     def _make(self, epoch: int, row: int) -> Pixels:
         self.name(row)
@@ -58,8 +59,10 @@ class Untouched(ImageFiles):
 
 def main() -> None:
     arguments = parser("how cost grows with the number of images", rounds=1)
-    arguments.add_argument("--sizes", default="1000,10000,100000,700000")
-    arguments.add_argument("--measure", type=Path, help="measure this folder, and print JSON")
+    arguments.add_argument("--sizes", default="1000,10000,100000,700000", help="numbers of images")
+    arguments.add_argument(
+        "--measure", type=Path, help="measure this folder and print JSON (used internally)"
+    )
     given = arguments.parse_args()
     if given.measure:
         print(json.dumps(_measure(given.measure)))
@@ -81,24 +84,24 @@ def main() -> None:
         ),
     ]  # fmt: skip
     notes = (
-        f"links to small files in {GENERATORS} generators' folders; a ratio is how many times what "
-        "is allowed holds what was measured: 5 s, 50 MiB, or (growth) as many times the next "
-        "smaller size's seconds as there are more images"
+        f"links to small files in the folders of {GENERATORS} generators; a ratio is that of the "
+        "allowed cost to the measured one; allowed are 5 s, 50 MiB, and for growth the seconds of "
+        "the next smaller size times the ratio of the sizes"
     )
     report("scaling", "scaling", rows, resolve("auto", "auto", "auto"), given.output, notes)
     file = given.output / "scaling.json"
-    steps = {str(size): {n: Step(*s)._asdict() for n, s in f.items()} for size, f in found.items()}
-    file.write_text(json.dumps({**json.loads(file.read_text()), "steps": steps}, indent=2) + "\n")
+    costs = {str(size): {n: Step(*s)._asdict() for n, s in f.items()} for size, f in found.items()}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "steps": costs}, indent=2) + "\n")
     _draw(found, given.output / "scaling.png")
 
 
 def _row(key: str, what: str, measured: float, allowed: float) -> dict[str, Any]:
-    held = allowed / max(measured, 1e-9)
+    ratio = allowed / max(measured, 1e-9)
     against = f"{allowed:.1f} allowed, {measured:.2f} measured"
-    # Linear growth is 1; what a machine's caches do to it is not what is asked about.
+    # Linear growth is 1. The tolerance covers the effect of the processor's caches.
     wanted = 0.7 if key.startswith("growth") else 1.0
-    return {"key": key, "what": what, "against": against, "wanted": wanted, "ratio": held,
-            "low": held, "high": held}  # fmt: skip
+    return {"key": key, "what": what, "against": against, "wanted": wanted, "ratio": ratio,
+            "low": ratio, "high": ratio}  # fmt: skip
 
 
 def _in_a_process(size: int) -> dict[str, tuple[float, float]]:
@@ -113,12 +116,12 @@ def _in_a_process(size: int) -> dict[str, tuple[float, float]]:
 
 
 def _make(root: Path, size: int) -> None:
-    """GenImage's layout: `GENERATOR/train/{ai,nature}/FILES`."""
-    inside = size // (GENERATORS * 2)
+    """Make a folder in GenImage's layout: `GENERATOR/train/{ai,nature}/FILES`."""
+    per_folder = size // (GENERATORS * 2)
     source = None
-    for number in range(GENERATORS * 2 * inside):
-        generator, rest = divmod(number, 2 * inside)
-        kind, row = divmod(rest, inside)
+    for number in range(GENERATORS * 2 * per_folder):
+        generator, rest = divmod(number, 2 * per_folder)
+        kind, row = divmod(rest, per_folder)
         folder = root / f"imagenet_ai_{generator}" / "train" / ("ai", "nature")[kind]
         if row == 0:
             folder.mkdir(parents=True)
@@ -150,10 +153,12 @@ def _measure(folder: Path) -> dict[str, Step]:
     back = timed("read back", lambda: read(folder / "all.parquet"))
     known = timed("index again", lambda: index(back))
     timed("digest", known.digest)
-    whole = timed("split", lambda: split(known, seed=0, val_share=0.1, test_share=0.1))
+    whole = timed(
+        "split", lambda: make_missing_splits(known, seed=0, val_share=0.1, test_share=0.1)
+    )
     options = DataOptions(per_category=len(whole) // FOLDERS, max_images=len(whole) // 2)
     timed("select", lambda: select(whole, options, seed=0))
-    timed("check", lambda: check(whole))
+    timed("check", lambda: check_splits(whole))
     batches = timed("start an epoch", lambda: _start(whole))
     began = time.perf_counter()
     growth = _worker_growth(batches)
@@ -162,7 +167,7 @@ def _measure(folder: Path) -> dict[str, Step]:
 
 
 def _described(manifest: Manifest) -> Manifest:
-    """As indexing would leave it, but for made-up hashes."""
+    """Return the manifest with the columns of the index, and invented hashes."""
     table = manifest.table.copy()
     stats = [os.stat(file) for file in manifest.files()]
     table["bytes"] = [stat.st_size for stat in stats]
@@ -178,12 +183,13 @@ def _described(manifest: Manifest) -> Manifest:
 
 
 def _start(manifest: Manifest) -> Batches:
-    """What a training does with its rows before its first step."""
+    """Do what a training does with its rows before its first step."""
     train, preprocess = manifest.split("train"), Preprocess(8, "resize")
     cache = DecodedCache(manifest.table["sha256"].tolist(), preprocess, 2**20)
     files = Untouched(
         train.files(),
         preprocess,
+        targets=train.table["label"],
         seed=0,
         cache=(cache, cache.slots(train.table["sha256"].tolist())),
     )
@@ -193,7 +199,7 @@ def _start(manifest: Manifest) -> Batches:
 
 
 def _worker_growth(batches: Batches) -> float:
-    """MiB of memory of its own that the worst worker gains from its first batch to its last."""
+    """Return the largest growth of a worker's own memory from first to last batch, in MiB."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for number, _ in enumerate(batches.epoch(0)):
@@ -211,12 +217,12 @@ def _draw(found: dict[int, dict[str, tuple[float, float]]], file: Path) -> None:
     sizes = list(found)
     for name in next(iter(found.values())):
         axes[0].loglog(sizes, [found[size][name][0] for size in sizes], marker="o", label=name)
-    axes[0].loglog(sizes, [size / sizes[-1] for size in sizes], "k:", label="linear")
+    axes[0].loglog(sizes, [size / sizes[-1] for size in sizes], "k:", label="linear growth")
     axes[0].set(xlabel="images", ylabel="seconds")
     axes[0].legend(fontsize="small")
     most = [max(step[1] for step in found[size].values()) for size in sizes]
     axes[1].loglog(sizes, most, marker="o")
-    axes[1].set(xlabel="images", ylabel="most MiB that the process grew by")
+    axes[1].set(xlabel="images", ylabel="growth of the process in MiB")
     figure.savefig(file, dpi=110)
     plt.close(figure)
 

@@ -1,9 +1,10 @@
-"""A real `mlflow models serve` on loopback against decoding and the forward pass in process.
+"""A server of `mlflow models serve` on loopback against a detector in the process itself.
 
     python -m benchmarks.serving [--arch resnet18] [--requests 200] [--clients 32]
 
-One client sends one image at a time: the median time of an answer. Then many clients do: answers a
-second against the bare forward pass of one image after another with all cores.
+One client sends one image at a time: the median latency is compared with that of decoding and the
+forward pass. Then many clients do: the throughput is compared with that of the bare forward pass of
+one image at a time on all cores.
 """
 
 import argparse
@@ -25,15 +26,12 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import torch
 
-from benchmarks.common import parser, report, row_of
+from benchmarks.common import parser, random_detector, report, row_of
 from synthdetect.datasets.manifest import load
-from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
-from synthdetect.models.networks import build
 from synthdetect.tracking.models import log_detector
-from synthdetect.tracking.run import open_run
+from synthdetect.tracking.opening import open_run
 from synthdetect.training.devices import resolve
 
 
@@ -41,15 +39,13 @@ def main() -> None:
     arguments = parser("serving", rounds=3)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
-    arguments.add_argument("--requests", type=int, default=200, help="of each measurement")
-    arguments.add_argument("--clients", type=int, default=32)
+    arguments.add_argument("--requests", type=int, default=200, help="requests per measurement")
+    arguments.add_argument("--clients", type=int, default=32, help="clients at the same time")
     given = arguments.parse_args()
     if given.smoke:
         given.image_size, given.requests, given.clients, given.rounds = 32, 8, 2, 1
     device = resolve("cpu", "fp32", "auto")
-    torch.manual_seed(0)
-    card = Card(arch=given.arch, image_size=given.image_size, geometry="resize")
-    detector = Detector(build(given.arch, given.image_size), card)
+    detector = random_detector(given.arch, given.image_size)
     sample = load("sample")
     contents = [Path(file).read_bytes() for file in sample.files()[: given.requests]]
     with tempfile.TemporaryDirectory() as folder:
@@ -71,8 +67,8 @@ def main() -> None:
     ]  # fmt: skip
     shown = {name: round(statistics.median(one[name] for one in rounds), 4) for name in rounds[0]}
     notes = (
-        f"{given.rounds} rounds of {given.requests} images of the sample; the first ratio is of "
-        f"seconds, in process to served; medians: {shown} (s, s, images/s, images/s)"
+        f"{given.rounds} rounds of {given.requests} images of the sample; the first ratio is that "
+        f"of the seconds in process to those served; medians: {shown} (s, s, images/s, images/s)"
     )
     report(f"serving_{given.arch}", "serving", rows, device, given.output, notes)
 
@@ -80,7 +76,12 @@ def main() -> None:
 def _round(
     given: argparse.Namespace, detector: Detector, contents: list[bytes], port: int
 ) -> dict[str, float]:
-    """Seconds an image in process and served; images a second served to many, and bare."""
+    """Measure one round.
+
+    Returns:
+        `in process` and `one client`: median seconds per image. `many clients` and `bare` (the
+        forward pass): images per second.
+    """
     payloads = [
         json.dumps({"inputs": {"image": [base64.b64encode(content).decode()]}})
         for content in contents
@@ -128,6 +129,7 @@ def _ask(connection: http.client.HTTPConnection, payload: str) -> None:
 
 @contextmanager
 def _served(uri: str, store: str, folder: Path) -> Iterator[int]:
+    """Serve a model, and yield the port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

@@ -1,10 +1,10 @@
-"""How long one waits before anything happens: for help, and for a training's first step.
+"""The time until help is shown, and until a training has done its first step.
 
     python -m benchmarks.startup [--rounds 5]
 
-Whole processes. Help is compared with 0.5 s more than python's own start; the first step with
-importing torch, torchvision and mlflow. The first step is taken to be where the first batch has
-been trained on: a training of one batch in a process that ends itself there.
+Whole processes are measured. Help is compared with the start of Python plus 0.5 s, and the first
+step with the import of torch, torchvision and mlflow. The process of the training exits after its
+first batch.
 """
 
 import statistics
@@ -40,7 +40,7 @@ def main() -> None:
         for number in range(given.rounds + 1):
             for name, command in commands.items():
                 took = seconds_of(command, folder)
-                if number:  # the first round fills the caches of files and of what is decoded
+                if number:  # the first round fills the caches of files and decoded images
                     seconds[name].append(took)
     rows = [
         row_of("help", "synthdetect --help", f"python's start and {_ALLOWED:g} s", 1.0,
@@ -50,7 +50,7 @@ def main() -> None:
              [i / s for i, s in zip(seconds["imports"], seconds["first step"], strict=True)]),
     ]  # fmt: skip
     middle = ", ".join(f"{name} {statistics.median(took):.2f} s" for name, took in seconds.items())
-    notes = f"{given.rounds} rounds of whole processes, the ratio is theirs to ours; {middle}"
+    notes = f"{given.rounds} rounds of whole processes; medians: {middle}"
     report("startup", "startup", rows, resolve("auto", "auto", "auto"), given.output, notes)
 
 

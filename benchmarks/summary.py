@@ -1,4 +1,4 @@
-"""Writes `docs/performance.md` from the last results."""
+"""The page `docs/performance.md`, from the latest results."""
 
 import json
 from pathlib import Path
@@ -11,16 +11,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 _HEAD = """\
 # Performance
 
-Ratios measured side by side in one process by the scripts in `benchmarks/`; the contenders take
-turns, and a ratio is the median of the rounds (their least and greatest beside it). `python -m
-benchmarks` measures all of it again and writes this page from `benchmarks/results/`. Where the
-rounds lie far apart, the machine had other work too. A ratio below what is wanted is marked as
-missed; one of which nothing is wanted is shown for comparison.
+The scripts in `benchmarks/` measure ratios of speeds side by side: the contenders take turns in one
+process, and a ratio is the median of the rounds, with their minimum and maximum beside it. Rounds
+that differ much mean that the machine had other work too. A ratio below the wanted one is marked as
+missed; a ratio without a wanted one is shown for comparison. `python -m benchmarks` measures all
+ratios and writes this page from `benchmarks/results/`.
 """
 
 
 def render(results: list[dict[str, Any]]) -> str:
-    """The page's text."""
+    """Return the text of the page."""
     parts = [_HEAD]
     for result in results:
         machine = result["machine"]
@@ -44,7 +44,7 @@ def render(results: list[dict[str, Any]]) -> str:
 
 
 def _steps(steps: dict[str, dict[str, dict[str, float]]]) -> str:
-    """How cost grows: seconds, and MiB that the process had grown by, a column a size."""
+    """Return a table of the seconds and MiB of each step, with a column for each size."""
     sizes = list(steps)
     lines = [f"| step | {' | '.join(f'{int(size):,} images' for size in sizes)} |"]
     lines.append("| --- |" + " --- |" * len(sizes))
@@ -57,5 +57,5 @@ def _steps(steps: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def write_page() -> None:
-    """Write the page from all the results there are."""
+    """Write the page from all results."""
     PAGE.write_text(render([json.loads(f.read_text()) for f in sorted(RESULTS.glob("*.json"))]))

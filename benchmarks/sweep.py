@@ -1,15 +1,16 @@
-"""A sweep as it comes against one that trains every trial in full and decodes every epoch anew.
+"""A sweep against one without pruning and without the decoded-image cache.
 
     python -m benchmarks.sweep [--trials 20] [--epochs 25]
 
-Whole processes, tracking included, on the sample, with the recipe's epochs and early stopping, each
-with a cold cache of its own. Trials are drawn at random, since both then try the same values and
-only pruning and the cache set them apart. The verdicts of both stand in the notes: they must be the
-same for the saving to be one.
+Both are whole processes with tracking, on the sample, with the recipe's epochs and early stopping,
+and each starts with an empty cache. Trials are sampled at random, so that both have the same values
+and differ only by pruning and the cache. The notes give the verdicts of both, which must be the
+same if the saved time is to count.
 
-The trials in full are then replayed in many orders, the recipe's own values always first, as if
-each of several pruners had watched them: how many epochs of tuning it would have spared, and how
-much worse, in validation AUC, the trial is that it would have chosen than the best of all.
+The trials without pruning are then replayed to several pruners in many orders, always beginning
+with the first values of the search space. For each pruner the result is how many epochs of tuning
+it would have saved, and how much lower the validation AUC of the best completed trial would be than
+that of the best of all trials.
 """
 
 import sys
@@ -76,7 +77,7 @@ def main() -> None:
     row = {
         "key": "sweep_to_full",
         "what": f"{given.trials} trials a side, pruned, images cached",
-        "against": "every trial in full, images decoded each time",
+        "against": "every trial in full, images decoded in every epoch",
         "wanted": 2.0,
         **ratio(speeds, "sweep", "full"),
         "seconds": {name: [1 / value for value in values] for name, values in speeds.items()},
@@ -87,8 +88,8 @@ def main() -> None:
         f"{given.strategies} against the baseline on the sample, {given.arch} at "
         f"{given.image_size}, {given.epochs} epochs, "
         f"{given.folds} folds, {given.rounds} round(s), cold caches; verdicts {same}: "
-        f"{verdicts['sweep']} (in full: {verdicts['full']}); below, the trials in full replayed "
-        f"in {_ORDERS} orders"
+        f"{verdicts['sweep']} (in full: {verdicts['full']}); the pruners are compared on the "
+        f"trials in full, replayed in {_ORDERS} orders"
     )
     device = resolve("auto", "auto", "auto", given.arch)
     rows = [row, *(_replayed(name, make, sides) for name, make in _PRUNERS.items())]
@@ -96,7 +97,7 @@ def main() -> None:
 
 
 def _run(options: list[str]) -> tuple[float, str, list[list[FrozenTrial]]]:
-    """Seconds of one sweep, its verdicts, and each side's trials."""
+    """Run a sweep; return its seconds, its verdicts, and the trials of each side."""
     with tempfile.TemporaryDirectory() as folder:
         seconds = seconds_of([sys.executable, "-m", "sweeps", "sweep", *options], folder)
         client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -116,29 +117,29 @@ def _verdicts(client: mlflow.MlflowClient, run_id: str, folder: str) -> pd.DataF
 def _replayed(
     name: str, make: Callable[[], BasePruner], sides: list[list[FrozenTrial]]
 ) -> dict[str, Any]:
-    """The row of one pruner."""
+    """Return the row of one pruner."""
     outcomes = []
     for trials in sides:
         for turn in range(_ORDERS):
             order = 1 + np.random.default_rng(turn).permutation(len(trials) - 1)
             outcomes.append(replay(make(), [trials[0], *(trials[i] for i in order)]))
-    spared, lost = (list(column) for column in zip(*outcomes, strict=True))
+    ratios, lost = (list(column) for column in zip(*outcomes, strict=True))
     mean, most = 0 - np.mean(lost), 0 - max(lost)
     against = f"all of them; chosen trial's AUC {mean:+.4f}, at worst {most:+.4f}"
     key = "epochs_" + "_".join(name.replace("'", "").split())
-    return row_of(key, f"epochs of tuning, {name}", against, 0, spared)
+    return row_of(key, f"epochs of tuning, {name}", against, 0, ratios)
 
 
 def replay(pruner: BasePruner, trials: list[FrozenTrial]) -> tuple[float, float]:
-    """Let a pruner watch trials one after another.
+    """Replay trials to a pruner, one after another.
 
     Args:
-        pruner: to watch them.
-        trials: each with a value after every step, and in the end.
+        pruner: The pruner.
+        trials: Trials with a value after every step and in the end.
 
     Returns:
-        Steps in full to those made; by how much the best of all trials is better than the best of
-        those that came to their end.
+        The ratio of all steps to those before pruning, and the difference of the best value of all
+        trials to that of the completed ones.
     """
     study = optuna.create_study(direction="maximize", pruner=pruner)
     steps, values = 0, []

@@ -1,10 +1,10 @@
-"""A training tracked in MLflow, with figures and system metrics, against the same one untracked.
+"""A training that is tracked in MLflow against the same training without tracking.
 
     python -m benchmarks.tracking [--arch resnet18] [--epochs 3] [--rounds 3]
 
-Two ratios: of the epochs alone, and of the whole training with all that is evaluated, drawn and
-logged once at its end, which weighs the less the longer one trains. The untracked one also writes
-its checkpoints and scores the same images.
+There are two ratios: of the epochs alone, and of the whole training with the evaluation, figures
+and model that are logged once in the end, which matters less the longer the training is. The
+training without tracking also writes its checkpoints and scores the same images.
 """
 
 import shutil
@@ -19,8 +19,9 @@ from benchmarks.common import parser, ratio, report
 from synthdetect.datasets.prepare import Prepared, prepare
 from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.training import run_training
-from synthdetect.tracking.run import open_run
+from synthdetect.tracking.opening import open_run
 from synthdetect.training.devices import Device, deterministic, resolve
+from synthdetect.training.loop import Hooks, TrainingState
 from synthdetect.training.session import Session
 
 
@@ -41,7 +42,7 @@ def main() -> None:
             {"arch": given.arch, "image_size": given.image_size, "epochs": given.epochs,
              "weights": "none", "output": f"{folder}/runs"}
         )  # fmt: skip
-        prepared = prepare(options, seed=options.seed)
+        prepared = prepare(options.data, seed=options.optim.seed)
         work = {
             "tracked": partial(_tracked, options, prepared, device),
             "untracked": partial(_untracked, options, prepared, device, Path(folder) / "kept"),
@@ -50,7 +51,7 @@ def main() -> None:
             for name in whole:
                 began = time.perf_counter()
                 ended = work[name]()
-                if number:  # the first round fills the cache of decoded images
+                if number:  # the first round fills the decoded-image cache
                     whole[name].append(1 / (time.perf_counter() - began))
                     if len(ended) > 1:
                         epochs[name].append((len(ended) - 1) / (ended[-1] - ended[0]))
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def _tracked(options: TrainOptions, prepared: Prepared, device: Device) -> list[float]:
-    """When each epoch ended, in seconds since 1970."""
+    """Return when each epoch ended, in seconds since 1970."""
     with open_run("benchmark", kind="benchmark", tags={}) as run:
         run_training(run, options, prepared, device)
     history = mlflow.MlflowClient().get_metric_history(run.id, "train/loss")
@@ -79,14 +80,16 @@ def _tracked(options: TrainOptions, prepared: Prepared, device: Device) -> list[
 def _untracked(
     options: TrainOptions, prepared: Prepared, device: Device, folder: Path
 ) -> list[float]:
+    """Return the same of a training without tracking."""
     ended: list[float] = []
-    with deterministic(options.seed):
+
+    class Timing(Hooks):
+        def on_epoch(self, training: TrainingState) -> None:
+            ended.append(time.time())
+
+    with deterministic(options.optim.seed):
         session = Session(options, prepared, device, folder)
-        session.fit(
-            options.epochs,
-            on_batch=lambda images, loss: None,
-            on_epoch=lambda training: ended.append(time.time()),
-        )
+        session.fit(Timing())
         session.score([split for split in prepared.manifest.splits if split != "train"])
     shutil.rmtree(folder)
     return ended

@@ -1,9 +1,9 @@
-"""Whole-epoch training from the sample's JPEG files against the same steps on tensors in memory.
+"""Training epochs from JPEG files against the same training steps on tensors in memory.
 
     python -m benchmarks.training [--arch resnet18] [--image-size 224] [--rounds 12]
 
-The limit is what the machine computes when images cost nothing: the same `train_epoch` on batches
-that are already augmented, normalised by the network itself, in memory.
+The tensors give the limit of the machine, at which reading images costs nothing: the same
+`train_epoch` on the same batches, which are decoded and augmented beforehand.
 """
 
 import os
@@ -19,11 +19,12 @@ from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.images.batches import Batches, ImageFiles, Order
 from synthdetect.images.cache import DecodedCache
-from synthdetect.images.geometry import Preprocess
 from synthdetect.models.networks import build
 from synthdetect.runs.options import TrainOptions
-from synthdetect.training.devices import Device, resolve
-from synthdetect.training.loop import prepared, start_training, train_epoch
+from synthdetect.runs.preflight import resolve_device
+from synthdetect.training.devices import Device
+from synthdetect.training.loop import Hooks, TrainingData, start_training, steps_of, train_epoch
+from synthdetect.training.session import model_spec, preprocessing
 
 Work = Callable[[], int]
 
@@ -32,21 +33,20 @@ def main() -> None:
     arguments = parser("training throughput", rounds=12)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
-    arguments.add_argument("--images", type=int, default=96, help="images an epoch")
+    arguments.add_argument("--images", type=int, default=96, help="images per epoch")
     given = arguments.parse_args()
     if given.smoke:
         given.images, given.image_size, given.rounds = 16, 32, 1
 
-    options = TrainOptions(arch=given.arch, image_size=given.image_size)
-    device = resolve(options.device, options.precision, options.workers, options.arch)
+    options = TrainOptions.resolve({"arch": given.arch, "image_size": given.image_size, "seed": 0})
+    device = resolve_device(options.device, given.arch)
     manifest = some_images(given.images)
     work = epochs(options, device, manifest, manifest.files(), manifest.table["sha256"].tolist())
     speeds = take_turns(work, given.rounds)
     rows = [
         {
             "key": f"{name}_to_memory",
-            "what": f"{options.arch} at {options.image_size}, {device.precision}: "
-            f"epoch from {source}",
+            "what": f"{given.arch} at {given.image_size}, {device.precision}: epoch from {source}",
             "against": "tensors in memory",
             "wanted": wanted,
             **ratio(speeds, name, "memory"),
@@ -57,12 +57,12 @@ def main() -> None:
             ("cached", "the decoded-image cache", 0.97),
         )
     ]
-    notes = f"{given.images} images of the sample an epoch, {given.rounds} rounds, batch 32"
-    report(f"training_{options.arch}", "training", rows, device, given.output, notes)
+    notes = f"{given.images} images of the sample per epoch, {given.rounds} rounds, batch 32"
+    report(f"training_{given.arch}", "training", rows, device, given.output, notes)
 
 
 def some_images(count: int) -> Manifest:
-    """So many training images of the sample, with their hashes."""
+    """Return `count` training images of the sample, with their hashes."""
     manifest = index(load("sample")).split("train")
     return manifest.with_table(manifest.table.sample(count, random_state=0))
 
@@ -74,33 +74,43 @@ def epochs(
     files: Sequence[str],
     hashes: Sequence[str],
 ) -> dict[str, Work]:
-    """One epoch of one training from files, from the decoded-image cache, or from memory.
+    """Return functions that train for one epoch, all with the same network.
 
     Args:
-        options: of the training.
-        device: what computes.
-        manifest: says of which class the images are.
-        files: where they are.
-        hashes: of their contents.
+        options: The options of the training.
+        device: The device that trains.
+        manifest: The labels of the images.
+        files: The paths of the images.
+        hashes: The SHA-256 of each file.
+
+    Returns:
+        `files` reads the files, `cached` the decoded-image cache, and `memory` finished steps.
     """
-    labels = torch.tensor(manifest.table["label"].to_numpy(), dtype=torch.float32)
-    preprocess = Preprocess(options.image_size, options.geometry)
+    labels = manifest.table["label"]
+    preprocess = preprocessing(options.image)
     cache = DecodedCache(hashes, preprocess, 2**32)
-    order = Order(len(files), options.batch_size, seed=0)
-    plain = Batches(ImageFiles(files, preprocess, seed=0), order, device.workers)
+    order = Order(len(files), options.optim.batch_size, seed=0)
     kept = (cache, cache.slots(hashes))
-    cached = Batches(ImageFiles(files, preprocess, seed=0, cache=kept), order, device.workers)
+    plain, cached = (
+        TrainingData(
+            Batches(
+                ImageFiles(files, preprocess, targets=labels, seed=0, cache=source),
+                order,
+                device.workers,
+                pin_memory=device.pin_memory,
+            )
+        )
+        for source in (None, kept)
+    )
 
     torch.manual_seed(0)
-    training = start_training(build(options.arch, options.image_size), device, options)
-    in_memory = list(prepared(plain, 1, labels, device, options, 0))
+    training = start_training(build(model_spec(options)), device, options)
+    in_memory = list(steps_of(training, plain, 1))
 
-    def epoch(batches: Batches | None) -> Work:
+    def epoch(data: TrainingData | None) -> Work:
         def work() -> int:
-            ready = in_memory if batches is None else prepared(
-                batches, 1, labels, device, options, 0
-            )  # fmt: skip
-            train_epoch(training, ready, lambda images, loss: None)
+            steps = in_memory if data is None else steps_of(training, data, 1)
+            train_epoch(training, steps, Hooks())
             return len(files)
 
         return work
@@ -108,8 +118,8 @@ def epochs(
     return {"files": epoch(plain), "cached": epoch(cached), "memory": epoch(None)}
 
 
-def with_a_cache_of_its_own(benchmark: Callable[[], None]) -> None:
-    """Run a benchmark; the decoded images it leaves are removed."""
+def with_temporary_cache(benchmark: Callable[[], None]) -> None:
+    """Run a benchmark with a cache of decoded images that is removed afterwards."""
     folder = Path(tempfile.mkdtemp())
     try:
         os.environ["SYNTHDETECT_CACHE"] = str(folder)
@@ -119,4 +129,4 @@ def with_a_cache_of_its_own(benchmark: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
-    with_a_cache_of_its_own(main)
+    with_temporary_cache(main)

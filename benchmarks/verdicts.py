@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import binomtest, norm, t
 
 from benchmarks.common import parser, report
@@ -72,7 +73,7 @@ def simulate(
     return logits
 
 
-def auc_draws(logits: FloatArray, draws: FloatArray) -> FloatArray:
+def auc_draws(logits: FloatArray, draws: npt.NDArray[np.int64]) -> FloatArray:
     """Compute the AUC on seen and unseen generators, as measured and under draws of photographs.
 
     The numbers are those of `weighted_metrics`, computed faster from counts of ordered pairs of

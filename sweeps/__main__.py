@@ -7,8 +7,8 @@ import sys
 from dataclasses import replace
 
 from sweeps.extension import EXTENSION
-from synthdetect.cli import COMMANDS as PROGRAM
 from synthdetect.cli import main
+from synthdetect.commands.catalogue import COMMANDS as PROGRAM
 
 COMMANDS = {
     **EXTENSION.commands,

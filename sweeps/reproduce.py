@@ -15,7 +15,7 @@ from synthdetect.reproduction.options import ReproduceOptions
 from synthdetect.reproduction.rerun import RecordedRun, Rerun, diff_data
 from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.resume import read_config
-from synthdetect.runs.training import digest_of_several
+from synthdetect.runs.setting import digest_of_several
 from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device
 

@@ -37,6 +37,7 @@ from synthdetect.datasets.labels import REAL
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.evaluation.summary import markdown
 from synthdetect.system.console import table
+from synthdetect.tracking.queries import existing, read_table
 from synthdetect.tracking.run import Run
 
 
@@ -46,7 +47,7 @@ def conclude(sweep: Sweep, run: Run) -> None:
     Raises:
         ValueError: If the baseline has no final fit to compare with.
     """
-    sides = {name: _read_side(sweep, run, name) for name in sweep.sides}
+    sides = {name: _read_side(sweep, name) for name in sweep.sides}
     baseline = sides.pop(BASELINE)
     found = compare(
         baseline, list(sides.values()), level=1 - RULES.error, seed=sweep.options.optim.seed
@@ -75,7 +76,7 @@ def conclude(sweep: Sweep, run: Run) -> None:
     run.describe(markdown(summary))
 
 
-def _read_side(sweep: Sweep, run: Run, name: str) -> Side:
+def _read_side(sweep: Sweep, name: str) -> Side:
     """One side, with its final fits read from their runs."""
     fits: list[FinalFit] = []
     lost: list[FitKey] = []
@@ -84,7 +85,7 @@ def _read_side(sweep: Sweep, run: Run, name: str) -> Side:
         if side != name or fold is None or seed is None:
             continue
         if trial.state == TrialState.COMPLETE:
-            fits.append(_read_final_fit(sweep, run, trial, fold, seed))
+            fits.append(_read_final_fit(sweep, trial, fold, seed))
         else:
             lost.append((fold, seed))
     trials = sweep.tuning_trials(name)
@@ -92,11 +93,11 @@ def _read_side(sweep: Sweep, run: Run, name: str) -> Side:
     return Side(name, tuple(fits), tuple(lost), len(trials), failed)
 
 
-def _read_final_fit(sweep: Sweep, run: Run, trial: FrozenTrial, fold: int, seed: int) -> FinalFit:
+def _read_final_fit(sweep: Sweep, trial: FrozenTrial, fold: int, seed: int) -> FinalFit:
     run_id = trial.user_attrs[tuning.RUN]
     tables: dict[str, pd.DataFrame] = {}
     for split in ("train", "val", "test"):
-        rows = run.read_table(run_id, f"predictions/{split}.csv")
+        rows = read_table(run_id, f"predictions/{split}.csv")
         if rows is None:
             raise RuntimeError(f"run {run_id} has no predictions/{split}.csv any more")
         tables[split] = rows
@@ -107,16 +108,17 @@ def _read_final_fit(sweep: Sweep, run: Run, trial: FrozenTrial, fold: int, seed:
         split: metrics(tables[split]["label"], tables[split]["logit"], 0.5)["auc"]
         for split in ("train", "val")
     }
+    measured = existing(run_id).metrics
     return FinalFit(
         fold=fold,
         seed=seed,
         seen=test[is_real | is_seen].reset_index(drop=True),
         unseen=test[is_real | ~is_seen].reset_index(drop=True),
-        threshold=run.metric(run_id, "decision/threshold"),
+        threshold=measured["decision/threshold"],
         train_auc=aucs["train"],
         val_auc=aucs["val"],
-        seconds_per_image=run.metric(run_id, "final/seconds_per_image"),
-        peak_mib=run.metric(run_id, "final/peak_mib"),
+        seconds_per_image=measured["final/seconds_per_image"],
+        peak_mib=measured["final/peak_mib"],
     )
 
 

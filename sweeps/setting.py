@@ -12,7 +12,7 @@ from sweeps.strategies import BASELINE, STRATEGIES, first_values, options_of, sp
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.datasets.splits import require_both_classes
-from synthdetect.datasets.target import Target, find_target
+from synthdetect.datasets.target import Target, load_target
 from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.preflight import require_trainable, resolve_device
 from synthdetect.system.console import counting
@@ -45,9 +45,9 @@ class Setting:
         return (BASELINE, *self.options.compared)
 
     def training(self, side: str, tuned: Mapping[str, Any], seed: int) -> TrainOptions:
-        """Return the options of one training of a side."""
+        """Return the options of one training of a side, which keeps no last checkpoint."""
         target = str(self.target[1]) if self.target else ""
-        return options_of(side, self.base, tuned, target).replace(seed=seed)
+        return options_of(side, self.base, tuned, target).replace(seed=seed, keep_last=False)
 
     def device_for(self, options: TrainOptions) -> Device:
         """Return the device of one training; its precision may depend on the architecture."""
@@ -87,5 +87,5 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
     if adapts:
         file = Path(options.study.output).absolute() / options.study.study / "target.csv"
         write_target(splits.target, prepared.manifest, file)
-        target = (find_target(str(file), prepared.manifest, on_bad_image="stop"), file)
+        target = (load_target(str(file), prepared.manifest, on_bad_image="stop"), file)
     return Setting(options, base, prepared, splits, target, device)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.datasets.folds import LABELLED
 from synthdetect.datasets.labels import SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.schema import DEVELOPMENT_SPLITS
 from synthdetect.datasets.selection import SUPPLEMENT
 from synthdetect.datasets.splits import assign_groups
 from synthdetect.system.errors import UserError
@@ -67,7 +67,7 @@ def make_splits(
     test = table[table["split"] == "test"]
     if test["label"].nunique() < 2:
         raise UserError(f"{manifest.name}: a sweep needs a labelled test split with both classes.")
-    labelled = table[table["split"].isin(LABELLED)]
+    labelled = table[table["split"].isin(DEVELOPMENT_SPLITS)]
     part = assign_groups(labelled, (tuning_share, 1 - tuning_share), seed=seed, by_category=True)
     adapted = np.zeros(len(test), dtype=np.int64)
     if target_share:
@@ -112,7 +112,7 @@ def _folds(table: pd.DataFrame, folds: int, seed: int) -> list[pd.DataFrame]:
 
 
 def _lacks_a_class(table: pd.DataFrame) -> bool:
-    classes = table.groupby("split")["label"].nunique().reindex(LABELLED)
+    classes = table.groupby("split")["label"].nunique().reindex(DEVELOPMENT_SPLITS)
     return bool((classes != 2).any())
 
 

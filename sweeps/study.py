@@ -29,21 +29,16 @@ from synthdetect.config.options import Affects
 from synthdetect.report.writing import write_report
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.preflight import resolve_device
-from synthdetect.runs.training import log_setting
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
 from synthdetect.system.processes import is_gone, this_process
 from synthdetect.system.redaction import without_secrets
-from synthdetect.tracking.run import (
-    MANIFEST,
-    PROCESS,
-    Run,
-    Stopped,
-    close_unbegun,
-    open_run,
-    stand_aside,
-)
+from synthdetect.tracking.opening import Stopped, open_run, stand_aside
+from synthdetect.tracking.queries import child_runs, close_unbegun
+from synthdetect.tracking.run import Run
+from synthdetect.tracking.tags import MANIFEST, PROCESS
 
 STUDY, STRATEGY, TRIAL, STATE = (
     f"synthdetect.{name}" for name in ("study", "strategy", "trial", "trial_state")
@@ -161,11 +156,10 @@ def _close_orphans(sweep: Sweep, run: Run) -> None:
         for study in studies
         for trial in study.get_trials(deepcopy=False)
     }
-    query = f"tags.`mlflow.parentRunId` = '{run.id}' and attributes.status = 'RUNNING'"
-    for found in run.client.search_runs([run.experiment_id], query, max_results=1000):
-        process = found.data.tags.get(PROCESS, "")
-        if found.info.run_id not in named and is_gone(process):
-            close_unbegun(found.info.run_id)
+    for found in child_runs(run.id):
+        is_left = found.status == "RUNNING" and is_gone(found.tags.get(PROCESS, ""))
+        if is_left and found.id not in named:
+            close_unbegun(found.id)
 
 
 def _work(sweep: Sweep) -> None:

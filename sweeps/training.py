@@ -16,13 +16,10 @@ from sweeps.kinds import RUN_KINDS
 from sweeps.setting import Setting
 from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.runs.options import TrainOptions
-from synthdetect.runs.training import (
-    digest_of_several,
-    log_setting,
-    run_training,
-    train_network,
-)
-from synthdetect.tracking.run import WEIGHTS, Run
+from synthdetect.runs.setting import digest_of_several, log_setting
+from synthdetect.runs.training import run_training, train_network
+from synthdetect.tracking.run import Run
+from synthdetect.tracking.tags import WEIGHTS
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import Hooks, TrainingState
 

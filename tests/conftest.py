@@ -1,16 +1,26 @@
 """What many tests share: a private cache folder, a small manifest of real images, a store."""
 
+import os
 import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 import torch
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from synthdetect.datasets.manifest import load
+from synthdetect.tracking.availability import PATIENCE
+
+# Child processes that train do so beside others: more threads would only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 """The repository."""
@@ -92,3 +102,42 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     return folder
+
+
+def _named(process: "subprocess.Popen[bytes]") -> str:
+    start = psutil.Process(process.pid).create_time() - psutil.boot_time()
+    return f"{socket.gethostname()} {process.pid} {start:.2f}"
+
+
+@pytest.fixture
+def alive() -> Iterator[str]:
+    """The name of a process that is running."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield _named(process)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def dead() -> str:
+    """The name of a process that was killed."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    name = _named(process)
+    process.kill()
+    process.wait()
+    return name
+
+
+@pytest.fixture
+def away(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URI of a tracking server that does not exist, for which nobody waits."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv(PATIENCE, "0")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    yield uri
+    mlflow.set_tracking_uri(before)

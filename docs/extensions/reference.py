@@ -19,7 +19,8 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import stringify_annotation
 
 from sweeps.__main__ import COMMANDS as SWEEP_COMMANDS
-from synthdetect.cli import COMMANDS, Command
+from synthdetect.commands.catalogue import COMMANDS
+from synthdetect.commands.command import Command
 
 PACKAGES = ("synthdetect", "sweeps")
 

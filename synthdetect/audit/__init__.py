@@ -1,1 +1,1 @@
-"""What in a data set gives the labels away without a look at the pixels."""
+"""Audit of a data set: metadata that give the labels away, and faults of the data."""

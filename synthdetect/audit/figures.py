@@ -1,4 +1,4 @@
-"""Figures of an audit: each property by label, and how well each tells the labels apart."""
+"""Figures of an audit: the values of each property by label, and the AUC of each property."""
 
 from collections.abc import Iterator
 
@@ -6,25 +6,26 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from synthdetect.audit.checks import AUC_LIMIT, PROPERTIES, Audit
+from synthdetect.audit.findings import Audit
+from synthdetect.audit.metadata import AUC_LIMIT, PROPERTIES
 from synthdetect.datasets.labels import CLASSES
 from synthdetect.evaluation.figures import NEUTRAL, REAL_COLOUR, SYNTHETIC_COLOUR
 
 
 def draw_audit(audit: Audit) -> Iterator[tuple[str, Figure]]:
-    """The figures by name: one a property, and `baseline` where an AUC was measured."""
+    """Yield name and figure of each property, and of `baseline` if an AUC was measured."""
     for name, what in PROPERTIES.items():
         if len(audit.tables.get(name, ())):
-            yield name, _property(audit.tables[name], what.what)
+            yield name, _property(audit.tables[name], what.description)
     if len(audit.tables["baseline"]):
         yield "baseline", _baseline(audit.tables["baseline"])
 
 
-def _property(table: pd.DataFrame, what: str) -> Figure:
+def _property(table: pd.DataFrame, description: str) -> Figure:
     parts = list(table.groupby("part", sort=False))
     values = table["value"].nunique()
     figure = Figure(figsize=(1.5 + 4 * len(parts), 1.5 + 0.35 * values), layout="constrained")
-    figure.suptitle(f"Share of each class's images by {what}")
+    figure.suptitle(f"Share of each class's images by {description}")
     axes = figure.subplots(1, len(parts), squeeze=False)[0]
     for ax, (part, rows) in zip(axes, parts, strict=True):
         y = np.arange(len(rows))
@@ -49,7 +50,7 @@ def _baseline(table: pd.DataFrame) -> Figure:
         figsize=(1.5 + 4 * len(parts), 1.5 + 0.35 * table["property"].nunique()),
         layout="constrained",
     )
-    figure.suptitle("How well metadata alone tell real from synthetic")
+    figure.suptitle("How well metadata alone predict the label")
     axes = figure.subplots(1, len(parts), squeeze=False)[0]
     for ax, (part, rows) in zip(axes, parts, strict=True):
         y = np.arange(len(rows))

@@ -1,4 +1,4 @@
-"""What an audit found: into a run, and before a person's eyes."""
+"""Logging of an audit in a run, and printing of its findings."""
 
 import math
 
@@ -6,7 +6,8 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from synthdetect.audit.checks import WARNING, Audit, audit
+from synthdetect.audit.checks import audit
+from synthdetect.audit.findings import WARNING, Audit
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.system.console import console
 from synthdetect.system.visible import visible
@@ -18,7 +19,7 @@ _STYLES = {WARNING: "bold red"}
 def audit_quickly(
     run: Run, manifest: Manifest, excluded: pd.DataFrame, *, seed: int, equalise_quality: int
 ) -> None:
-    """Audit images without opening any; log what is found, and print what it warns of."""
+    """Audit a manifest without opening images, log the audit, and print its warnings."""
     found = audit(
         manifest,
         seed=seed,
@@ -31,7 +32,7 @@ def audit_quickly(
 
 
 def log_audit(run: Run, audit: Audit) -> None:
-    """Log findings and tables under `audit/`, the number of warnings, and their names as a tag."""
+    """Log the findings and tables, the number of warnings, and their names as a tag."""
     run.log_table(audit.findings, "audit/findings.csv")
     for name, rows in audit.tables.items():
         if len(rows):
@@ -47,8 +48,8 @@ def log_audit(run: Run, audit: Audit) -> None:
 def show(audit: Audit) -> None:
     """Print all findings."""
     table = Table(title="Findings", title_justify="left", show_lines=True)
-    for column in ("", "name", "finding, and what to do"):
-        table.add_column(column, no_wrap=column != "finding, and what to do")
+    for column in ("", "name", "finding and advice"):
+        table.add_column(column, no_wrap=column != "finding and advice")
     for severity, name, finding, advice in _rows(audit):
         text = Text(finding).append(f"\n{advice}", style="dim")
         style = _STYLES.get(severity, "")
@@ -56,11 +57,11 @@ def show(audit: Audit) -> None:
     if len(audit.findings):
         console.print(table, soft_wrap=False)
     else:
-        console.print("nothing found")
+        console.print("The audit has no findings.")
 
 
 def warn(audit: Audit) -> None:
-    """Print the warnings only."""
+    """Print the warnings."""
     for severity, name, finding, advice in _rows(audit):
         if severity == WARNING:
             console.print(f"WARNING {name}: {finding}.", style=_STYLES[severity])

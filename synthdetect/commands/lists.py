@@ -51,6 +51,12 @@ def _layouts() -> Table:
     return ["name", "kind"], rows + [[dialect.name, "CSV"] for dialect in DIALECTS]
 
 
+def _perturbations() -> Table:
+    from synthdetect.images.perturbations import PERTURBATIONS
+
+    return _texts({name: entry.help for name, entry in PERTURBATIONS.items()})
+
+
 def _metrics() -> Table:
     from synthdetect.evaluation.metrics import METRICS
 
@@ -69,6 +75,7 @@ _TABLES: dict[str, Callable[[], Table]] = {
     "recipes": _recipes,
     "geometries": _entries(GEOMETRIES),
     "layouts": _layouts,
+    "perturbations": _perturbations,
     "metrics": _metrics,
     "losses": _entries(LOSSES),
     "optimizers": _entries(OPTIMIZERS),

@@ -10,12 +10,12 @@ from synthdetect.system.files import require_file
 
 
 def write_manifest(options: ManifestOptions) -> None:
-    """Index a folder and write its manifest; files that have not changed are not read again."""
+    """Index the images of a folder or list, and write their manifest."""
     output = Path(options.output)
     check_suffix(output)
     require_file(output, "--output")
     manifest = load(options.folder, option="folder")
-    with counting("reading") as count:
+    with counting("reading images") as count:
         manifest = index(manifest, progress=count)
     if output.resolve().parent != manifest.root:
         paths = [str(manifest.file(path)) for path in manifest.table["path"]]

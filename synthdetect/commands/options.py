@@ -13,6 +13,7 @@ LISTS = (
     "recipes",
     "geometries",
     "layouts",
+    "perturbations",
     "metrics",
     "losses",
     "optimizers",

@@ -1,13 +1,14 @@
 """The text of `MLproject`, made from commands; `python -m sweeps.project > MLproject` writes it.
 
-A parameter that some recipe sets has the default `recipe`, which means "what the recipe says";
-every other one has the option's own default.
+A parameter that some recipe sets has the default `recipe`, which stands for the value of the
+recipe; every other one has the default of its option.
 """
 
 from collections.abc import Mapping
 
-from synthdetect.cli import COMMANDS, project_default
+from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.commands.command import Command
+from synthdetect.config.options import AS_RECIPE
 
 _HEAD = """\
 # Written by: python -m sweeps.project > MLproject
@@ -21,11 +22,11 @@ entry_points:
 
 
 def render(further: Mapping[str, Mapping[str, Command]]) -> str:
-    """The text of `MLproject`.
+    """Return the text of `MLproject`.
 
     Args:
-        further: commands of other modules that are started as `python -m MODULE`, by module; one
-            of the same name takes the place of this package's.
+        further: Commands of other modules, by the module that `python -m MODULE` starts. A command
+            replaces one of this package with the same name.
     """
     modules = {"synthdetect": COMMANDS, **further}
     entries = {
@@ -44,9 +45,15 @@ def _entry(entry: str, module: str, name: str, command: Command) -> str:
     lines = [f"  {entry}:", "    parameters:"]
     arguments = []
     for option in command.options.sections():
-        lines.append(
-            f'      {option}: {{type: string, default: "{project_default(command, option)}"}}'
-        )
+        lines.append(f'      {option}: {{type: string, default: "{_default(command, option)}"}}')
         arguments.append(f"--{option}={{{option}}}")
     joined = "\n        ".join([f"python -m {module}", name, *arguments])
     return "\n".join([*lines, "    command: >-", f"        {joined}", ""])
+
+
+def _default(command: Command, name: str) -> str:
+    """Return the default of a parameter in `MLproject`, which means the same as not giving it."""
+    if any(name in differences for differences in command.options.recipes.values()):
+        return AS_RECIPE
+    default = command.options.fields()[name].default
+    return ",".join(default) if isinstance(default, tuple) else str(default)

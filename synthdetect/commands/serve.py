@@ -1,146 +1,20 @@
-"""`synthdetect serve`: a detector on a port, by MLflow's protocol, behind limits."""
+"""`synthdetect serve`: one detector on a port, by MLflow's scoring protocol."""
 
-import asyncio
-import logging
-import socket
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
-import h11
-import pandas as pd
-import uvicorn
-from mlflow.models import Model
-from mlflow.pyfunc import PyFuncModel, scoring_server
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
-from synthdetect.serving.limits import App, Guarded
-from synthdetect.serving.model import ServedDetector
 from synthdetect.serving.options import ServeOptions
-from synthdetect.system.console import console
+from synthdetect.serving.server import run_server
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.detectors import find_detectors
-from synthdetect.tracking.models import SIGNATURE
-
-_CONNECTIONS = 512  # open ones, beyond which every request is answered with 503
-_TURNED_AWAY = 256  # more that stay open for that answer; with them, still few of 1024 open files
 
 
 def serve(options: ServeOptions) -> None:
-    """Load one detector, without running any code that it brings, and answer until interrupted.
+    """Load one detector, without running any code that it brings, and serve it until interrupted.
 
     Raises:
-        UserError: there is no such model, or the port is taken.
+        UserError: If there is no such model, or the port is not free.
     """
     if not options.model:
         raise UserError("--model: give a models:/ URI, a run id, or a .safetensors or .onnx file.")
     found = find_detectors((options.model,))
     if len(found) > 1:
         raise UserError(f"--model: {options.model} has {len(found)} detectors; give one of them.")
-    listening = _listen(options.host, options.port)
-    # Advice on every request of a shape that is served well.
-    logging.getLogger("mlflow.pyfunc.scoring_server").setLevel(logging.ERROR)
-    served = ServedDetector(found[0].detector, options)
-    # An image that fills its limit, in base64, and something around it.
-    body = options.max_mib * 2**20 * 4 // 3 + 2**20
-    app = Guarded(scoring_server.init(_as_mlflow(served)), max_body=body, timeout=options.timeout)
-    console.print(f"serving {found[0].name} on http://{options.host}:{options.port}/invocations")
-    uvicorn.Server(settings_for(app, options.timeout)).run(sockets=[listening])
-
-
-def settings_for(app: App, timeout: float) -> uvicorn.Config:
-    """A server's settings that bound its connections, and how long one may say nothing.
-
-    Args:
-        app: to serve.
-        timeout: seconds in which a request's head must have come, and an answer's bytes have gone.
-    """
-    return uvicorn.Config(
-        app,
-        http=_impatient(timeout),
-        ws="none",
-        limit_concurrency=_CONNECTIONS,
-        timeout_keep_alive=15,
-        log_level="warning",
-        server_header=False,
-        lifespan="off",
-    )
-
-
-def _impatient(timeout: float) -> type[H11Protocol]:
-    """HTTP that hangs up on a client that says or hears nothing for so many seconds.
-
-    uvicorn has a timer between requests alone, and stops it at the first byte of the next one. This
-    one has a timer for a request's head, and one for what the client does not take of an answer.
-    """
-
-    class Impatient(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._head = _Timer(self.loop, timeout, self.timeout_keep_alive_handler)
-            self._answer = _Timer(self.loop, timeout, transport.abort)
-            if len(self.connections) > _CONNECTIONS + _TURNED_AWAY:
-                transport.abort()
-                return
-            transport.set_write_buffer_limits(high=0)  # so that the pause begins with any byte left
-            self._head.start()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.conn.their_state is h11.IDLE:
-                self._head.start()
-            else:
-                self._head.stop()
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._answer.start()
-
-        def resume_writing(self) -> None:
-            self._answer.stop()
-            super().resume_writing()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._head.stop()
-            self._answer.stop()
-            super().connection_lost(exc)
-
-    return Impatient
-
-
-class _Timer:
-    """Does something unless it is stopped; to start it again while it runs changes nothing."""
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]
-    ) -> None:
-        self._begin = partial(loop.call_later, seconds, action)
-        self._running: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        self._running = self._running or self._begin()
-
-    def stop(self) -> None:
-        if self._running:
-            self._running.cancel()
-            self._running = None
-
-
-def _as_mlflow(served: ServedDetector) -> PyFuncModel:
-    class Implementation:
-        def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-            return served.predict(None, data, params)
-
-    description = Model(signature=SIGNATURE)
-    description.add_flavor("python_function", loader_module=ServedDetector.__module__)
-    return PyFuncModel(description, Implementation())
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        listening = socket.create_server((host, port), backlog=256)
-    except OSError as error:
-        raise UserError(
-            f"--port: {host}:{port} cannot be listened on: {error.strerror}. Give another."
-        ) from error
-    return listening
+    run_server(found[0].detector, found[0].name, options)

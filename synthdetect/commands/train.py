@@ -7,7 +7,8 @@ from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.preflight import preflight
 from synthdetect.runs.resume import computing_as_begun, fetch_checkpoint
 from synthdetect.runs.training import register_model, run_training
-from synthdetect.tracking.run import open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.queries import existing
 
 
 def train(options: TrainOptions) -> None:
@@ -21,7 +22,7 @@ def train(options: TrainOptions) -> None:
         begun: Mapping[str, str] = {}
         if resume:
             fetch_checkpoint(run, options.run.output)
-            begun = run.client.get_run(run.id).data.params
+            begun = existing(run.id).params
         with computing_as_begun(run, begun, ready.device) as device:
             result = run_training(run, options, ready.prepared, device)
         version = register_model(run, result, options.run.register)

@@ -208,12 +208,12 @@ class Options:
         if unknown:
             raise UserError("\n".join(unknown))
         inside = self.nested_sections()
+        changes = {
+            name: getattr(self, name).replace(**part) if name in inside else part
+            for name, part in self._nest(values).items()
+            if part != {} or name not in inside
+        }
         try:
-            changes = {
-                name: dataclasses.replace(getattr(self, name), **part) if name in inside else part
-                for name, part in self._nest(values).items()
-                if part != {} or name not in inside
-            }
             return dataclasses.replace(self, **changes)
         except ValidationError as error:
             found = [self._problem(e["loc"], e["msg"], e["input"]) for e in error.errors()]

@@ -1,1 +1,1 @@
-"""Which images there are, and which of them train, validate and test."""
+"""Manifests of data sets: reading, indexing, splitting and selecting images."""

@@ -1,6 +1,6 @@
 """Published CSV lists of images, translated into the columns of a manifest.
 
-A dialect is an entry of `DIALECTS`; adding one is adding an entry.
+To add a dialect, add an entry to `DIALECTS`.
 """
 
 import csv
@@ -14,21 +14,18 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from synthdetect.datasets.labels import LABELS, REAL, SYNTHETIC, label_of
+from synthdetect.datasets.schema import COLUMNS, split_of
 from synthdetect.system.errors import UserError
-
-COLUMNS = ("path", "label", "split", "generator", "category", "source_id")
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class Dialect(NamedTuple):
-    """How one published list names its columns.
+    """The column names of one published list.
 
     Attributes:
-        name: the data set or tool the list belongs to.
-        columns: the list's own name of each manifest column; a list that lacks one of them is in
-            another dialect. Where label and generator have the same one, it holds "real" or a
-            generator's name.
-        marks: further columns that tell this list from the others.
+        name: The data set or tool that the list belongs to.
+        columns: The list's own name of each manifest column that it has. If label and generator
+            have the same one, that column holds "real" or the name of a generator.
+        marks: Further columns that tell this list from the others.
     """
 
     name: str
@@ -37,7 +34,7 @@ class Dialect(NamedTuple):
 
     @property
     def needs(self) -> list[str]:
-        """The list's own columns, each once."""
+        """Columns, each once, without which a list is not in this dialect."""
         return list(dict.fromkeys((*self.columns.values(), *self.marks)))
 
 
@@ -63,35 +60,35 @@ DIALECTS = (
     ),
     Dialect("B-Free", {"path": "filename", "label": "label"}),
 )
-"""Tried in this order: a list with more columns comes before one with fewer."""
+"""The known dialects. The first one whose columns a list has is used, so larger ones come first."""
 
 
 def import_csv(path: Path) -> pd.DataFrame:
-    """Read a foreign CSV, in one of `DIALECTS`.
+    """Read a CSV list of images in one of `DIALECTS`.
 
-    Paths get forward slashes and are, like the list's own, relative to the CSV's folder. Columns
-    that are not translated are kept, as text.
+    Paths get forward slashes; relative ones start from the folder of the CSV. Columns that are not
+    translated are kept as text.
 
     Returns:
-        A table with `COLUMNS` first, sorted by path: `label` is 0 (real) or 1 (synthetic), the
-        others are text, empty where unknown; `generator` is empty for real images.
+        A table sorted by path that begins with `COLUMNS`. `label` is 0 (real) or 1 (synthetic);
+        the other columns are text, empty where unknown. `generator` is empty for real images.
 
     Raises:
-        UserError: the file cannot be read, is not UTF-8, is in no known dialect, has an unknown
-            label, or lists nothing, an image without a path or the same image twice.
+        UserError: If the file cannot be read, is not UTF-8, is in no known dialect, has an unknown
+            label, or lists no images, an image without a path or the same image twice.
     """
     given = read_columns(path)
     dialect = next((d for d in DIALECTS if set(d.needs) <= set(given)), None)
     if dialect is None:
         raise UserError(
-            f"{path}: unknown columns: {_listed(given)}. Name them as in a manifest (path,label "
+            f"{path}: unknown columns: {_shortened(given)}. Name them as in a manifest (path,label "
             f"and, where known, {','.join(COLUMNS[2:])}) or as in one of these lists: "
             + "; ".join(f"{d.name} ({','.join(d.needs)})" for d in DIALECTS)
         )
     for name, own in dialect.columns.items():
         if name != own and name in given:
             raise UserError(
-                f"{path}: both {own!r} and {name!r} give the {name}. Remove one column."
+                f"{path}: both columns {own!r} and {name!r} give the {name}. Remove one column."
             )
     count = len(next(iter(given.values())))
     if not count:
@@ -105,7 +102,7 @@ def import_csv(path: Path) -> pd.DataFrame:
     label_names = column("label")
     labels = _labels(label_names, names_generator, where=str(path))
     generators = [
-        # "fake" instead of a generator's name says only that it is unknown
+        # "fake" in place of a generator's name means that the generator is unknown.
         "" if label == REAL or (names_generator and _is_label(generator)) else generator
         for label, generator in zip(labels, column("generator"), strict=True)
     ]
@@ -128,20 +125,15 @@ def import_csv(path: Path) -> pd.DataFrame:
     return table.sort_values("path", ignore_index=True)
 
 
-def split_of(name: str) -> str:
-    """The split that a name stands for, in whatever case; a name of no split in `SPLITS` stays."""
-    return SPLITS.get(name.strip().lower(), name)
-
-
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV as text.
+    """Read a CSV as a table of text.
 
     Raises:
-        UserError: it cannot be read, is empty or not UTF-8, repeats a column, or has a row of
-            another length than its header.
+        UserError: If the file cannot be read, is empty or not UTF-8, repeats a column, or has a row
+            of another length than its header.
     """
-    # Arrow reads a million lines in a second. What has quotes, over which readers differ, or what
-    # it stumbles over, is left to the slow way, which says the line.
+    # Arrow reads a million lines in a second. Files with quotes, which readers treat differently,
+    # and files with errors go to the slower csv module, which gives the line of an error.
     convert = arrow_csv.ConvertOptions(strings_can_be_null=False)
     try:
         data = path.read_bytes()
@@ -157,7 +149,11 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_columns(path: Path) -> dict[str, list[str]]:
-    """The same, column by column, and with the line at fault in its errors."""
+    """Read a CSV as a list of text for each column.
+
+    Raises:
+        UserError: As `read_table`, with the number of the line.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -166,7 +162,7 @@ def read_columns(path: Path) -> dict[str, list[str]]:
             for row in filter(None, reader):  # blank lines give empty rows
                 if len(row) != len(header):
                     raise UserError(
-                        f"{path}: line {reader.line_num} has {len(row)} fields, the header "
+                        f"{path}: line {reader.line_num} has {len(row)} fields, but the header has "
                         f"{len(header)}. Quote fields that hold commas."
                     )
                 rows.append(row)
@@ -175,14 +171,14 @@ def read_columns(path: Path) -> dict[str, list[str]]:
     except (OSError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as CSV: {error}") from error
     if not header:
-        raise UserError(f"{path}: is empty; the first line must name the columns.")
+        raise UserError(f"{path}: is empty. The first line must name the columns.")
     if len(set(header)) < len(header):
-        raise UserError(f"{path}: a column is there twice: {_listed(header)}. Rename one.")
+        raise UserError(f"{path}: has a column twice: {_shortened(header)}. Rename one.")
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
 
-def _listed(names: Iterable[str]) -> str:
-    """Some names as one reads them: a header that is none may be megabytes of anything."""
+def _shortened(names: Iterable[str]) -> str:
+    """Join names for a message: the first line of an arbitrary file may be megabytes long."""
     shown = [name if len(name) <= 60 else f"{name[:60]}..." for name in names]
     return ", ".join(shown[:30] + ["..."] * (len(shown) > 30))
 
@@ -195,7 +191,7 @@ def _clean_paths(paths: list[str], where: Path) -> list[str]:
             raise UserError(f"{where}: image {number} of the list has no path.")
         path = posixpath.normpath(path.strip().replace("\\", "/"))
         if path in seen:
-            raise UserError(f"{where}: {path!r} is listed twice; keep one row.")
+            raise UserError(f"{where}: {path!r} is listed twice. Keep one row.")
         seen.add(path)
         cleaned.append(path)
     return cleaned

@@ -1,10 +1,10 @@
-"""Copies: which files hold the same picture, byte for byte or to the eye.
+"""Duplicates: pairs of images that are identical files or look alike.
 
-Two perceptual hashes of an image are compared (Zauner 2010: signs of the lowest DCT coefficients
-against their median, as in the ImageHash package): a coarse one of 64 bits finds candidates, a fine
-one of 256 bits confirms them. On 1,066 and 3,402 images of 150 and 214 photographs, images of
-different photographs differed in at least 10 of the 64 and 82 of the 256 bits, while 99 % of the
-upscalers' outputs differed from their originals in at most 6 and 34.
+Two perceptual hashes of each image are compared (Zauner 2010: signs of the lowest DCT coefficients
+relative to their median, as in the ImageHash package). A coarse one of 64 bits finds candidates,
+and a fine one of 256 bits confirms them. In two data sets of 1,066 and 3,402 images made from 150
+and 214 photographs, images of different photographs differed in at least 10 of the 64 and 82 of the
+256 bits, whereas 99 % of the outputs of upscalers differed from the originals in at most 6 and 34.
 """
 
 import os
@@ -25,23 +25,26 @@ from synthdetect.system.errors import UserError
 from synthdetect.system.files import cache_folder, short_hash, write_to_cache
 
 COARSE_DISTANCE, FINE_DISTANCE = 6, 40
-"""Differing bits, of 64 and of 256, up to which two images look alike."""
+"""Largest number of differing bits, of 64 and of 256, between two images that look alike."""
 
 MAX_PAIRS = 100_000
-"""Pairs after which the search stops: by then the data are full of copies."""
+"""Number of pairs after which the search stops."""
 
 Rows = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 _VERSION = 1
 _WORDS = ["coarse", "fine_1", "fine_2", "fine_3", "fine_4"]
-_SIDE = 64  # pixels that the fine hash is made of; more are shrunk away
+_SIDE = 64  # pixels per side from which the fine hash is computed
 
 
 def exact_pairs(table: pd.DataFrame) -> tuple[Rows, Rows]:
-    """Rows with equal `sha256`: the first row of each content, with each of the others.
+    """Pair the first row of each `sha256` with every later row of the same.
 
-    If a content is in several splits or labels, some pair shows it.
+    If a content occurs in several splits or with both labels, at least one pair shows it.
+
+    Returns:
+        First row and second row of each pair, shape (pairs,).
     """
     contents = pd.factorize(table["sha256"])[0]
     first = np.unique(contents, return_index=True)[1][contents]
@@ -50,48 +53,48 @@ def exact_pairs(table: pd.DataFrame) -> tuple[Rows, Rows]:
 
 
 def perceptual_hashes(manifest: Manifest, progress: ProgressCallback | None = None) -> Hashes:
-    """Hash every image of an indexed manifest, reading only contents that are not known yet.
+    """Hash every image of an indexed manifest, reading only contents that are not cached.
 
     Returns:
-        Shape (images, 5): 64 coarse bits, then 256 fine ones.
+        Shape (images, 5): one word of coarse bits, then four words of fine bits.
 
     Raises:
-        UserError: a file cannot be read any more.
+        UserError: If a file can no longer be read.
     """
     name = short_hash(f"{_VERSION} {PIL.__version__} {manifest.root}")
-    store = cache_folder() / "perceptual" / f"{name}.parquet"
-    known = _recall(store)
+    cache = cache_folder() / "perceptual" / f"{name}.parquet"
+    known = _read_cache(cache)
     table = manifest.table.drop_duplicates("sha256").set_index("sha256")["path"]
-    fresh = table[~table.index.isin(known.index)]
-    found = np.empty((len(fresh), len(_WORDS)), dtype=np.uint64)
+    new = table[~table.index.isin(known.index)]
+    found = np.empty((len(new), len(_WORDS)), dtype=np.uint64)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        files = [manifest.file(path) for path in fresh]
+        files = [manifest.file(path) for path in new]
         for row, words in enumerate(pool.map(_hash, files)):
             found[row] = words
             if progress:
-                progress(row + 1, len(fresh))
-    if len(fresh):
-        known = pd.concat([known, pd.DataFrame(found, index=fresh.index, columns=_WORDS)])
-        memory = known.rename_axis("sha256").reset_index()
-        write_to_cache(store, lambda file: memory.to_parquet(file, index=False))
+                progress(row + 1, len(new))
+    if len(new):
+        known = pd.concat([known, pd.DataFrame(found, index=new.index, columns=_WORDS)])
+        cached = known.rename_axis("sha256").reset_index()
+        write_to_cache(cache, lambda file: cached.to_parquet(file, index=False))
     hashes: Hashes = known.loc[manifest.table["sha256"], _WORDS].to_numpy(dtype=np.uint64)
     return hashes
 
 
 def near_pairs(hashes: Hashes, groups: Rows) -> tuple[Rows, Rows, Rows]:
-    """Rows of different groups that look alike.
+    """Find pairs of rows that look alike and belong to different groups.
 
     By the pigeonhole principle, two hashes that differ in at most d bits agree in at least one of
-    d + 1 bands of bits. So only rows that agree in a band are compared: of n random hashes about
-    (d + 1) n**2 / 1024 pairs for d = 6, and all in arrays.
+    d + 1 bands of bits. Only rows that agree in a band are compared: for d = 6, about
+    (d + 1) n**2 / 1024 pairs of n random hashes.
 
     Args:
-        hashes: as `perceptual_hashes`.
-        groups: of each row; rows of one group are expected to look alike.
+        hashes: As returned by `perceptual_hashes`.
+        groups: Group of each row, shape (images,). Rows of one group are expected to look alike.
 
     Returns:
-        First row, second row and distance in fine bits of each pair, shape (pairs,); the search
-        stops after `MAX_PAIRS`.
+        First row, second row and number of differing fine bits of each pair, shape (pairs,). The
+        search stops after `MAX_PAIRS`.
     """
     found: dict[tuple[int, int], int] = {}
     for one, other in _candidates(hashes[:, 0]):
@@ -110,13 +113,13 @@ def near_pairs(hashes: Hashes, groups: Rows) -> tuple[Rows, Rows, Rows]:
 
 
 def _candidates(coarse: Hashes) -> Iterator[tuple[Rows, Rows]]:
-    """Pairs of rows that agree in a band of the coarse hash, perhaps more than once."""
+    """Yield pairs of rows that agree in a band of the coarse hash. A pair may be repeated."""
     for bits in np.array_split(np.arange(64, dtype=np.uint64), COARSE_DISTANCE + 1):
         keys = (coarse >> bits[0]) & np.uint64((1 << len(bits)) - 1)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         left = np.arange(len(keys))
-        for step in range(1, len(keys)):  # who has no equal one step further has none beyond
+        for step in range(1, len(keys)):  # equal keys are adjacent: the first mismatch ends a run
             left = left[left + step < len(keys)]
             left = left[keys[left] == keys[left + step]]
             if not len(left):
@@ -129,7 +132,7 @@ def _where(holds: npt.NDArray[np.bool_], *columns: Rows) -> list[Rows]:
 
 
 def _distance(a: Hashes, b: Hashes) -> Rows:
-    """Differing bits of rows of words."""
+    """Count the differing bits of each pair of rows."""
     return np.asarray(np.bitwise_count(a ^ b).sum(axis=1), dtype=np.int64)
 
 
@@ -137,13 +140,15 @@ def _hash(file: Path) -> Hashes:
     try:
         image = read_image(file.read_bytes(), at_least=_SIDE)
     except (BadImage, OSError) as error:
-        raise UserError(f"{file}: could be read before, and cannot any more: {error}") from error
+        raise UserError(
+            f"{file}: was readable when it was indexed and is not any more: {error}. Restore it."
+        ) from error
     bits = [imagehash.phash(image, hash_size=side).hash for side in (8, 16)]
     return np.concatenate([np.packbits(b).view(np.uint64) for b in bits])
 
 
-def _recall(store: Path) -> pd.DataFrame:
+def _read_cache(cache: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(store).set_index("sha256")[_WORDS]
-    except (OSError, ValueError, KeyError):  # absent or damaged: only costs a second look
+        return pd.read_parquet(cache).set_index("sha256")[_WORDS]
+    except (OSError, ValueError, KeyError):  # absent or damaged: the images are read again
         return pd.DataFrame(columns=_WORDS, dtype=np.uint64)

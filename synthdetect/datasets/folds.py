@@ -1,4 +1,4 @@
-"""Folds of the labelled images, for cross-validation and for whoever compares against it."""
+"""Folds of cross-validation over the development images: those of the train and val splits."""
 
 from pathlib import Path
 
@@ -8,104 +8,112 @@ import pandas as pd
 from synthdetect.datasets.labels import SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.options import FoldOptions
+from synthdetect.datasets.schema import DEVELOPMENT_SPLITS
 from synthdetect.datasets.splits import assign_groups, group_codes
 from synthdetect.system.errors import UserError
 
-LABELLED = ("train", "val")
-"""The splits whose images are dealt; every other one evaluates each fold's model."""
 
+def assign_folds(manifest: Manifest, options: FoldOptions, *, seed: int) -> pd.DataFrame:
+    """Assign the images of train and val to folds.
 
-def assign(manifest: Manifest, options: FoldOptions, *, seed: int) -> pd.DataFrame:
-    """Deal the labelled images into folds.
-
-    With `group_by=generator` there is a fold a generator, and the sources are dealt into as many
-    parts: fold g validates on the real images and generator g's of part g, and trains on the real
-    images and the other generators' of the other parts. So neither a generator nor a photograph is
-    on both sides, at the price of images that a fold uses for neither.
+    With `group_by=generator`, there is one fold for each generator, and the sources are assigned to
+    as many parts. Fold g validates on the real images and the images of generator g in part g. It
+    trains on the real images and the images of the other generators in the other parts. Neither a
+    generator nor a photograph is thus in both train and val, but some images are in neither.
 
     Returns:
-        A row a labelled image: `path`, `fold` (the part it is in, from 1) and `held_out` (the
-        generator that this fold leaves out; empty for k folds).
+        One row per image: `path`, `fold` (its part, from 1) and `held_out` (the generator that this
+        fold leaves out; empty without `group_by=generator`).
 
     Raises:
-        UserError: fewer groups than folds, or fewer than two generators.
+        UserError: If there are fewer groups than folds, or fewer than two generators to leave out.
     """
-    table = _labelled(manifest)
+    table = _development_images(manifest)
     held_out = [""] * options.folds
     if options.group_by == "generator":
         held_out = sorted(set(table.loc[table["label"] == SYNTHETIC, "generator"]) - {""})
         if len(held_out) < 2:
             raise UserError(
-                f"--group-by generator: {manifest.name} names {len(held_out)} generator(s) among "
-                "its labelled images; leaving one out needs two."
+                f"--group-by generator: the train and val splits of {manifest.name} name "
+                f"{len(held_out)} generator(s), but leaving one out needs two."
             )
     count = len(held_out)
     by_category = options.stratify == "category"
     part = assign_groups(table, [1 / count] * count, seed=seed, by_category=by_category)
     if len(np.unique(part)) < count:
-        raise UserError(f"--folds: {manifest.name} has too few sources for {count} folds.")
+        raise UserError(
+            f"--folds: {manifest.name} has too few sources for {count} folds. Give fewer folds."
+        )
     return pd.DataFrame(
         {"path": table["path"], "fold": part + 1, "held_out": np.array(held_out)[part]}
     )
 
 
 def fold_manifest(manifest: Manifest, folds: pd.DataFrame, fold: int) -> Manifest:
-    """The manifest in which one fold is val and the others are train."""
+    """Return the manifest in which val is one fold and train the others.
+
+    Args:
+        manifest: The manifest whose images were assigned.
+        folds: As returned by `assign_folds`.
+        fold: Number of the fold, from 1.
+    """
     table = manifest.table.copy()
-    labelled = table["split"].isin(LABELLED)
+    development = table["split"].isin(DEVELOPMENT_SPLITS)
     by_path = folds.set_index("path")
     part = table["path"].map(by_path["fold"])
     held_out = by_path.loc[by_path["fold"] == fold, "held_out"].iloc[0]
-    table.loc[labelled, "split"] = np.where(part[labelled] == fold, "val", "train")
+    table.loc[development, "split"] = np.where(part[development] == fold, "val", "train")
     if held_out:
-        synthetic = labelled & (table["label"] == SYNTHETIC)
+        synthetic = development & (table["label"] == SYNTHETIC)
         in_fold = part == fold
         unused = synthetic & (in_fold == (table["generator"] != held_out))
         table = table[~unused]
     return manifest.with_table(table)
 
 
-def pooled(manifest: Manifest) -> Manifest:
-    """The manifest in which every labelled image trains."""
+def merge_val_into_train(manifest: Manifest) -> Manifest:
+    """Move all images of the val split to the train split."""
     table = manifest.table
     return manifest.with_table(table.assign(split=table["split"].replace("val", "train")))
 
 
-def read(path: Path, manifest: Manifest) -> pd.DataFrame:
-    """Read an assignment that an earlier cross-validation wrote.
+def read_folds(path: Path, manifest: Manifest) -> pd.DataFrame:
+    """Read an assignment of folds that an earlier cross-validation wrote.
 
     Raises:
-        UserError: unreadable, not of the same labelled images, of one fold, with a photograph in
-            several or with a class that a fold has nothing of.
+        UserError: If the file cannot be read, is not about the same images, has only one fold,
+            assigns a source to several folds, or has a fold without real or synthetic images.
     """
     try:
         folds = pd.read_csv(path, keep_default_na=False, dtype={"path": str, "held_out": str})
         folds = folds[["path", "fold", "held_out"]].astype({"fold": "int64"})
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--folds-from: {path} is no assignment of folds: {error}") from error
-    labelled = _labelled(manifest)
-    here, there = set(labelled["path"]), set(folds["path"])
-    if here != there or folds["path"].duplicated().any():
+    images = _development_images(manifest)
+    expected, assigned = set(images["path"]), set(folds["path"])
+    if expected != assigned or folds["path"].duplicated().any():
         raise UserError(
-            f"--folds-from: {path} deals other images than {manifest.name} has: "
-            f"{len(here - there)} are missing, {len(there - here)} are unknown."
+            f"--folds-from: {path} assigns other images than the train and val splits of "
+            f"{manifest.name} have: {len(expected - assigned)} are missing, "
+            f"{len(assigned - expected)} are unknown."
         )
-    fold = labelled["path"].map(folds.set_index("path")["fold"])
+    fold = images["path"].map(folds.set_index("path")["fold"])
     if fold.nunique() < 2:
-        raise UserError(f"--folds-from: {path} has one fold only; give at least two.")
-    if fold.groupby(group_codes(labelled)).nunique().max() > 1:
+        raise UserError(f"--folds-from: {path} has one fold only. Give at least two.")
+    if fold.groupby(group_codes(images)).nunique().max() > 1:
         raise UserError(
-            f"--folds-from: {path} deals images of one source into several folds. Keep the images "
+            f"--folds-from: {path} assigns images of one source to several folds. Keep the images "
             "of a source together."
         )
-    classes = labelled["label"].groupby(fold).nunique()
+    classes = images["label"].groupby(fold).nunique()
     if classes.min() < 2:
         raise UserError(
-            f"--folds-from: fold {classes.idxmin()} of {path} holds one class only; give each both."
+            f"--folds-from: fold {classes.idxmin()} of {path} holds one class only. Every fold "
+            "needs both."
         )
     return folds
 
 
-def _labelled(manifest: Manifest) -> pd.DataFrame:
+def _development_images(manifest: Manifest) -> pd.DataFrame:
     table = manifest.table
-    return table[table["split"].isin(LABELLED)].reset_index(drop=True)
+    return table[table["split"].isin(DEVELOPMENT_SPLITS)].reset_index(drop=True)

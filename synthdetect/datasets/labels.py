@@ -1,7 +1,7 @@
-"""Which names mean real and which mean synthetic: explicit, never by sorted order.
+"""Names of the labels: real is 0 and synthetic is 1.
 
-`ImageFolder` sorts folder names, so `0_real/1_fake` gives fake = 1, but GenImage's `ai/nature`
-gives ai = 0. Here synthetic is 1 whatever the folders are called, and an unknown name fails.
+The order of the names never decides. `ImageFolder` sorts folder names, so that `0_real/1_fake`
+gives fake = 1, but GenImage's `ai/nature` gives ai = 0. Here, an unknown name is an error.
 """
 
 from synthdetect.system.errors import UserError
@@ -26,10 +26,14 @@ LABELS: dict[str, int] = {
 
 
 def label_of(name: object, *, where: str) -> int:
-    """Return 0 (real) or 1 (synthetic) for a label's name.
+    """Return 0 (real) or 1 (synthetic) for the name of a label.
+
+    Args:
+        name: The name, in any case.
+        where: The file that is being read, for messages.
 
     Raises:
-        UserError: the name is not one of `LABELS`; `where` says what was being read.
+        UserError: If the name is not in `LABELS`.
     """
     try:
         return LABELS[str(name).strip().lower()]

@@ -1,7 +1,7 @@
-"""Published folder layouts, turned into the rows of a manifest.
+"""Published folder layouts, translated into the rows of a manifest.
 
-A layout is an entry of `LAYOUTS`; adding one is adding an entry. What it says of an image it says
-of the whole folder, from the folder's path alone: 700,000 files cost no more than listing them.
+To add a layout, add an entry to `LAYOUTS`. A layout describes whole folders by their paths alone,
+so that 700,000 files cost no more than listing them.
 """
 
 import csv
@@ -15,37 +15,38 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from synthdetect.datasets.dialects import COLUMNS, SPLITS, import_csv, read_columns
+from synthdetect.datasets.dialects import read_columns
 from synthdetect.datasets.labels import LABELS, REAL, SYNTHETIC, label_of
+from synthdetect.datasets.schema import COLUMNS, SPLIT_SPELLINGS
 from synthdetect.system.errors import UserError
-
-__all__ = [
-    "COLUMNS", "IMAGE_SUFFIXES", "LAYOUTS", "import_csv", "import_folder", "is_image", "walk",
-]  # fmt: skip
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif",
     ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm",
 })  # fmt: skip
-"""What counts as an image, in lower case: the formats that `images.FORMATS` reads."""
+"""Suffixes of image files in lower case: those of the formats that `images.reading` decodes."""
 
 FOLDER_LABELS = {
     name: label
     for name, label in LABELS.items()
     if name not in ("0", "1", "0.0", "1.0", "true", "false")
 }
-"""Label names that a folder may have. A folder called 0 or 1 is as likely a class or a shard."""
+"""Names of label folders. 0, 1, true and false are left out: they often name classes or shards."""
 
 _SLASH = re.compile(r"[/\\]")
 
 Parts = tuple[str, ...]
-"""A folder's path below the root, one name an item."""
+"""The names in a folder's path below the root."""
 Tree = dict[Parts, list[str]]
-"""The folders that directly hold images, each with their names."""
+"""The names of the images in each folder that directly holds some."""
 
 
 class Folder(NamedTuple):
-    """What a layout says of every image in one folder; `split` None: take it from the path."""
+    """What all images of one folder have in common.
+
+    Attributes:
+        split: The images' split, or None to derive it from the folder's path.
+    """
 
     label: int
     generator: str = ""
@@ -59,12 +60,12 @@ class Layout:
     """One published layout.
 
     Attributes:
-        name: what to call it.
-        describe: says what a folder holds, from its path (and, rarely, its siblings); None where
-            the layout has no such folder, and then it is not this layout.
-        applies: a further test on the whole tree, where the names of folders are not enough.
-        complete: fills in what single files say.
-        ignored: folders whose images are no samples.
+        name: Name of the data set.
+        describe: Describes a folder by its path (and, rarely, by its siblings), or returns None
+            if the layout has no such folder.
+        applies: Further test of the whole tree, where the names of folders are not enough.
+        complete: Fills in what depends on single files.
+        ignored: Names of folders whose images are no samples.
     """
 
     name: str
@@ -77,17 +78,17 @@ class Layout:
 def import_folder(root: Path) -> pd.DataFrame:
     """List the images below a folder in one of `LAYOUTS`.
 
-    Everything that is no image by its suffix is passed over, as are hidden files and folders,
-    `__MACOSX`, symbolic links to folders, and the masks of B-Free.
+    Files without an image suffix, hidden files and folders, `__MACOSX`, symbolic links to folders
+    and the masks of B-Free are skipped.
 
     Returns:
-        A table with `COLUMNS` first, sorted by path: `path` is relative to `root`, `label` is 0
-        (real) or 1 (synthetic), the others are text, empty where the layout says nothing;
-        `generator` is empty for real images. `platform` is there where the layout knows it.
+        A table sorted by path that begins with `COLUMNS`. `path` is relative to `root`; `label` is
+        0 (real) or 1 (synthetic); the other columns are text, empty where unknown. `generator` is
+        empty for real images. There is a column `platform` if the layout has platforms.
 
     Raises:
-        UserError: no images, a folder that cannot be read, no layout that explains every folder,
-            or folder names or accompanying files that contradict each other.
+        UserError: If there are no images, a folder cannot be read, no layout describes every
+            folder, or folder names or accompanying files contradict each other.
     """
     tree = walk(root)
     layout, folders = _choose(root, tree)
@@ -95,7 +96,7 @@ def import_folder(root: Path) -> pd.DataFrame:
     for parts, folder in folders.items():
         names = tree[parts]
         columns["path"] += ["/".join((*parts, name)) for name in names]
-        same = {
+        common = {
             "label": folder.label,
             "split": _split(parts) if folder.split is None else folder.split,
             "generator": folder.generator if folder.label == SYNTHETIC else "",
@@ -103,7 +104,7 @@ def import_folder(root: Path) -> pd.DataFrame:
             "source_id": "",
             "platform": folder.platform,
         }
-        for column, value in same.items():
+        for column, value in common.items():
             columns[column] += [value] * len(names)
     table = layout.complete(root, pd.DataFrame(columns))
     if not table["platform"].any():
@@ -115,12 +116,12 @@ def walk(root: Path) -> Tree:
     """Find the images below a folder.
 
     Raises:
-        UserError: there are none, or a folder that cannot be read, or a name that is not UTF-8.
+        UserError: If there are none, a folder cannot be read, or a name is not UTF-8.
     """
     if not root.is_dir():
         raise UserError(f"{root}: is not a folder.")
 
-    def fail(error: OSError) -> None:  # os.walk would silently leave the folder out
+    def fail(error: OSError) -> None:  # by default, os.walk silently skips the folder
         raise UserError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
 
     tree: Tree = {}
@@ -132,20 +133,23 @@ def walk(root: Path) -> Tree:
             try:
                 "/".join((*parts, *images)).encode()
             except UnicodeEncodeError as error:
-                raise UserError(f"{folder!r}: a name is not UTF-8; rename it.") from error
+                raise UserError(
+                    f"{folder!r}: the name of the folder or of a file in it is not UTF-8. "
+                    "Rename it."
+                ) from error
             tree[parts] = images
     if not tree:
         raise UserError(
-            f"{root}: holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}). "
+            f"{root}: holds no images (files that end in {' '.join(sorted(IMAGE_SUFFIXES))}). "
             "Links to folders are not followed."
         )
     return tree
 
 
 def is_image(path: str) -> bool:
-    """Whether a path in a folder or an archive is an image's, by its suffix; hidden ones are not.
+    """Whether a path in a folder or an archive has an image suffix and is not hidden.
 
-    Hidden are names that begin with a dot, as the copies that macOS adds, and all of `__MACOSX`.
+    Names that begin with a dot (macOS adds such copies) and everything in `__MACOSX` are hidden.
     """
     parts = _SLASH.split(path)
     hidden = any(p == "__MACOSX" or (p.startswith(".") and p not in (".", "..")) for p in parts)
@@ -153,8 +157,8 @@ def is_image(path: str) -> bool:
 
 
 def _choose(root: Path, tree: Tree) -> tuple[Layout, dict[Parts, Folder]]:
-    """The first layout that explains every folder, and what it says of each."""
-    unexplained = list(tree)
+    """Return the first layout that describes every folder, and its descriptions."""
+    unknown = list(tree)
     for layout in LAYOUTS:
         samples = [parts for parts in tree if not layout.ignored.intersection(parts)]
         described = {parts: layout.describe(parts, tree) for parts in samples}
@@ -166,15 +170,16 @@ def _choose(root: Path, tree: Tree) -> tuple[Layout, dict[Parts, Folder]]:
                 _check_agreement(root, parts, folder.label, tree)
             return layout, folders
         rest = [parts for parts in samples if parts not in folders]
-        unexplained = min(rest, unexplained, key=len)
-    shown = sorted("/".join(parts) or "(the folder itself)" for parts in unexplained)
+        unknown = min(rest, unknown, key=len)
+    shown = sorted("/".join(parts) or "(the folder itself)" for parts in unknown)
     more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
-    lists = [root / name for name in ("manifest.csv", "manifest.parquet")]
-    meant = "".join(f" Perhaps {file} is meant." for file in lists if file.is_file())
+    manifests = [root / name for name in ("manifest.csv", "manifest.parquet")]
+    hint = "".join(f" Perhaps you meant {file}." for file in manifests if file.is_file())
     raise UserError(
-        f"{root}: no known layout says whether these folders hold real or synthetic images: "
-        f"{', '.join(shown[:20])}{more}. Rename them (known: {', '.join(sorted(FOLDER_LABELS))}; "
-        f"any case), move them away, or list the images in a manifest CSV (path,label).{meant}"
+        f"{root}: no known layout tells whether these folders hold real or synthetic images: "
+        f"{', '.join(shown[:20])}{more}. Rename them (known names, in any case: "
+        f"{', '.join(sorted(FOLDER_LABELS))}), move them away, or list the images in a manifest "
+        f"CSV (path,label).{hint}"
     )
 
 
@@ -183,24 +188,24 @@ def _check_agreement(root: Path, parts: Parts, label: int, tree: Tree) -> None:
         if FOLDER_LABELS.get(name.lower(), label) != label:
             file = "/".join((*parts, tree[parts][0]))
             raise UserError(
-                f"{root}: the path {file!r} says both real and synthetic. Rename a folder, "
+                f"{root}: the folders of {file!r} mean both real and synthetic. Rename one, "
                 "or list the images in a manifest CSV (path,label)."
             )
 
 
 def _split(parts: Parts) -> str:
-    splits = {SPLITS[name.lower()] for name in parts if _is_split(name)}
+    splits = {SPLIT_SPELLINGS[name.lower()] for name in parts if _is_split(name)}
     if len(splits) > 1:
         raise UserError(f"{'/'.join(parts)}: the folder is in several splits. Rename a folder.")
     return next(iter(splits), "")
 
 
 def _is_split(name: str) -> bool:
-    return name.lower() in SPLITS
+    return name.lower() in SPLIT_SPELLINGS
 
 
-def _last(parts: Parts, names: Collection[str]) -> int | None:
-    """Where the last of these names (in lower case) is in a path."""
+def _last_index(parts: Parts, names: Collection[str]) -> int | None:
+    """Return the index of the deepest part that is, in lower case, one of the names."""
     return next((i for i in reversed(range(len(parts))) if parts[i].lower() in names), None)
 
 
@@ -212,25 +217,25 @@ _PROGAN_CLASSES = frozenset({
     "tvmonitor",
 })  # fmt: skip
 _CLASSES = _PROGAN_CLASSES | {"apple", "bedroom", "church", "orange", "summer", "winter", "zebra"}
-_GROUPS = ("diffusion_datasets",)  # holds generators and is none itself
+_GROUPS = ("diffusion_datasets",)  # holds folders of generators
 
 
 def _zero_one(parts: Parts, tree: Tree) -> Folder | None:
     """`[<split>/][<generator>/][<class>/]{0_real,1_fake}/[<generator>/]`.
 
-    Just above the label, a name of `_CLASSES` is the class, and what lies above it the generator.
-    Otherwise the first name below a split is the generator and the rest the class; without a split
-    only the name above the label counts, as the generator. A class directly below a train or val at
-    the top is of CNNDetection's training set: ProGAN.
+    A name of `_CLASSES` directly above the label is the class, and the name above it the generator.
+    Otherwise, the first name below a split is the generator and the rest the class; without a
+    split, the name above the label is the generator. A class directly below a train or val folder
+    at the root belongs to CNNDetection's training set, whose generator is ProGAN.
     """
-    label_at = _last(parts, ("0_real", "1_fake"))
+    label_at = _last_index(parts, ("0_real", "1_fake"))
     if label_at is None:
         return None
     above, below = parts[:label_at], parts[label_at + 1 :]
     category = ""
     if above and _is_class(above, tree):
         above, category = above[:-1], above[-1]
-    split_at = _last(above, SPLITS)
+    split_at = _last_index(above, SPLIT_SPELLINGS)
     inside = above if split_at is None else above[split_at + 1 :]
     inside = tuple(name for name in inside if name.lower() not in _GROUPS)
     generator = ""
@@ -249,8 +254,8 @@ def _zero_one(parts: Parts, tree: Tree) -> Folder | None:
 def _is_class(above: Parts, tree: Tree) -> bool:
     """Whether the last name is a class.
 
-    `train` is a split and one of CNNDetection's classes: the class if it lies inside a split or
-    beside other classes.
+    `train` is both a split and one of CNNDetection's classes. It is the class if it lies inside a
+    split or beside other classes.
     """
     *parents, name = above
     if name != "train":
@@ -262,7 +267,7 @@ def _is_class(above: Parts, tree: Tree) -> bool:
     )
 
 
-# --- ITW-SM: 0_real and 1_fake with the platform in metadata.csv or in the file's name
+# --- ITW-SM: 0_real and 1_fake, with the platform in metadata.csv or in the file name
 
 _PLATFORMS = {"facebook": "Facebook", "instagram": "Instagram", "linkedin": "LinkedIn", "x": "X"}
 
@@ -274,10 +279,10 @@ def _itw_sm(parts: Parts, tree: Tree) -> Folder | None:
 
 
 def _is_itw_sm(root: Path, tree: Tree) -> bool:
-    homes = {parts[:-1] for parts in tree}
-    if len(homes) > 1:
+    parents = {parts[:-1] for parts in tree}
+    if len(parents) > 1:
         return False
-    metadata = root.joinpath(*homes.pop(), "metadata.csv")
+    metadata = root.joinpath(*parents.pop(), "metadata.csv")
     if metadata.is_file():
         with metadata.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             return {"file_name", "label", "platform"} <= set(next(csv.reader(file), []))
@@ -297,7 +302,7 @@ def _itw_sm_platforms(root: Path, table: pd.DataFrame) -> pd.DataFrame:
     given = read_columns(metadata)
     names = [name.replace("\\", "/").removeprefix("./") for name in given["file_name"]]
     if len(set(names)) < len(names):
-        raise UserError(f"{metadata}: lists a file twice; keep one row.")
+        raise UserError(f"{metadata}: lists a file twice. Keep one row.")
     rows = dict(zip(names, zip(given["label"], given["platform"], strict=True), strict=True))
     platforms = []
     for image, label in zip(images, table["label"], strict=True):
@@ -306,46 +311,47 @@ def _itw_sm_platforms(root: Path, table: pd.DataFrame) -> pd.DataFrame:
             raise UserError(f"{metadata}: does not list {image}. Add it, or remove the file.")
         if label_of(row[0], where=str(metadata)) != label:
             raise UserError(
-                f"{metadata}: labels {image} {row[0]!r}. Correct the row or the folder."
+                f"{metadata}: the label {row[0]!r} of {image} contradicts its folder. "
+                "Correct the row or the folder."
             )
         platforms.append(row[1])
     return table.assign(platform=platforms)
 
 
-# --- TrueFake: <platform>/{Fake,Real}/<generator or source of reals>/<subset>/
+# --- TrueFake: <platform>/{Fake,Real}/<generator or source of the photographs>/<subset>/
 
 _TRUEFAKE_PLATFORMS = ("PreSocial", "Facebook", "Telegram", "Twitter")
 
 
 def _truefake(parts: Parts, tree: Tree) -> Folder | None:
-    at = _truefake_at(parts)
-    if at is None:
+    start = _platform_index(parts)
+    if start is None:
         return None
-    platform, label, generator, *subset = parts[at:]
+    platform, label, generator, *subset = parts[start:]
     return Folder(LABELS[label.lower()], generator, "/".join(subset), split="", platform=platform)
 
 
-def _truefake_at(parts: Parts) -> int | None:
-    for at in range(len(parts) - 2):
-        if parts[at] in _TRUEFAKE_PLATFORMS and parts[at + 1] in ("Fake", "Real"):
-            return at
+def _platform_index(parts: Parts) -> int | None:
+    for i in range(len(parts) - 2):
+        if parts[i] in _TRUEFAKE_PLATFORMS and parts[i + 1] in ("Fake", "Real"):
+            return i
     return None
 
 
 def _truefake_splits(root: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The splits of split.json beside the platforms, and `generator/subset/stem` as source.
+    """Fill in the splits of split.json beside the platforms, and `generator/subset/stem` as source.
 
-    The same image lies below every platform: the source keeps its versions together.
+    Every platform has a version of the same image; the common source keeps them together.
     """
-    sources, homes = [], set()
+    sources, parents = [], set()
     for path in table["path"]:
         *folders, name = path.split("/")
-        at = _truefake_at(tuple(folders)) or 0
-        sources.append("/".join((*folders[at + 2 : at + 4], os.path.splitext(name)[0])))
-        homes.add(tuple(folders[:at]))
+        start = _platform_index(tuple(folders)) or 0
+        sources.append("/".join((*folders[start + 2 : start + 4], os.path.splitext(name)[0])))
+        parents.add(tuple(folders[:start]))
     splits: dict[str, str] = {}
-    for home in homes:
-        file = root.joinpath(*home, "split.json")
+    for parent in parents:
+        file = root.joinpath(*parent, "split.json")
         if file.is_file():
             splits |= _read_splits(file)
     split = [splits.get(source, "") for source in sources]
@@ -359,7 +365,7 @@ def _read_splits(file: Path) -> dict[str, str]:
     )
     try:
         lists = json.loads(file.read_bytes())
-        splits = {key: SPLITS[name] for name, keys in lists.items() for key in keys}
+        splits = {key: SPLIT_SPELLINGS[name] for name, keys in lists.items() for key in keys}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise problem from error
     if len(splits) < sum(len(set(keys)) for keys in lists.values()):
@@ -367,7 +373,7 @@ def _read_splits(file: Path) -> dict[str, str]:
     return splits
 
 
-# --- Layouts with names of their own
+# --- Layouts with folder names of their own
 
 _COCO_SPLITS = {"train2017": "train", "val2017": "val"}
 _SYNTHBUSTER = (
@@ -393,35 +399,35 @@ def _genimage(parts: Parts, tree: Tree) -> Folder | None:
 def _drct(parts: Parts, tree: Tree) -> Folder | None:
     """`DRCT-2M/<model>/{train2017,val2017}/` and `MSCOCO/{train2017,val2017}/`.
 
-    Below `DR` lie reconstructions, of `MSCOCO` too: all synthetic.
+    Everything below `DR` is a reconstruction and synthetic, even below `DR/MSCOCO`.
     """
-    at = _last(parts, ("drct-2m", "mscoco"))
-    if at is None or parts[-1] not in _COCO_SPLITS:
+    start = _last_index(parts, ("drct-2m", "mscoco"))
+    if start is None or parts[-1] not in _COCO_SPLITS:
         return None
-    model = "/".join(parts[at + 1 : -1])
-    rebuilt = "DR" in parts[:at]
-    real = parts[at].lower() == "mscoco" and not rebuilt
-    if real == bool(model):  # a folder too many for the photographs, or one too few for a model
+    model = "/".join(parts[start + 1 : -1])
+    reconstructed = "DR" in parts[:start]
+    real = parts[start].lower() == "mscoco" and not reconstructed
+    if real == bool(model):  # photographs have no folder of a model, synthetic images have one
         return None
     return Folder(REAL if real else SYNTHETIC, model, split=_COCO_SPLITS[parts[-1]])
 
 
 def _synthbuster(parts: Parts, tree: Tree) -> Folder | None:
-    """`<generator>/`, and RAISE's photographs of the same names in `real_RAISE_1k/`."""
+    """`<generator>/`, and photographs of RAISE with the same file names in `real_RAISE_1k/`."""
     if parts[-1:] == ("real_RAISE_1k",):
         return Folder(REAL)
     return Folder(SYNTHETIC, parts[-1]) if parts and parts[-1] in _SYNTHBUSTER else None
 
 
 def _b_free(parts: Parts, tree: Tree) -> Folder | None:
-    """`COCO_real_512/` and, of the same names, `SD2.1_*/`."""
+    """`COCO_real_512/`, and `SD2.1_*/` with the same file names."""
     if parts[-1:] == ("COCO_real_512",):
         return Folder(REAL)
     return Folder(SYNTHETIC, parts[-1]) if parts and parts[-1].startswith("SD2.1_") else None
 
 
 def _corvi_training(parts: Parts, tree: Tree) -> Folder | None:
-    """`{train,valid}/latent_diffusion_<conditioning>/`, and reals, if added, in `real_*/`."""
+    """`{train,valid}/latent_diffusion_<conditioning>/`, and added photographs in `real_*/`."""
     if len(parts) < 2 or not _is_split(parts[-2]):
         return None
     if parts[-1].startswith("real_"):
@@ -433,7 +439,7 @@ def _corvi_training(parts: Parts, tree: Tree) -> Folder | None:
 
 
 def _corvi_test(parts: Parts, tree: Tree) -> Folder | None:
-    """`<generator>[_<what>]/` and `real_<source>/`, side by side."""
+    """`<generator>[_<subset>]/` and `real_<source>/`, side by side."""
     if not parts:
         return None
     if parts[-1].startswith("real_"):
@@ -450,20 +456,20 @@ def _any_latent_diffusion(root: Path, tree: Tree) -> bool:
 
 
 def _generic(parts: Parts, tree: Tree) -> Folder | None:
-    """A label's name anywhere; the deepest counts. `<generator>/fake/` or `fake/<generator>/`."""
-    at = _last(parts, FOLDER_LABELS)
-    if at is None or "DR" in parts:  # DRCT's reconstructions of photographs lie in DR/.../nature
+    """`<generator>/fake/` or `fake/<generator>/`, where the deepest name of a label counts."""
+    label_at = _last_index(parts, FOLDER_LABELS)
+    if label_at is None or "DR" in parts:  # DRCT keeps reconstructions in DR/.../nature
         return None
-    below = [name for name in parts[at + 1 :] if not _is_split(name)]
-    above = parts[at - 1] if at else ""
+    below = [name for name in parts[label_at + 1 :] if not _is_split(name)]
+    above = parts[label_at - 1] if label_at else ""
     if _is_split(above) or above.lower() in FOLDER_LABELS:
         above = ""
     generator = "" if len(below) > 1 else (below or [above])[0]
-    return Folder(FOLDER_LABELS[parts[at].lower()], generator)
+    return Folder(FOLDER_LABELS[parts[label_at].lower()], generator)
 
 
 def _stem_is_source(root: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """An image and what was generated from it have the same name up to the suffix."""
+    """Fill in the source: an image and what was generated from it have the same file stem."""
     stems = [os.path.splitext(path.rsplit("/", 1)[-1])[0] for path in table["path"]]
     return table.assign(source_id=stems)
 
@@ -485,4 +491,4 @@ LAYOUTS = (
     Layout("0_real/1_fake", _zero_one),
     Layout("label names", _generic),
 )
-"""Tried in this order; the first that explains every folder is taken."""
+"""The known layouts. The first one that describes every folder is used."""

@@ -1,13 +1,12 @@
-"""The one table that says what the data are: an image a row.
+"""The manifest of a data set: a table with one row per image.
 
 A manifest is a CSV or Parquet file with the columns `path,label,split,generator,category,source_id`
-and any further ones. Only `path` and `label` must be filled; a split beyond train, val and test is
-a further evaluation set. In memory it is a `Manifest`, whichever file or folder it came from.
+and any further ones. Only `path` and `label` must be filled. A split other than train, val and test
+is a further evaluation set. Manifest files, other lists and folders are all read into a `Manifest`.
 """
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -16,33 +15,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from synthdetect.datasets import layouts
-from synthdetect.datasets.dialects import read_table, split_of
+from synthdetect.datasets.dialects import import_csv, read_table
 from synthdetect.datasets.labels import CLASSES, label_of
+from synthdetect.datasets.layouts import import_folder
+from synthdetect.datasets.schema import COLUMNS, SPLIT_NAME, SPLIT_RULE, SPLITS, split_of
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
 
-COLUMNS = ("path", "label", "split", "generator", "category", "source_id")
-SPLITS = ("train", "val", "test")
-"""The splits with a role; every other one only evaluates."""
-
-SPLIT_NAME = re.compile(r"[^\W_][\w.\- ]{0,63}")
-"""What a split may be called: it becomes a part of metrics' and files' names."""
-SPLIT_RULE = "use a letter or digit, then letters, digits, spaces, '.', '-' and '_', at most 64"
-
 SAMPLE = "sample"
-"""The name that stands for the built-in data set."""
+"""The name of the built-in data set."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table of labelled images and the folder its paths start from.
+    """A table of labelled images.
 
     Attributes:
-        table: `COLUMNS` first. `label` is 0 (real) or 1 (synthetic); the others are text, empty
-            where unknown.
-        root: what a relative path is relative to.
-        name: what the user called it.
+        table: One row per image; begins with `schema.COLUMNS`. `label` is 0 (real) or 1
+            (synthetic); the other columns are text, empty where unknown.
+        root: Folder from which relative paths start.
+        name: The name or path that the user gave.
     """
 
     table: pd.DataFrame
@@ -53,32 +45,32 @@ class Manifest:
         return len(self.table)
 
     def file(self, path: str) -> Path:
-        """Where the image of that `path` lies."""
+        """Return the file of the image with that value of `path`."""
         return self.root / path
 
     def files(self) -> list[str]:
-        """Where the image of each row lies."""
-        root = str(self.root)  # not by way of Path: it is ten times as slow
+        """Return the file of each row."""
+        root = str(self.root)  # pathlib would be ten times slower
         return [os.path.join(root, path) for path in self.table["path"]]
 
     def with_table(self, table: pd.DataFrame) -> "Manifest":
-        """The same manifest with other rows or columns."""
+        """Return the manifest with another table."""
         return replace(self, table=table.reset_index(drop=True))
 
     def split(self, name: str) -> "Manifest":
-        """The rows of one split."""
+        """Return the rows of one split."""
         return self.with_table(self.table[self.table["split"] == name])
 
     @property
     def splits(self) -> list[str]:
-        """The splits present: train, val, test, then the further ones by name."""
+        """The splits that have images: train, val, test, then the others by name."""
         present = set(self.table["split"].unique()) - {""}
         return [s for s in SPLITS if s in present] + sorted(present - set(SPLITS))
 
     def digest(self) -> str:
-        """SHA-256 of what the rows say: content, label, split, generator, category, source.
+        """Return the SHA-256 of content, label, split, generator, category and source of all rows.
 
-        Independent of where the files lie and of the order of the rows.
+        It depends neither on the folders of the files nor on the order of the rows.
         """
         identity = "sha256" if "sha256" in self.table else "path"
         columns = [identity, "label", "split", "generator", "category", "source_id"]
@@ -86,28 +78,28 @@ class Manifest:
         return hashlib.sha256(np.sort(hashes.to_numpy()).tobytes()).hexdigest()
 
     def counts(self) -> pd.DataFrame:
-        """Number of images per split, label and generator."""
+        """Count the images of each split, label and generator."""
         named = self.table.assign(label=self.table["label"].map(dict(enumerate(CLASSES))))
         return named.groupby(["split", "label", "generator"]).size().reset_index(name="images")
 
 
-def load(data: str, *, option: str = "data") -> Manifest:
-    """Read a manifest from whatever `-P data=` names.
+def load(data: str, *, option: str = "--data") -> Manifest:
+    """Read the manifest that `--data` names.
 
     Args:
-        data: `sample` (the built-in set), a manifest file (`.csv`, `.parquet`), a foreign CSV or
-            a folder in one of the layouts of `synthdetect.datasets.layouts`.
-        option: which gave it, for messages.
+        data: `sample` (the built-in data set), a manifest file (`.csv`, `.parquet`), a CSV in one
+            of `dialects.DIALECTS`, or a folder in one of `layouts.LAYOUTS`.
+        option: The option that named `data`, for messages.
 
     Raises:
-        UserError: nothing is there, or what is there cannot be understood.
+        UserError: If `data` does not exist or cannot be read as a manifest.
     """
     if data == SAMPLE:
         folder = Path(str(files("synthdetect"))) / "sample"
         return replace(read(folder / "manifest.csv"), name=SAMPLE)
     path = Path(data).expanduser()
     if data and path.is_dir():
-        return Manifest(_checked(layouts.import_folder(path), str(path)), path.resolve(), data)
+        return Manifest(_checked(import_folder(path), str(path)), path.resolve(), data)
     if path.is_file():
         return replace(read(path), name=data)
     raise UserError(
@@ -117,26 +109,26 @@ def load(data: str, *, option: str = "data") -> Manifest:
 
 
 def read(path: Path) -> Manifest:
-    """Read a manifest file; a CSV without the native columns goes to the foreign dialects.
+    """Read a manifest file, or a CSV in one of `dialects.DIALECTS`.
 
     Raises:
-        UserError: unreadable, without `path` and `label`, with an unknown label, an empty or
-            repeated path, or no rows.
+        UserError: If the file cannot be read, has no columns `path` and `label`, no rows, an
+            unknown label, or an empty or repeated path.
     """
     try:
         table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else read_table(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a manifest: {error}") from error
     if not {"path", "label"} <= set(table.columns):
-        table = layouts.import_csv(path)
+        table = import_csv(path)
     return Manifest(_checked(table, str(path)), path.resolve().parent, str(path))
 
 
 def write(manifest: Manifest, path: Path) -> None:
-    """Write a manifest as CSV or Parquet, by the suffix; labels as `real` and `synthetic`.
+    """Write a manifest as CSV or Parquet, by the suffix, with the labels `real` and `synthetic`.
 
     Raises:
-        UserError: another suffix.
+        UserError: If the file has another suffix.
     """
     check_suffix(path)
     table = manifest.table.assign(label=manifest.table["label"].map(dict(enumerate(CLASSES))))
@@ -149,13 +141,33 @@ def write(manifest: Manifest, path: Path) -> None:
 
 
 def check_suffix(path: Path) -> None:
-    """See that a manifest can be written under this name.
+    """Refuse a file name that is not of a manifest.
 
     Raises:
-        UserError: it cannot.
+        UserError: If it ends neither in .csv nor in .parquet.
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
-        raise UserError(f"{path}: a manifest ends in .csv or .parquet.")
+        raise UserError(f"{path}: the name of a manifest must end in .csv or .parquet.")
+
+
+def check_paths(paths: "pd.Series[str]", where: str) -> None:
+    """Refuse paths that cannot name a file of a list, and repeated ones.
+
+    Args:
+        paths: The paths, without blanks around them.
+        where: The list, for messages.
+
+    Raises:
+        UserError: If a path is empty, has a NUL character or `..`, or occurs twice.
+    """
+    climbing = paths.str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)", regex=True)
+    for wrong, message in (
+        (paths == "", "has no path"),
+        (paths.str.contains("\0", regex=False), "has a NUL character in its path"),
+        (climbing, "climbs out of its folder with '..'; give an absolute path"),
+        (paths.duplicated(), "is listed twice; keep one row"),
+    ):
+        _refuse(wrong, paths, where, message)
 
 
 def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -167,25 +179,24 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
             table[column] = ""
     for column in (*COLUMNS[2:], "path"):
         table[column] = table[column].astype("str").fillna("").str.strip()
-    _require(table["path"] != "", table, where, "has no path")
-    nul = table["path"].str.contains("\0", regex=False)
-    _require(~nul, table, where, "has a NUL in its path, which no file's name has")
-    climbing = table["path"].str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)", regex=True)
-    _require(~climbing, table, where, "climbs out of its folder with '..'; give an absolute path")
-    _require(~table["path"].duplicated(), table, where, "is listed twice; keep one row")
-    if table["label"].dtype == object:  # of a Parquet file; a list, say, is no key to look up
+    check_paths(table["path"], where)
+    if table["label"].dtype == object:  # Parquet files may hold lists, which are not hashable
         table["label"] = table["label"].map(str)
     names: dict[Any, int] = {name: label_of(name, where=where) for name in table["label"].unique()}
     table["label"] = table["label"].map(names).astype("int8")
     table["split"] = table["split"].map(split_of)
-    odd = [name for name in table["split"].unique() if name and not SPLIT_NAME.fullmatch(name)]
-    _require(~table["split"].isin(odd), table, where, f"has a split that is no name; {SPLIT_RULE}")
+    invalid = [name for name in table["split"].unique() if name and not SPLIT_NAME.fullmatch(name)]
+    _refuse(
+        table["split"].isin(invalid),
+        table["path"],
+        where,
+        f"has a split whose name is not allowed; {SPLIT_RULE}",
+    )
     further = [column for column in table.columns if column not in COLUMNS]
     return table[[*COLUMNS, *further]].reset_index(drop=True)
 
 
-def _require(holds: "pd.Series[bool]", table: pd.DataFrame, where: str, what: str) -> None:
-    if not holds.all():
-        row = int(np.argmin(holds.to_numpy()))
-        path = table["path"].iloc[row]
-        raise UserError(f"{where}: row {row + 1} ({path!r}) {what}.")
+def _refuse(wrong: "pd.Series[bool]", paths: "pd.Series[str]", where: str, message: str) -> None:
+    if wrong.any():
+        row = int(np.argmax(wrong.to_numpy()))
+        raise UserError(f"{where}: row {row + 1} ({paths.iloc[row]!r}) {message}.")

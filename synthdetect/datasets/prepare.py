@@ -1,4 +1,4 @@
-"""From the data options to a manifest that is fit to train on."""
+"""Preparation of the training data: from the data options to a checked manifest."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -9,126 +9,138 @@ from synthdetect.datasets.index import ProgressCallback, index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.selection import (
-    add_supplement,
-    move_to_train,
-    one_sided,
+    append_supplement,
+    merge_supplement_into_train,
+    move_val_to_train,
+    one_class_categories,
     select,
-    supplement,
 )
-from synthdetect.datasets.splits import check, split
+from synthdetect.datasets.splits import check_splits, make_missing_splits
 from synthdetect.datasets.target import Target
 from synthdetect.system.errors import UserError
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Data that can be trained on.
+    """Data that a detector can be trained on.
 
     Attributes:
-        manifest: indexed, split, narrowed (but for `prepare_whole`) and checked.
+        manifest: Indexed, split and checked; narrowed unless it comes from `prepare_whole`.
         excluded: `path` and `error` of the unreadable images that were left out.
-        validation: hashes of the images that the data themselves call validation.
-        one_sided: categories of one class, of which `per_category` leaves nothing.
-        target: unlabelled images to adapt to.
+        validation_hashes: SHA-256 of the images in the val split that the data came with.
+        one_class_categories: Training categories without real or without synthetic images, none of
+            which `per_category` keeps.
+        target: Unlabelled images to adapt to.
     """
 
     manifest: Manifest
     excluded: pd.DataFrame
-    validation: frozenset[str]
-    one_sided: tuple[str, ...]
+    validation_hashes: frozenset[str]
+    one_class_categories: tuple[str, ...]
     target: Target | None = None
 
     def digest(self) -> str:
-        """The manifest's digest; with a target, one of both."""
+        """Return the digest of the manifest, or of manifest and target if there is a target."""
         digest = self.manifest.digest()
         if self.target is None:
             return digest
         return hashlib.sha256(f"{digest} {self.target.digest()}".encode()).hexdigest()
 
-    def adapting_to(self, target: Target) -> "Prepared":
-        """The same data with images to adapt to."""
+    def with_target(self, target: Target) -> "Prepared":
+        """Return the data with unlabelled images to adapt to."""
         excluded = pd.concat([self.excluded, target.excluded], ignore_index=True)
         return replace(self, excluded=excluded, target=target)
 
-    def trained_on(self, manifest: Manifest, options: DataOptions, *, seed: int) -> "Prepared":
-        """The data of one training of several, on splits of the whole that are its own.
+    def with_splits(self, manifest: Manifest, options: DataOptions, *, seed: int) -> "Prepared":
+        """Return the data with other splits, narrowed and checked.
 
         Raises:
-            UserError: they cannot be trained on.
+            UserError: If they cannot be trained on.
         """
         manifest = narrow(manifest, options, seed=seed)
-        check(manifest)
+        check_splits(manifest)
         return replace(self, manifest=manifest)
 
 
 def prepare(
     options: DataOptions, *, seed: int, progress: ProgressCallback | None = None
 ) -> Prepared:
-    """Load, index, split, narrow and check the data of a training.
+    """Load, index, split, narrow and check the data of one training.
+
+    Args:
+        options: The data options.
+        seed: Seed of the splits and of the selection.
+        progress: Called while images are indexed.
 
     Raises:
-        UserError: whatever is wrong with them, before anything is trained.
+        UserError: If the data cannot be read or trained on.
     """
-    whole = _read(options, seed, progress)
+    whole = _load(options, seed, progress)
     manifest = narrow(whole.manifest, options, seed=seed)
     if options.finetune:
-        manifest = move_to_train(manifest, options.finetune, seed=seed)
-    check(manifest)
+        manifest = move_val_to_train(manifest, options.finetune, seed=seed)
+    check_splits(manifest)
     return replace(whole, manifest=manifest)
 
 
 def prepare_whole(
     options: DataOptions, *, seed: int, progress: ProgressCallback | None = None
 ) -> Prepared:
-    """The data of which several trainings are dealt their own splits, each to be narrowed then.
+    """Load, index, split and check the data of several trainings on splits of their own.
 
-    A supplement is a split of its own, `synthdetect.datasets.selection.SUPPLEMENT`.
+    The train split is not narrowed; `Prepared.with_splits` narrows that of each training. A
+    supplement is a split of its own, named `selection.SUPPLEMENT`.
 
     Raises:
-        UserError: whatever is wrong with them, before anything is trained.
+        UserError: If the data cannot be read or trained on.
     """
-    whole = _read(options, seed, progress)
-    check(whole.manifest)
+    whole = _load(options, seed, progress)
+    check_splits(whole.manifest)
     return whole
 
 
 def narrow(manifest: Manifest, options: DataOptions, *, seed: int) -> Manifest:
-    """Narrow the train split to what is asked for, and add the supplement to it.
+    """Narrow the train split to the selected images, and add the supplement to it.
 
     Raises:
-        UserError: nothing is left, or there is no such generator or category.
+        UserError: If no image is left, or a selected generator or category does not exist.
     """
     manifest = select(manifest, options, seed=seed)
-    return add_supplement(manifest) if options.supplement else manifest
+    return merge_supplement_into_train(manifest) if options.supplement else manifest
 
 
-def _read(options: DataOptions, seed: int, progress: ProgressCallback | None) -> Prepared:
-    """Everything there is, with splits, not narrowed."""
-    manifest, excluded = readable(load(options.data), options.on_bad_image, progress)
-    validation = frozenset(manifest.split("val").table["sha256"])
-    manifest = split(
+def _load(options: DataOptions, seed: int, progress: ProgressCallback | None) -> Prepared:
+    """Load, index and split all data, without narrowing or checking them."""
+    manifest, excluded = index_readable(load(options.data), options.on_bad_image, progress)
+    validation_hashes = frozenset(manifest.split("val").table["sha256"])
+    manifest = make_missing_splits(
         manifest, seed=seed, val_share=options.val_share, test_share=options.test_share
     )
-    lone = one_sided(manifest) if options.per_category else ()
+    one_class = one_class_categories(manifest) if options.per_category else ()
     if options.supplement:
-        extra, bad = readable(
-            load(options.supplement, option="supplement"), options.on_bad_image, progress
+        extra, bad = index_readable(
+            load(options.supplement, option="--supplement"), options.on_bad_image, progress
         )
-        manifest = supplement(manifest, extra)
+        manifest = append_supplement(manifest, extra)
         excluded = pd.concat([excluded, bad], ignore_index=True)
-    return Prepared(manifest, excluded, validation, lone)
+    return Prepared(manifest, excluded, validation_hashes, one_class)
 
 
-def readable(
+def index_readable(
     manifest: Manifest, on_bad_image: str, progress: ProgressCallback | None
 ) -> tuple[Manifest, pd.DataFrame]:
-    """Index a manifest's images; those that cannot be read stop it, or are left out.
+    """Index the images of a manifest and leave out those that cannot be read.
+
+    Args:
+        manifest: The manifest.
+        on_bad_image: `stop` or `exclude`, for unreadable images.
+        progress: Called while images are indexed.
 
     Returns:
-        The manifest of the readable ones, and `path` and `error` of the others.
+        The manifest of the readable images, and `path` and `error` of the others.
 
     Raises:
-        UserError: some cannot be read, and `on_bad_image` is `stop`; or none can.
+        UserError: If an image cannot be read and `on_bad_image` is `stop`, or if none can be read.
     """
     manifest = index(manifest, progress=progress)
     bad = manifest.table["error"] != ""

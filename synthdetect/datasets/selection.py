@@ -1,84 +1,70 @@
-"""Choosing the training images: what "narrow" and "diverse" data mean is configuration.
+"""Selection of the training images.
 
-Everything here changes the train split only. Validation and test stay whole, so that a narrow
-choice is judged on the same images as a broad one.
+Selecting changes the train split only. Validation and test splits stay whole, so that detectors
+trained on narrow and on diverse data are compared on the same images.
 """
-
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from synthdetect.datasets.labels import SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.splits import group_codes
 from synthdetect.system.errors import UserError
 
 SUPPLEMENT = "supplement"
-"""The split of a supplement's images, until they are added to train."""
+"""The split of the images of a supplement until they are merged into train."""
 
 
-class Selection(Protocol):
-    """The part of a configuration that this file reads."""
-
-    @property
-    def generators(self) -> tuple[str, ...]: ...
-    @property
-    def categories(self) -> tuple[str, ...]: ...
-    @property
-    def per_category(self) -> int: ...
-    @property
-    def max_images(self) -> int: ...
-
-
-def select(manifest: Manifest, selection: Selection, *, seed: int) -> Manifest:
-    """Narrow the train split to what the selection asks for.
+def select(manifest: Manifest, selection: DataOptions, *, seed: int) -> Manifest:
+    """Narrow the train split to the selected images.
 
     Raises:
-        UserError: a generator or category that the train split does not have, or no category with
-            both classes for `per_category`.
+        UserError: If the train split lacks a selected generator or category, or if `per_category`
+            is set and no category has both classes.
     """
     table = manifest.table
     training = table["split"] == "train"
     train = table[training]
     if selection.generators:
-        _known(manifest, "generators", selection.generators, train["generator"])
+        _require_known(manifest, "--generators", selection.generators, train["generator"])
         chosen = train["generator"].isin(selection.generators) | (train["label"] != SYNTHETIC)
         train = train[chosen]
     if selection.categories:
-        _known(manifest, "categories", selection.categories, train["category"])
+        _require_known(manifest, "--categories", selection.categories, train["category"])
         train = train[train["category"].isin(selection.categories)]
     rng = np.random.default_rng(seed)
     if selection.per_category:
-        train = _balanced(train, selection.per_category, rng)
+        train = _balance_categories(train, selection.per_category, rng)
         if train.empty:
             raise UserError(
                 f"--per-category: no category of the train split of {manifest.name} has both "
-                "classes, so it would leave nothing. Fill the category column, or leave it out."
+                "classes, so no image would be left. Fill the category column, or omit the option."
             )
     if selection.max_images and len(train) > selection.max_images:
-        train = _share_per_label(train, selection.max_images, rng)
+        train = _draw_per_label(train, selection.max_images, rng)
     kept = ~training.to_numpy()
     kept[train.index] = True
     return manifest.with_table(table[kept])
 
 
-def one_sided(manifest: Manifest) -> tuple[str, ...]:
-    """The categories of which there are only real or only synthetic images to train on."""
+def one_class_categories(manifest: Manifest) -> tuple[str, ...]:
+    """Return the categories whose training images are all real or all synthetic."""
     train = manifest.split("train").table
     classes = train.groupby("category")["label"].nunique()
     return tuple(sorted(classes[classes < 2].index))
 
 
-def supplement(manifest: Manifest, extra: Manifest) -> Manifest:
-    """Add all images of another manifest, with absolute paths, as the split `SUPPLEMENT`.
+def append_supplement(manifest: Manifest, extra: Manifest) -> Manifest:
+    """Append all images of another manifest, with absolute paths, as the split `SUPPLEMENT`.
 
     Raises:
-        UserError: the first has a split of this name.
+        UserError: If the first manifest has a split of this name.
     """
     if SUPPLEMENT in manifest.splits:
         raise UserError(
-            f"supplement: {manifest.name} has a split called {SUPPLEMENT!r} itself. Rename it."
+            f"--supplement: {manifest.name} already has a split {SUPPLEMENT!r}. Rename it."
         )
     added = extra.table.copy()
     added["path"] = [str(extra.file(path)) for path in added["path"]]
@@ -89,31 +75,31 @@ def supplement(manifest: Manifest, extra: Manifest) -> Manifest:
     return manifest.with_table(table)
 
 
-def add_supplement(manifest: Manifest) -> Manifest:
-    """Have the supplement's images train."""
+def merge_supplement_into_train(manifest: Manifest) -> Manifest:
+    """Move the images of the supplement to the train split."""
     table = manifest.table
     return manifest.with_table(table.assign(split=table["split"].replace(SUPPLEMENT, "train")))
 
 
-def move_to_train(manifest: Manifest, amount: float, *, seed: int) -> Manifest:
-    """Move a random part of val to train, whole sources only; the rest of val evaluates.
+def move_val_to_train(manifest: Manifest, amount: float, *, seed: int) -> Manifest:
+    """Move random sources from the val split to the train split.
 
     Args:
-        manifest: with train and val splits.
-        amount: 1 or more is a number of images, less is a share of val; the last source that
-            would exceed it stays.
-        seed: of the choice.
+        manifest: A manifest with train and val splits.
+        amount: Largest number of images to move if 1 or more, else their share of val.
+        seed: Seed of the choice.
 
     Raises:
-        UserError: val has no more images than would be moved.
+        UserError: If no image would be left in val.
     """
     table = manifest.table.copy()
     val = np.flatnonzero(table["split"] == "val")
     number = int(amount) if amount >= 1 else round(amount * len(val))
     if number >= len(val):
         raise UserError(
-            f"finetune: {number} of the {len(val)} validation images of {manifest.name} cannot be "
-            "moved to training; some must stay to validate. Give a smaller number or a share."
+            f"--finetune: {number} of the {len(val)} validation images of {manifest.name} cannot "
+            "be moved to the train split, since some must stay in val. Give a smaller number or "
+            "share."
         )
     groups = group_codes(table.iloc[val])
     order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
@@ -123,9 +109,11 @@ def move_to_train(manifest: Manifest, amount: float, *, seed: int) -> Manifest:
     return manifest.with_table(table)
 
 
-def _balanced(train: pd.DataFrame, per_category: int, rng: np.random.Generator) -> pd.DataFrame:
-    """At most `per_category` images a category, as many real as synthetic."""
-    # Of codes, since moving a million texts about takes seconds.
+def _balance_categories(
+    train: pd.DataFrame, per_category: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Draw at most `per_category` images of each category, as many real as synthetic."""
+    # Integer codes, since shuffling a million strings takes seconds.
     codes = {"category": pd.factorize(train["category"])[0], "label": train["label"].to_numpy()}
     order = rng.permutation(len(train))
     shuffled = pd.DataFrame(codes).iloc[order]
@@ -135,8 +123,8 @@ def _balanced(train: pd.DataFrame, per_category: int, rng: np.random.Generator) 
     return train.iloc[np.sort(order[rank < shuffled["category"].map(quota)])]
 
 
-def _share_per_label(train: pd.DataFrame, number: int, rng: np.random.Generator) -> pd.DataFrame:
-    """A random `number` of images with the classes in proportion."""
+def _draw_per_label(train: pd.DataFrame, number: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Draw a number of images, with the classes in the same proportion."""
     order = rng.permutation(len(train))
     shuffled = train["label"].reset_index(drop=True).iloc[order]
     rank = shuffled.groupby(shuffled).cumcount() + 0.5
@@ -144,11 +132,11 @@ def _share_per_label(train: pd.DataFrame, number: int, rng: np.random.Generator)
     return train.iloc[np.sort(relative.sort_values(kind="stable").index[:number])]
 
 
-def _known(
-    manifest: Manifest, option: str, asked: tuple[str, ...], column: "pd.Series[str]"
+def _require_known(
+    manifest: Manifest, option: str, names: tuple[str, ...], column: "pd.Series[str]"
 ) -> None:
     present = sorted(set(column.unique()) - {""})
-    unknown = sorted(set(asked) - set(present))
+    unknown = sorted(set(names) - set(present))
     if unknown:
         raise UserError(
             f"{option}: {', '.join(unknown)} not in the train split of {manifest.name}. "

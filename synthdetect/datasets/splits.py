@@ -1,7 +1,7 @@
-"""Which images train, which choose, which only report: by source, never by file.
+"""Train, val and test splits that keep all images of a source together.
 
-A photograph and its regenerations share content, and so do copies of one file. All images linked
-by a `source_id` or by equal content form a group, and a group is never divided.
+A photograph and its regenerations share content, and so do copies of a file. All images that are
+linked by a `source_id` or by equal content form a group, and a group is never divided.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.schema import DEVELOPMENT_SPLITS
 from synthdetect.system.errors import UserError
 
 Codes = npt.NDArray[np.int64]
@@ -23,11 +24,11 @@ Codes = npt.NDArray[np.int64]
 def group_codes(table: pd.DataFrame) -> Codes:
     """Number the groups of images that must stay together.
 
-    Two rows belong together if they share a `source_id` or a `sha256`, directly or through others;
-    an empty value links nothing.
+    Two rows are in one group if they share a `source_id` or a `sha256`, directly or through other
+    rows. Empty values link nothing.
 
     Returns:
-        Shape (rows,): the group of each row, 0 to groups - 1.
+        Group of each row, shape (rows,), from 0.
     """
     rows = len(table)
     edges = []
@@ -39,9 +40,9 @@ def group_codes(table: pd.DataFrame) -> Codes:
             edges.append((named, first[values]))
     if not edges:
         return np.arange(rows)
-    here = np.concatenate([a for a, _ in edges])
-    there = np.concatenate([b for _, b in edges])
-    graph = coo_array((np.ones(len(here), dtype=bool), (here, there)), shape=(rows, rows))
+    row = np.concatenate([a for a, _ in edges])
+    first_row = np.concatenate([b for _, b in edges])
+    graph = coo_array((np.ones(len(row), dtype=bool), (row, first_row)), shape=(rows, rows))
     codes: Codes = connected_components(graph, directed=False)[1].astype(np.int64)
     return codes
 
@@ -49,32 +50,32 @@ def group_codes(table: pd.DataFrame) -> Codes:
 def assign_groups(
     table: pd.DataFrame, shares: Sequence[float], *, seed: int, by_category: bool
 ) -> Codes:
-    """Deal the groups into parts of given shares, stratified by label and, if asked, category.
+    """Assign groups of images to parts of given sizes, stratified by label and category.
 
-    Groups of the same kind (labels present, category) are shuffled and laid in a row, and the row
-    is cut like a systematic sample: part after part in short cycles. Every kind is thereby spread
-    over all parts, and the parts' sizes are right to within a few groups. No loop over rows.
+    The groups are shuffled, ordered by stratum (labels present, category) and assigned by
+    systematic sampling: short cycles through all parts. Every stratum is thereby spread over all
+    parts, and the sizes of the parts are exact to within a few groups.
 
     Args:
-        table: needs `label`, `category`, `source_id`, and `sha256` if known.
-        shares: of each part, summing to 1.
-        seed: of the shuffle.
-        by_category: stratify by category too.
+        table: Has the columns `label`, `category`, `source_id` and, if known, `sha256`.
+        shares: Share of each part in the images. They sum to 1.
+        seed: Seed of the shuffle.
+        by_category: Whether to stratify by category besides label.
 
     Returns:
-        Shape (rows,): the part of each row, 0 to len(shares) - 1.
+        Part of each row, shape (rows,), 0 to len(shares) - 1.
     """
     groups = group_codes(table)
     count = int(groups.max()) + 1
     sizes = np.bincount(groups, minlength=count)
-    kind = _labels_present(groups, table["label"].to_numpy(), count)
+    stratum = _labels_present(groups, table["label"].to_numpy(), count)
     if by_category:
         categories = np.zeros(count, dtype=np.int64)
         categories[groups] = pd.factorize(table["category"], sort=True)[0]
-        kind = kind * (int(categories.max()) + 1) + categories
+        stratum = stratum * (int(categories.max()) + 1) + categories
     rng = np.random.default_rng(seed)
     order = rng.permutation(count)
-    order = order[np.argsort(kind[order], kind="stable")]
+    order = order[np.argsort(stratum[order], kind="stable")]
     middle = np.cumsum(sizes[order]) - sizes[order] / 2
     cycle = sizes.mean() / min(shares)
     phase = (middle / cycle + rng.random()) % 1.0
@@ -84,26 +85,35 @@ def assign_groups(
 
 
 def _labels_present(groups: Codes, labels: npt.NDArray[np.int8], count: int) -> Codes:
-    """1: only real, 2: only synthetic, 3: both."""
+    """Return 1 for groups of real images only, 2 for synthetic ones only, and 3 for both."""
     present = np.zeros(count, dtype=np.int64)
     for label in (REAL, SYNTHETIC):
         present[np.unique(groups[labels == label])] += 1 << label
     return present
 
 
-def split(manifest: Manifest, *, seed: int, val_share: float, test_share: float) -> Manifest:
-    """Keep the manifest's splits, or make those that are missing.
+def make_missing_splits(
+    manifest: Manifest, *, seed: int, val_share: float, test_share: float
+) -> Manifest:
+    """Make the splits that a manifest lacks.
 
-    Without any split, all three are made; with train but no val, val is taken from train.
+    If no row has a split, train, val and test are made. If there is a train but no val split, val
+    is taken from train. Other splits are kept.
+
+    Args:
+        manifest: The manifest.
+        seed: Seed of the assignment.
+        val_share: Share of val in all images.
+        test_share: Share of test in all images.
 
     Raises:
-        UserError: only some rows have a split, there is no train split, or there are too few
+        UserError: If only some rows have a split, there is no train split, or there are too few
             sources for the shares.
     """
     if val_share + test_share >= 1:
         raise UserError(
-            f"--val-share, --test-share: {val_share} and {test_share} leave nothing to train on; "
-            "their sum must be below 1."
+            f"--val-share, --test-share: {val_share} and {test_share} leave no images to train on. "
+            "Their sum must be below 1."
         )
     table = manifest.table.copy()
     empty = table["split"] == ""
@@ -131,51 +141,53 @@ def split(manifest: Manifest, *, seed: int, val_share: float, test_share: float)
     missing = made - set(table["split"].unique())
     if missing:
         raise UserError(
-            f"{manifest.name}: has too few sources to be split; nothing is left for "
+            f"{manifest.name}: has too few sources to be split: there are no images for "
             f"{', '.join(sorted(missing))}. Give more images, or fill the split column."
         )
     return manifest.with_table(table)
 
 
-def check(manifest: Manifest) -> None:
-    """Refuse splits on which a result would not mean what it says.
+def check_splits(manifest: Manifest) -> None:
+    """Refuse splits that leak from training into evaluation, or that lack a class.
 
-    Evaluation sets may share sources with each other (a control made from the test's photographs),
-    but none may share any with train or val.
+    Evaluation sets may share sources with each other (a control made from the photographs of the
+    test split), but not with train or val.
 
     Raises:
-        UserError: a source or a content in train or val and elsewhere too, one content with both
-            labels, or a train or val split without both classes.
+        UserError: If a source or a content is in train or val and in another split too, a content
+            has both labels, or train or val lacks real or synthetic images.
     """
     table = manifest.table
     for column, what in (("source_id", "source"), ("sha256", "content")):
-        named = table[table[column] != ""]
+        known = table[table[column] != ""]
         if column == "sha256":
-            labels = named.groupby(column)["label"].nunique()
-            _refuse(manifest, named, column, list(labels[labels > 1].index), "is in both classes")
-        splits = named[[column, "split"]].drop_duplicates()
-        repeated = splits[splits[column].duplicated(keep=False)]
-        learned = repeated.loc[repeated["split"].isin(["train", "val"]), column].unique().tolist()
+            labels = known.groupby(column)["label"].nunique()
+            both = list(labels[labels > 1].index)
+            _refuse(manifest, known, column, both, "has a copy in the other class")
+        splits = known[[column, "split"]].drop_duplicates()
+        shared = splits[splits[column].duplicated(keep=False)]
+        development = shared["split"].isin(DEVELOPMENT_SPLITS)
+        leaking = shared.loc[development, column].unique().tolist()
         _refuse(
-            manifest, named, column, learned, f"has its {what} in train or val and elsewhere too"
+            manifest, known, column, leaking, f"has its {what} in train or val and elsewhere too"
         )
     require_both_classes(manifest)
 
 
 def require_both_classes(manifest: Manifest) -> None:
-    """Refuse data from which nothing can be learnt, or chosen.
+    """Refuse train and val splits that lack a class.
 
     Raises:
-        UserError: a train or val split without real, or without synthetic, images.
+        UserError: If train or val has no real or no synthetic images.
     """
     table = manifest.table
-    for name in ("train", "val"):
+    for name in DEVELOPMENT_SPLITS:
         present = set(table.loc[table["split"] == name, "label"].unique())
         if present != {REAL, SYNTHETIC}:
-            have = "real" if present == {REAL} else "synthetic" if present else "no"
+            found = "real" if present == {REAL} else "synthetic" if present else "no"
             raise UserError(
-                f"{manifest.name}: the {name} split holds {have} images only; "
-                "both classes are needed."
+                f"{manifest.name}: the {name} split holds {found} images only, but both classes "
+                "are needed."
             )
 
 
@@ -187,7 +199,7 @@ def _refuse(
     rows = table[table[column] == values[0]].drop_duplicates(["split", "label"]).head(4)
     shown = ", ".join(f"{p!r} ({s})" for p, s in zip(rows["path"], rows["split"], strict=True))
     raise UserError(
-        f"{manifest.name}: {len(values)} {column} value(s) cross the splits or classes; each image "
+        f"{manifest.name}: {len(values)} {column} value(s) cross the splits or classes: each image "
         f"{what}. First: {shown}. Put all images of a source into one split, or empty the split "
-        "column to have it made; give sources that are not the same other names."
+        "column to have splits made. Give different sources different names."
     )

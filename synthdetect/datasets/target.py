@@ -1,8 +1,8 @@
-"""Unlabelled images to adapt a detector to: where they are, and what they share with the data.
+"""Unlabelled target images, to which a detector is adapted.
 
-None of them may be an image that trains or validates, whose part in choosing the detector would
-then be played twice. Images of a further split may be among them: results on that split are then
-transductive, and the detector's card says so.
+None of them may be in train or val, since an image would then take part in the training in two
+roles. They may be in another split; results on that split are then transductive, and the card of
+the detector records this.
 """
 
 import hashlib
@@ -12,28 +12,28 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from synthdetect.datasets.folds import LABELLED
 from synthdetect.datasets.index import ProgressCallback
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.schema import DEVELOPMENT_SPLITS
 from synthdetect.datasets.selection import SUPPLEMENT
 from synthdetect.datasets.unlabelled import ListedFiles, unlabelled
 from synthdetect.images.batches import Images
 from synthdetect.images.reading import BadImage, probe_image
 from synthdetect.system.errors import UserError
 
-SPLIT = "split:"
-"""What stands before the name of a split of the data, in place of a path."""
+SPLIT_PREFIX = "split:"
+"""Prefix of a target that is a split of the data and not a path."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Unlabelled images that can be read.
+    """Readable unlabelled images.
 
     Attributes:
-        images: in a fixed order; `seen_by` says as which squares.
-        hashes: SHA-256 of each.
-        splits: of the data that share images with them.
-        excluded: `path` and `error` of those that were left out.
+        images: The images, in a fixed order.
+        hashes: SHA-256 of each image.
+        splits: Splits of the data that share images with the target.
+        excluded: `path` and `error` of the unreadable images that were left out.
     """
 
     images: Images
@@ -42,17 +42,17 @@ class Target:
     excluded: pd.DataFrame
 
     def table(self) -> pd.DataFrame:
-        """A row an image: `path`, as its source calls it, and `sha256`."""
+        """Return one row per image: `path` (its name as listed) and `sha256`."""
         paths = [self.images.name(row) for row in range(len(self.images))]
         return pd.DataFrame({"path": paths, "sha256": list(self.hashes)})
 
     def digest(self) -> str:
-        """SHA-256 of their contents in their order, by which each is drawn and changed."""
+        """Return the SHA-256 of the contents in their order, on which sampling depends."""
         return hashlib.sha256("\n".join(self.hashes).encode()).hexdigest()
 
 
-class Chosen(Images):
-    """Some of the images of a source."""
+class ImageSubset(Images):
+    """Some rows of other images."""
 
     def __init__(self, images: Images, rows: Sequence[int]) -> None:
         self.images = images
@@ -62,55 +62,59 @@ class Chosen(Images):
         return len(self.rows)
 
     def name(self, row: int) -> str:
-        """What the source calls it."""
+        """The name among all images."""
         return self.images.name(int(self.rows[row]))
 
     def read(self, row: int) -> bytes:
-        """As the source reads it."""
+        """Read the image."""
         return self.images.read(int(self.rows[row]))
 
 
-def find_target(
+def load_target(
     target: str, manifest: Manifest, *, on_bad_image: str, progress: ProgressCallback | None = None
 ) -> Target:
-    """Find the images to adapt to, and read each of them once.
+    """List the images to adapt to, and read each of them once.
 
     Args:
-        target: a folder, an archive or a list (see `unlabelled`), or `split:` and the name of a
-            split of the data that neither trains nor validates.
-        manifest: the data, indexed.
+        target: A folder, an archive or a list (see `unlabelled`), or `split:` and the name of a
+            split of the data other than train and val.
+        manifest: The data, indexed.
         on_bad_image: `stop` or `exclude`, for unreadable images.
-        progress: told how many are read.
+        progress: Called while images are read.
 
     Raises:
-        UserError: nothing is there, an image is unreadable, fewer than two are left, or some of
-            them train or validate.
+        UserError: If the target does not exist, has an unreadable image, shares images with train,
+            val or a supplement, or has fewer than two readable images.
     """
-    if target.startswith(SPLIT):
-        found = _split(target, manifest)
+    if target.startswith(SPLIT_PREFIX):
+        found = _target_from_split(target, manifest)
     else:
-        found = _read(target, manifest, on_bad_image, progress)
-    shared = [split for split in found.splits if split in (*LABELLED, SUPPLEMENT)]
+        found = _target_from_files(target, manifest, on_bad_image, progress)
+    shared = [split for split in found.splits if split in (*DEVELOPMENT_SPLITS, SUPPLEMENT)]
     if shared:
         raise UserError(
             f"--target {target}: holds images of {' and '.join(shared)} of {manifest.name}. Give "
-            "other images than those that train and validate."
+            "images that are not used for training or validation."
         )
     if len(found.images) < 2:
-        raise UserError(f"--target {target}: holds fewer than two images that can be read.")
+        raise UserError(
+            f"--target {target}: holds fewer than two images that can be read. Give more."
+        )
     return found
 
 
-def _split(target: str, manifest: Manifest) -> Target:
-    part = manifest.split(target.removeprefix(SPLIT))
+def _target_from_split(target: str, manifest: Manifest) -> Target:
+    part = manifest.split(target.removeprefix(SPLIT_PREFIX))
     if not len(part):
-        known = ", ".join(split for split in manifest.splits if split not in LABELLED)
-        raise UserError(f"--target {target}: no such split; {manifest.name} has {known or 'none'}.")
+        known = ", ".join(split for split in manifest.splits if split not in DEVELOPMENT_SPLITS)
+        raise UserError(
+            f"--target {target}: no such split. {manifest.name} has {known or 'none to adapt to'}."
+        )
     images = ListedFiles(part.root, part.table["path"].tolist())
-    return _target(images, part.table["sha256"].tolist(), [], manifest)
+    return _make_target(images, part.table["sha256"].tolist(), [], manifest)
 
 
-def _read(
+def _target_from_files(
     target: str, manifest: Manifest, on_bad_image: str, progress: ProgressCallback | None
 ) -> Target:
     images = unlabelled(target, option="--target")
@@ -133,10 +137,10 @@ def _read(
             f"--target {target}: {len(bad)} of {len(images)} images cannot be read:\n{listed}\n"
             "Repair or remove them, or leave them out with --on-bad-image exclude."
         )
-    return _target(Chosen(images, good), hashes, bad, manifest)
+    return _make_target(ImageSubset(images, good), hashes, bad, manifest)
 
 
-def _target(
+def _make_target(
     images: Images, hashes: list[str], bad: list[tuple[str, str]], manifest: Manifest
 ) -> Target:
     shared = manifest.with_table(manifest.table[manifest.table["sha256"].isin(hashes)]).splits

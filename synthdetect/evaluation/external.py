@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from synthdetect.datasets.dialects import read_table, split_of
+from synthdetect.datasets.dialects import read_table
 from synthdetect.datasets.labels import label_of
-from synthdetect.datasets.manifest import COLUMNS, SPLIT_NAME, SPLIT_RULE
+from synthdetect.datasets.schema import COLUMNS, SPLIT_NAME, SPLIT_RULE, split_of
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.errors import UserError
 

@@ -101,7 +101,7 @@ def slice_values(table: pd.DataFrame, name: str) -> "pd.Series[str]":
             return column.astype(str).replace("", UNKNOWN)
     else:
         raise UserError(
-            f"--slices: no column {name!r} in the table. Available: "
+            f"--slices: no column {name!r} in the table. Found: "
             f"{', '.join(map(str, table.columns))}, {SIZE}."
         )
     edges = _EDGES.get(name) or np.unique(np.quantile(numbers, [0, 0.25, 0.5, 0.75]))

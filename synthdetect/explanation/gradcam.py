@@ -94,7 +94,7 @@ def grad_cam(
     with _evaluation_mode(network), _maps(network, arch) as maps:
         for begin in range(0, len(squares), _BATCH):
             part = slice(begin, begin + _BATCH)
-            sign = signs[part].to(network.head.weight.device)
+            sign = signs[part].to(next(network.parameters()).device)
             images = torch.from_numpy(squares[part]).permute(0, 3, 1, 2).to(sign.device)
             cam = LayerGradCam(lambda images, sign=sign: sign * network(images), maps)
             coarse = cam.attribute(images, relu_attributions=True).detach().cpu()

@@ -61,12 +61,12 @@ class Batch(NamedTuple):
 class Images(Dataset[Item]):
     """Images by row, decoded to squares, with their targets if these are known.
 
-    A subclass says how many there are, what each is called and where its bytes come from.
+    A subclass defines their number, their names and where their bytes come from.
 
     Attributes:
-        preprocess: how each becomes a square.
-        seed: of the crops' places where the geometry is random; None takes the centre.
-        cache: decoded images, and the slot of each row in it.
+        preprocess: The preprocessing.
+        seed: Seed of the positions of random crops; None takes the centre.
+        cache: The cache of decoded images, and the slot of each row in it.
         targets: float32 of shape (images,), from 0 (real) to 1 (synthetic), if they are known.
     """
 
@@ -79,20 +79,20 @@ class Images(Dataset[Item]):
         raise NotImplementedError
 
     def name(self, row: int) -> str:
-        """What the user calls an image."""
+        """Return the name of an image for messages."""
         raise NotImplementedError
 
     def read(self, row: int) -> bytes:
-        """The content of an image's file.
+        """Return the content of the file of an image.
 
         Raises:
-            BadImage: it cannot be read; the message is the reason.
-            OSError: likewise.
+            BadImage: If it cannot be read; the message is the reason.
+            OSError: If the system cannot read it.
         """
         raise NotImplementedError
 
     def seen_by(self, preprocess: Preprocess) -> Self:
-        """The same images as other squares."""
+        """Return the same images with another preprocessing."""
         images = copy.copy(self)
         images.preprocess = preprocess
         return images
@@ -132,11 +132,11 @@ class ImageFiles(Images):
     """Image files.
 
     Args:
-        files: the images' paths.
-        preprocess: how each becomes a square.
-        targets: From 0 (real) to 1 (synthetic), of each file, if they are known.
-        seed: of the crops' places where the geometry is random; None takes the centre.
-        cache: decoded images, and the slot of each file in it.
+        files: The paths of the images.
+        preprocess: The preprocessing.
+        targets: The target of each file, from 0 (real) to 1 (synthetic), if they are known.
+        seed: Seed of the positions of random crops; None takes the centre.
+        cache: The cache of decoded images, and the slot of each file in it.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class ImageFiles(Images):
         seed: int | None = None,
         cache: tuple[DecodedCache, npt.NDArray[np.int64]] | None = None,
     ) -> None:
-        # One Arrow buffer: worker processes share it, where a list would be copied page by page as
-        # its reference counts change.
+        # Worker processes share one Arrow buffer, while a list would be copied page by page as its
+        # reference counts change.
         self.files = pa.array([str(file) for file in files], pa.large_string())
         self.preprocess = preprocess
         self.targets = None if targets is None else np.asarray(targets, dtype=np.float32)
@@ -160,25 +160,25 @@ class ImageFiles(Images):
         return len(self.files)
 
     def name(self, row: int) -> str:
-        """The image's path."""
+        """Return the path of an image."""
         return str(self.files[row].as_py())
 
     def read(self, row: int) -> bytes:
-        """The content of the file."""
+        """Return the content of the file of an image."""
         return Path(self.name(row)).read_bytes()
 
 
 class Order(Sampler[list[Key]]):
-    """Which rows make which batch; `epoch` is set by whoever iterates.
+    """The rows of each batch, in a new order for each value of `epoch`.
 
-    A single image left over joins the batch before it, since batch normalisation of one value is
-    undefined.
+    In random order, a single image that is left over joins the batch before it, because batch
+    normalisation of one value is undefined.
 
     Args:
-        rows: number of rows.
-        batch_size: images a batch.
-        seed: of the order; None keeps the rows' own order.
-        first: the row to begin with; those before it are done.
+        rows: Number of rows.
+        batch_size: Images per batch.
+        seed: Seed of the order; None keeps the order of the rows.
+        first: The first row; the rows before it are skipped.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class Batches:
             collate_fn=_collate,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
-            generator=torch.Generator(),  # else it draws from the one that dropout uses
+            generator=torch.Generator(),  # the global generator is that of dropout
         )
 
     def __len__(self) -> int:
@@ -244,15 +244,15 @@ class Batches:
         return self.dataset.targets
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch."""
+        """Yield the batches of one epoch."""
         self.order.epoch = number
         yield from self._loader
 
     def strict_epoch(self, number: int) -> Iterator[Batch]:
-        """The same, refusing unreadable images.
+        """Yield the batches of one epoch, none of whose images may be unreadable.
 
         Raises:
-            UserError: an image cannot be read any more, though it could when the run began.
+            UserError: If an image cannot be read any more, though it could when the run began.
         """
         for batch in self.epoch(number):
             for row, reason in batch.unreadable:

@@ -19,12 +19,12 @@ _DRAWS = 1  # sets the seeds of batches apart from those of images
 
 @dataclass(frozen=True)
 class Mixing:
-    """One entry of the registry.
+    """A method that mixes images and labels.
 
     Attributes:
-        alpha: of the Beta distribution that its share is drawn from, as options say; 0 is off.
-        make: alpha to torchvision's transform of images and of probabilities of the classes.
-        help: one line.
+        alpha: Returns alpha of the Beta distribution of its share from the options; 0 is off.
+        make: Makes a transform of torchvision, of images and class probabilities, from alpha.
+        help: One line for `synthdetect list`.
     """
 
     alpha: Callable[[AugmentationOptions], float]
@@ -41,9 +41,9 @@ def _cutmix_alpha(options: AugmentationOptions) -> float:
 
 
 MIXINGS: dict[str, Mixing] = {
-    "mixup": Mixing(_mixup_alpha, v2.MixUp, "blends images and their labels (Zhang et al. 2018)"),
+    "mixup": Mixing(_mixup_alpha, v2.MixUp, "Blends images and their labels (Zhang et al. 2018)."),
     "cutmix": Mixing(
-        _cutmix_alpha, v2.CutMix, "pastes a box, and its share of the label (Yun et al. 2019)"
+        _cutmix_alpha, v2.CutMix, "Pastes a box, and its share of the label (Yun et al. 2019)."
     ),
 }
 
@@ -54,13 +54,13 @@ def mix(
     """Mix each image of a batch, and its label, with the one before it.
 
     Args:
-        images: float, shape (batch, 3, height, width).
-        targets: 0 to 1, shape (batch,).
-        options: which ways are on; of several, each batch draws one.
-        seed: (seed, epoch, number of the batch), of everything drawn.
+        images: float of shape (batch, 3, height, width).
+        targets: From 0 to 1, of shape (batch,).
+        options: The methods that are on; if several are, each batch draws one.
+        seed: (seed, epoch, number of the batch), from which everything random derives.
 
     Returns:
-        Mixed images and targets; those given, where nothing is on.
+        The mixed images and targets; the given ones if no method is on.
     """
     on = [mixing for mixing in MIXINGS.values() if mixing.alpha(options)]
     if not on:

@@ -155,8 +155,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
     ),
     "social": Perturbation(
         _social, tuple(_SOCIAL), "longest side in pixels",
-        "downscaled to a longest side if it is larger, then JPEG compression with quality "
-        + ", ".join(f"{quality} ({side})" for side, quality in _SOCIAL.items()),
+        "downscaled to a longest side and compressed as JPEG, as by a social network",
     ),
 }  # fmt: skip
 """Perturbations by name; file formats only if the installed Pillow can write them."""

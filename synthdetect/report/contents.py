@@ -14,9 +14,10 @@ from synthdetect import __version__
 from synthdetect.report.held_out import CARD, held_out, in_order, trained_on
 from synthdetect.report.page import Report, Section, Table
 from synthdetect.report.parts import MAIN_METRICS, excerpt, figures
-from synthdetect.report.record import Artifacts, RunRecord
+from synthdetect.report.record import Artifacts
 from synthdetect.report.results import glance, read_splits, results
 from synthdetect.report.text import format_metric, format_number, label
+from synthdetect.tracking.records import RunRecord
 
 REPORT = "report.html"
 """Artifact path of the report."""

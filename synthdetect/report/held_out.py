@@ -10,11 +10,12 @@ from itertools import combinations
 import pandas as pd
 
 from synthdetect.datasets.labels import CLASSES, SYNTHETIC
-from synthdetect.datasets.manifest import SPLITS
+from synthdetect.datasets.schema import SPLITS
 from synthdetect.datasets.splits import group_codes
 from synthdetect.report.page import Section, Table
-from synthdetect.report.record import Artifacts, RunRecord
+from synthdetect.report.record import Artifacts
 from synthdetect.report.text import format_number, is_number, label
+from synthdetect.tracking.records import RunRecord
 
 CARD = "model/card.json"
 _EVALUATE = "evaluation/held_out.csv"

@@ -1,61 +1,19 @@
-"""A run as plain data, independent of the tracking store, and access to its artifacts."""
+"""Access to the artifacts of a collected run, and which of them the report shows."""
 
 import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from synthdetect.report.page import is_png
+from synthdetect.tracking.records import RunRecord
 
 READ = (".csv", ".json", ".png")
 """Suffixes of the artifacts that a report reads."""
 
 _FIGURES_LIMIT = 24 * 2**20  # greatest size of all figures of a page, in bytes
-
-
-@dataclass(frozen=True)
-class ChildRun:
-    """A run inside another.
-
-    Attributes:
-        id: its run id.
-        name: for people.
-        status: FINISHED, FAILED and so on.
-        params: as logged.
-        metrics: the last value of each.
-        tags: as set.
-    """
-
-    id: str
-    name: str
-    status: str
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-    tags: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class RunRecord(ChildRun):
-    """A run with its artifacts.
-
-    Attributes:
-        started: date and time in UTC.
-        seconds: how long it took; nan while it runs.
-        sizes: of every artifact by path, in bytes.
-        folder: where those with a suffix of `READ` lie, under their paths.
-        children: the runs inside it, in the order in which they were started.
-    """
-
-    started: str
-    seconds: float
-    sizes: Mapping[str, int]
-    folder: Path
-    children: tuple[ChildRun, ...] = ()
 
 
 class Artifacts:

@@ -9,7 +9,7 @@ from synthdetect.evaluation.metrics import METRICS
 from synthdetect.evaluation.predictions import CONTROL
 from synthdetect.report.page import Section, Table
 from synthdetect.report.parts import excerpt, figures
-from synthdetect.report.record import Artifacts, RunRecord
+from synthdetect.report.record import Artifacts
 from synthdetect.report.text import (
     UNDEFINED,
     format_interval,
@@ -19,6 +19,7 @@ from synthdetect.report.text import (
     is_number,
     label,
 )
+from synthdetect.tracking.records import RunRecord
 
 ORACLE = "metrics at the oracle threshold, which is chosen on these same images (not a result)"
 

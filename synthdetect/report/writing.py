@@ -1,11 +1,12 @@
 """Write the report of a run and log it to the run."""
 
-from synthdetect.report.collect import collected, log_page
 from synthdetect.report.contents import REPORT, build
 from synthdetect.report.page import render
+from synthdetect.report.record import READ
 from synthdetect.report.text import clean
 from synthdetect.system.console import console
-from synthdetect.tracking.run import keep_status
+from synthdetect.tracking.opening import keep_status
+from synthdetect.tracking.records import collected, log_page
 
 
 class ReportFailed(RuntimeError):
@@ -21,7 +22,7 @@ def log_report(run_id: str) -> str:
     Raises:
         UserError: If there is no such run.
     """
-    with collected(run_id) as record:
+    with collected(run_id, READ) as record:
         html = render(build(record))
     uri = log_page(run_id, html, REPORT)
     console.print(f"report       {clean(uri)}")

@@ -37,7 +37,7 @@ class RunResults:
 
     Attributes:
         weights: The tensors of the model by name.
-        digest: SHA-256 of the weights of a run without a model.
+        digest: SHA-256 of the weights; of several networks, joined by commas.
         metrics: The value at each step by name of the metric.
         predictions: Predictions tables by the path of the artifact.
     """
@@ -51,6 +51,9 @@ class RunResults:
 def compare_results(recorded: RunResults, rerun: RunResults) -> pd.DataFrame:
     """Compare two results, number by number.
 
+    Weights are compared by their hashes if one side keeps no model. Metrics that only the rerun has
+    are not compared, because later versions may log more.
+
     Returns:
         A table with a row for each tensor, metric or column of logits: its `part` (of `PARTS`) and
         `name`; its number of `values` and of `differing` ones; the `greatest` absolute difference,
@@ -59,12 +62,16 @@ def compare_results(recorded: RunResults, rerun: RunResults) -> pd.DataFrame:
     """
     rows = []
     before, now = dict(_values(recorded)), dict(_values(rerun))
+    has_models = bool(recorded.weights and rerun.weights)
     for part, name in dict.fromkeys([*before, *now]):
         key = part, name
+        is_new_metric = key not in before and part not in (WEIGHTS, PREDICTIONS)
+        if is_new_metric or (part == WEIGHTS and not has_models):
+            continue
         empty = pd.Series(dtype=np.float64)
         found = _difference(before.get(key, empty), now.get(key, empty))
         rows.append({"part": part, "name": name, **found})
-    if recorded.digest or rerun.digest:
+    if (recorded.digest or rerun.digest) and not has_models:
         rows.append(_hashes(recorded.digest, rerun.digest))
     return pd.DataFrame(rows)
 

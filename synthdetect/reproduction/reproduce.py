@@ -33,14 +33,10 @@ from synthdetect.system.console import console, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import file_sha256
 from synthdetect.system.redaction import without_secrets
-from synthdetect.tracking.run import (
-    Run,
-    code_tags,
-    environment,
-    existing,
-    keep_status,
-    open_run,
-)
+from synthdetect.tracking.opening import keep_status, open_run
+from synthdetect.tracking.provenance import code_tags, environment
+from synthdetect.tracking.queries import existing
+from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device, computing_with
 
 REPRODUCES, REPRODUCED = "synthdetect.reproduces", "synthdetect.reproduced"
@@ -121,8 +117,8 @@ def _settings(recorded: RecordedRun, rerun: Rerun, device: Device) -> pd.DataFra
     today = {name: without_secrets(str(value)) for name, value in now.items()}
     found = []
     for run_id in recorded.trainings.values():
-        data = existing(run_id).data
-        before = {**data.tags, **data.params}
+        run = existing(run_id)
+        before = {**run.tags, **run.params}
         added = options.to_flat().keys() - before.keys()  # by later versions; off by default
         known = {name: value for name, value in today.items() if name not in added}
         found.append(compare_settings(before, known, type(options)))

@@ -8,12 +8,11 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from synthdetect.config.options import Options
-from synthdetect.datasets.folds import assign
+from synthdetect.datasets.folds import assign_folds
 from synthdetect.datasets.prepare import Prepared, prepare, prepare_whole
 from synthdetect.reproduction.manifest_diff import REMOVED, diff_manifests, match
 from synthdetect.reproduction.options import ReproduceOptions
 from synthdetect.reproduction.results import has_weights
-from synthdetect.runs.children import child_runs
 from synthdetect.runs.cross_validation import (
     FOLDS,
     fold_data,
@@ -30,11 +29,10 @@ from synthdetect.runs.training import Predetermined, run_training
 from synthdetect.system.console import counting
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.detectors import logged_by
-from synthdetect.tracking.run import FOLD, KIND, MANIFEST, Run, existing
+from synthdetect.tracking.queries import child_ids, child_runs, existing, read_table
+from synthdetect.tracking.run import Run
+from synthdetect.tracking.tags import FOLD, KIND, MANIFEST, PARENT
 from synthdetect.training.devices import Device, resolve
-
-PARENT = "mlflow.parentRunId"
-"""MLflow's tag of a child run: its parent."""
 
 _INITIAL_WEIGHTS = {"random": "none", "imagenet": "imagenet"}
 """The option that loads what `auto` found; a file has its own name."""
@@ -152,22 +150,21 @@ def read_recorded(request: ReproduceOptions, kinds: Mapping[str, RunKind]) -> Re
     if not request.run_id:
         raise UserError("--run-id: give the run to reproduce.")
     found, run = existing(request.run_id), Run(request.run_id)
-    kind = found.data.tags.get(KIND, "")
+    kind = found.tags.get(KIND, "")
     if kind not in kinds or not kinds[kind].rerun:
         raise UserError(_cannot_rerun(run, kind, kinds))
-    if found.info.status != "FINISHED":
+    if found.status != "FINISHED":
         raise UserError(
-            f"--run-id: run {run.id} is {found.info.status}, so there is no result to compare "
+            f"--run-id: run {run.id} is {found.status}, so there is no result to compare "
             "with. Let it finish, or --resume it."
         )
     trainings = trainings_of(run)
     for training in trainings.values():
         if not has_weights(training):
             raise UserError(f"--run-id: run {training} has no model any more to compare with.")
-    first = existing(next(iter(trainings.values()))).data
+    first = existing(next(iter(trainings.values())))
     options = read_config(run.id)["options"]
-    name = found.info.run_name or run.id
-    return RecordedRun(run, name, found.data.tags, first.params, options, trainings, request)
+    return RecordedRun(run, found.name, found.tags, first.params, options, trainings, request)
 
 
 def plan_rerun(recorded: RecordedRun, kinds: Mapping[str, RunKind], device: Device) -> Rerun:
@@ -183,14 +180,11 @@ def plan_rerun(recorded: RecordedRun, kinds: Mapping[str, RunKind], device: Devi
 
 def trainings_of(run: Run) -> dict[str, str]:
     """Return the run of each training by name: the child runs, or the run itself."""
-    return child_runs(run) or {"": run.id}
+    return child_ids(run.id) or {"": run.id}
 
 
 def _cannot_rerun(run: Run, kind: str, kinds: Mapping[str, RunKind]) -> str:
-    inside = run.client.search_runs(
-        [run.experiment_id], f"tags.`{PARENT}` = '{run.id}'", max_results=3
-    )
-    named = ", ".join(f"{child.info.run_id} ({child.info.run_name})" for child in inside)
+    named = ", ".join(f"{child.id} ({child.name})" for child in child_runs(run.id)[:3])
     hint = f" Give one of the trainings inside it, such as {named}." if named else ""
     known = ", ".join(name for name, entry in kinds.items() if entry.rerun)
     return (
@@ -233,7 +227,7 @@ def diff_data(recorded: RecordedRun, run: Run, prepared: Prepared) -> TodaysData
     Raises:
         UserError: If the run recorded no manifest.
     """
-    before, now = run.read_table(run.id, MANIFEST), prepared.manifest.table
+    before, now = read_table(run.id, MANIFEST), prepared.manifest.table
     if before is None:
         raise UserError(f"--run-id: run {run.id} has no {MANIFEST}; an older version made it.")
     diff, rows = diff_manifests(before, now), match(before, now)
@@ -290,7 +284,7 @@ def rerun_refit(recorded: RecordedRun, device: Device) -> Rerun:
     """Rerun a refit with the recorded epochs and decision of the folds, which are not rerun."""
     options, data, _ = _folds_of(recorded, recorded.parent)
     decision = logged_by(recorded.run.id, recorded.name).detector.card.decision
-    epochs = int(recorded.run.metric(recorded.parent.id, "refit/epochs"))
+    epochs = int(existing(recorded.parent.id).metrics["refit/epochs"])
     prepared = refit_data(options, data.prepared)
     return _one_training(options, data, prepared, device, Predetermined(epochs, decision))
 
@@ -299,9 +293,9 @@ def _folds_of(recorded: RecordedRun, parent: Run) -> tuple[CvOptions, TodaysData
     """Return options, data and folds of a cross-validation; changed data are assigned anew."""
     options = recorded.resolve(CvOptions, recorded.options)
     data = compare_data(recorded, parent, options, prepare_data=prepare_whole)
-    folds = parent.read_table(parent.id, FOLDS)
+    folds = read_table(parent.id, FOLDS)
     if len(data.diff) or folds is None:
-        folds = assign(data.prepared.manifest, options.folds, seed=options.optim.seed)
+        folds = assign_folds(data.prepared.manifest, options.folds, seed=options.optim.seed)
         require_valid_folds(options, data.prepared, folds)
     return options, data, folds.assign(path=[data.moved.get(p, p) for p in folds["path"]])
 

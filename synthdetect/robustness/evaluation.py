@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.data.dataset import Dataset
 
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.detectors.detector import Detector
@@ -24,7 +23,7 @@ from synthdetect.robustness.tables import equalised_table
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.run import Run
+from synthdetect.tracking.run import Dataset, Run
 from synthdetect.training.devices import Device, deterministic
 
 RAW, EQUALISED = "raw", "equalised"

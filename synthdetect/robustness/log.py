@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from mlflow.data.dataset import Dataset
 
 from synthdetect.evaluation.predictions import Evaluation
 from synthdetect.images.perturbations import PerturbationLevel
@@ -19,7 +18,7 @@ from synthdetect.robustness.tables import (
     severity_curves,
 )
 from synthdetect.system.arrays import FloatArray
-from synthdetect.tracking.run import Run
+from synthdetect.tracking.run import Dataset, Run
 
 
 def log_robustness(

@@ -1,17 +1,19 @@
 """The audit of data in a run of its own."""
 
-from synthdetect.audit.checks import UNSPLIT, audit
+from synthdetect.audit.checks import audit
 from synthdetect.audit.figures import draw_audit
+from synthdetect.audit.findings import UNSPLIT
 from synthdetect.audit.log import log_audit, show
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.datasets.selection import add_supplement, supplement
+from synthdetect.datasets.selection import append_supplement, merge_supplement_into_train
 from synthdetect.report.writing import write_report
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import AuditOptions
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console, counting
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.run import environment, open_run
+from synthdetect.tracking.opening import open_run
 
 
 def audit_data(options: AuditOptions) -> None:
@@ -23,11 +25,11 @@ def audit_data(options: AuditOptions) -> None:
     manifest = _indexed(options.data)
     if options.supplement:
         extra = _indexed(options.supplement, "supplement")
-        manifest = add_supplement(supplement(manifest, extra))
+        manifest = merge_supplement_into_train(append_supplement(manifest, extra))
     labels = command_tags("audit", options)
     with open_run(f"audit {options.data}", kind="audit", tags=labels) as run:
         console.print(f"run {run.id}  data {manifest.name} ({len(manifest):,} images)")
-        run.log_params({**options.to_flat(), **environment(), "data.digest": manifest.digest()})
+        log_setting(run, options, digest=manifest.digest())
         run.log_manifest(manifest.with_table(manifest.table.replace({"split": {"": UNSPLIT}})))
         run.log_table(manifest.table, "data/manifest.csv")
         with counting("looking for near-duplicates") as count:
@@ -51,6 +53,6 @@ def audit_data(options: AuditOptions) -> None:
     write_report(run.id)
 
 
-def _indexed(data: str, option: str = "data") -> Manifest:
+def _indexed(data: str, option: str = "--data") -> Manifest:
     with counting("reading the data") as count:
         return index(load(data, option=option), progress=count)

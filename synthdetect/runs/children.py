@@ -12,7 +12,10 @@ from synthdetect.runs.resume import computing_as_begun, fetch_checkpoint
 from synthdetect.runs.training import Predetermined, register_model, run_training
 from synthdetect.system.console import console
 from synthdetect.tracking.availability import StoreAway
-from synthdetect.tracking.run import FOLD, Run, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.queries import child_ids, existing, is_finished
+from synthdetect.tracking.run import Run
+from synthdetect.tracking.tags import FOLD
 from synthdetect.training.devices import Device
 
 
@@ -62,16 +65,16 @@ def train_children(
     """
     done: dict[str, str] = {}
     failed: dict[str, str] = {}
-    known = child_runs(parent)
+    known = child_ids(parent.id)
     for training in trainings:
         child = known.get(training.name, "")
-        if child and is_finished(parent, child):
+        if child and is_finished(child):
             console.print(f"{training.title}  is done (run {child})", style="bold")
             done[training.name] = child
             continue
         console.print(training.title, style="bold")
         try:
-            begun = _begun(parent, known, training)
+            begun = _begun(known, training)
             tags = command_tags(command, options)
             done[training.name] = _train(parent, training, tags, child, begun)
         except StoreAway:
@@ -88,14 +91,14 @@ def train_children(
     return done
 
 
-def _begun(parent: Run, known: Mapping[str, str], training: ChildTraining) -> Mapping[str, str]:
+def _begun(known: Mapping[str, str], training: ChildTraining) -> Mapping[str, str]:
     """Return the parameters whose device settings the training must use.
 
     They are those of its own run if it has begun, else those of another child run with the same
     architecture.
     """
     for run_id in filter(None, (known.get(training.name), *known.values())):
-        params: Mapping[str, str] = parent.client.get_run(run_id).data.params
+        params = existing(run_id).params
         if params.get("model.arch") == training.options.model.arch:
             return params
     return {}
@@ -125,16 +128,3 @@ def _train(
             name = training.options.run.register
             conclude(child, result, name, register_model(child, result, name))
     return child.id
-
-
-def child_runs(run: Run) -> dict[str, str]:
-    """Return the ids of the child runs by the name of their training."""
-    found = run.client.search_runs(
-        [run.experiment_id], f"tags.`mlflow.parentRunId` = '{run.id}'", max_results=1000
-    )
-    return {child.data.tags.get(FOLD, ""): child.info.run_id for child in found}
-
-
-def is_finished(run: Run, run_id: str) -> bool:
-    """Return whether a run is FINISHED."""
-    return bool(run.client.get_run(run_id).info.status == "FINISHED")

@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthdetect.datasets.folds import assign, fold_manifest, pooled
-from synthdetect.datasets.folds import read as read_folds
+from synthdetect.datasets.folds import (
+    assign_folds,
+    fold_manifest,
+    merge_val_into_train,
+    read_folds,
+)
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.evaluation.decision import decide
@@ -21,11 +25,14 @@ from synthdetect.runs.children import ChildTraining, train_children
 from synthdetect.runs.messages import announce, command_tags
 from synthdetect.runs.options import CvOptions
 from synthdetect.runs.preflight import preflight
-from synthdetect.runs.training import Predetermined, log_setting
+from synthdetect.runs.setting import log_setting
+from synthdetect.runs.training import Predetermined
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.run import Run, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.queries import existing, read_table
+from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device
 
 FOLDS = "folds.csv"
@@ -95,7 +102,7 @@ def train_folds(
         for n in numbers
     ]
     runs = train_children(run, trainings, "cv", options)
-    done = {fold: _finished_fold(run, runs[str(fold)]) for fold in numbers}
+    done = {fold: _finished_fold(runs[str(fold)]) for fold in numbers}
     predetermined = _conclude_folds(run, options, done)
     if options.folds.refit:
         _refit(run, options, prepared, device, predetermined)
@@ -104,12 +111,13 @@ def train_folds(
 def fold_data(options: CvOptions, prepared: Prepared, folds: pd.DataFrame, fold: int) -> Prepared:
     """Return the data of one fold; its training images are narrowed, its validation images not."""
     manifest = fold_manifest(prepared.manifest, folds, fold)
-    return prepared.trained_on(manifest, options.data, seed=options.optim.seed)
+    return prepared.with_splits(manifest, options.data, seed=options.optim.seed)
 
 
 def refit_data(options: CvOptions, prepared: Prepared) -> Prepared:
     """Return the data of the refit: all labelled images train."""
-    manifest = narrow(pooled(prepared.manifest), options.data, seed=options.optim.seed)
+    everything = merge_val_into_train(prepared.manifest)
+    manifest = narrow(everything, options.data, seed=options.optim.seed)
     return replace(prepared, manifest=manifest)
 
 
@@ -135,14 +143,14 @@ def _folds(options: CvOptions, manifest: Manifest) -> pd.DataFrame:
     """Return the folds of the resumed run if it has them, else given ones, else new ones."""
     resume, given = options.run.resume, options.folds.folds_from
     if resume:
-        own = Run(resume).read_table(resume, FOLDS)
+        own = read_table(resume, FOLDS)
         if own is not None:
             return own
     if not given:
-        return assign(manifest, options.folds, seed=options.optim.seed)
+        return assign_folds(manifest, options.folds, seed=options.optim.seed)
     if Path(given).is_file():
         return read_folds(Path(given), manifest)
-    found = Run(given).read_table(given, FOLDS)
+    found = read_table(given, FOLDS)
     if found is None:
         raise UserError(
             f"--folds-from: {given!r} is neither a file nor the run id of a cross-validation."
@@ -218,9 +226,9 @@ def _interval(overall: pd.DataFrame, name: str) -> str:
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _finished_fold(run: Run, run_id: str) -> FinishedFold:
-    metrics = run.client.get_run(run_id).data.metrics
-    predictions = run.read_table(run_id, "predictions/val.csv")
+def _finished_fold(run_id: str) -> FinishedFold:
+    metrics = existing(run_id).metrics
+    predictions = read_table(run_id, "predictions/val.csv")
     if predictions is None:
         raise UserError(f"run {run_id} has lost its predictions; delete it and resume.")
     return FinishedFold(metrics, predictions)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from mlflow.data.dataset import Dataset
 
 from synthdetect.audit.log import audit_quickly
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.datasets.prepare import readable
+from synthdetect.datasets.prepare import index_readable
 from synthdetect.detectors.card import TORCH
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import Scoring
@@ -32,13 +31,15 @@ from synthdetect.robustness.evaluation import (
 )
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import EvaluateOptions
-from synthdetect.runs.training import log_setting
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
 from synthdetect.tracking.detectors import find_detector, training_rows
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.run import Run, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.queries import download
+from synthdetect.tracking.run import Dataset, Run
 from synthdetect.training.devices import Device, deterministic, resolve
 
 
@@ -108,7 +109,7 @@ def evaluate_detector(options: EvaluateOptions) -> None:
     # Each run has its own folder, so that the results of an earlier one cannot be mixed in.
     results = Path(options.output) / run.id
     results.mkdir(parents=True)
-    run.client.download_artifacts(run.id, "", str(results))
+    download(run.id, "", results)
     shown = summary_rows(evaluations)
     table("Results", list(shown.columns), [list(map(str, row)) for row in shown.to_numpy()])
     console.print(f"wrote {results}")
@@ -161,7 +162,7 @@ def _ours(options: EvaluateOptions) -> Subject:
     """Load a detector and the images of the requested splits; without splits all are `test`."""
     found = find_detector(options.model)
     with counting("reading the data") as count:
-        manifest, excluded = readable(load(options.data), options.on_bad_image, count)
+        manifest, excluded = index_readable(load(options.data), options.on_bad_image, count)
     split = manifest.table["split"].replace("", "test")
     manifest = manifest.with_table(manifest.table.assign(split=split))
     wanted = {*_splits(options, manifest.splits), *(["val"] if options.decide == "val" else [])}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from synthdetect.datasets.manifest import Manifest, load
-from synthdetect.datasets.prepare import readable
-from synthdetect.datasets.splits import split
+from synthdetect.datasets.prepare import index_readable
+from synthdetect.datasets.splits import make_missing_splits
 from synthdetect.detectors.card import TORCH, Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.convert import quantise, to_graph
@@ -23,12 +24,14 @@ from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.images.batches import Batches, ImageFiles, Order
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import ExportOptions
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically, require_folder
 from synthdetect.tracking.detectors import Found, find_detector, training_rows
 from synthdetect.tracking.models import log_exported, register
-from synthdetect.tracking.run import environment, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.provenance import environment
 from synthdetect.tracking.store import tracking_uri
 from synthdetect.training.devices import Device, deterministic, resolve
 from synthdetect.training.loop import predict
@@ -77,7 +80,8 @@ def export_detector(options: ExportOptions) -> None:
     with open_run(name, kind="export", tags=labels) as run:
         console.print(f"run {run.id}  {found.name} to {options.engine} in {options.precision}")
         versions = {f"version.{package}": version(package) for package in packages}
-        run.log_params({**options.to_flat(), **environment(), **versions})
+        log_setting(run, options, device=device)
+        run.log_params(versions)
         if found.model_id:
             run.log_model_input(found.model_id)
         if len(images.excluded):
@@ -102,7 +106,8 @@ def export_detector(options: ExportOptions) -> None:
         with replace_atomically(beside) as temporary:
             temporary.write_text(json.dumps(facts, indent=2) + "\n")
         model = log_exported(run, file, exported.card)
-        number = register(model, options.register) if options.register else ""
+        register_it = partial(register, model, options.register)
+        number = run.retry(register_it) if options.register else ""
     console.print(f"wrote {file}\nwrote {beside}")
     console.print(f"model        models:/{model.model_id}")
     if number:
@@ -141,12 +146,12 @@ def _images(options: ExportOptions, card: Card) -> Images:
         )
     data = options.source.data or str(card.provenance.get("data", ""))
     with counting("reading the data") as count:
-        manifest, excluded = readable(load(data), options.source.on_bad_image, count)
+        manifest, excluded = index_readable(load(data), options.source.on_bad_image, count)
     if trained is not None:
         trained = trained[trained["split"] != ADAPTED_TO]
     judged = "val"
     if options.source.data or trained is None:
-        manifest = split(
+        manifest = make_missing_splits(
             manifest,
             seed=options.seed,
             val_share=options.source.val_share,

@@ -5,7 +5,7 @@ import shlex
 from synthdetect.audit.log import audit_quickly
 from synthdetect.config.options import Options, option_name
 from synthdetect.datasets.prepare import Prepared
-from synthdetect.datasets.selection import add_supplement
+from synthdetect.datasets.selection import merge_supplement_into_train
 from synthdetect.evaluation.summary import summary_rows
 from synthdetect.runs.options import RecipeOptions
 from synthdetect.runs.training import TrainingResult
@@ -45,16 +45,16 @@ def announce(run: Run, options: RecipeOptions, prepared: Prepared) -> None:
             "the artifacts of the run.",
             style="bold yellow",
         )
-    if prepared.one_sided:
+    if prepared.one_class_categories:
         console.print(
             "--per-category leaves no image of the categories with one class only: "
-            f"{', '.join(name or 'no category' for name in prepared.one_sided)}.",
+            f"{', '.join(name or 'no category' for name in prepared.one_class_categories)}.",
             style="bold yellow",
         )
     manifest = prepared.manifest
     audit_quickly(
         run,
-        add_supplement(manifest) if options.data.supplement else manifest,
+        merge_supplement_into_train(manifest) if options.data.supplement else manifest,
         prepared.excluded,
         seed=options.optim.seed,
         equalise_quality=preprocessing(options.image).equalise_quality,

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from synthdetect import __version__
-from synthdetect.commands.submission import show
 from synthdetect.datasets.manifest import SAMPLE
 from synthdetect.datasets.unlabelled import unlabelled
 from synthdetect.detectors.card import Card
@@ -22,13 +21,20 @@ from synthdetect.evaluation.ensemble import agreement
 from synthdetect.images.batches import Images
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.options import PredictOptions
-from synthdetect.submission.runfile import TEAM_NAME, base_name, check_submission, write_submission
+from synthdetect.runs.setting import log_setting
+from synthdetect.submission.checking import check_submission
+from synthdetect.submission.format import TEAM_NAME
+from synthdetect.submission.image_ids import base_name
+from synthdetect.submission.printing import print_findings
+from synthdetect.submission.writing import write_submission
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import file_sha256, replace_atomically, require_folder
 from synthdetect.tracking.detectors import Found, find_detectors
-from synthdetect.tracking.run import Run, environment, is_there, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.queries import is_there
+from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks, resolve
 
 _ALLOWED_WEIGHTS = ("imagenet", "random")
@@ -136,8 +142,7 @@ def _require_ids(names: Sequence[str]) -> None:
 
 def _score(run: Run, options: PredictOptions, scoring: Scoring, device: Device) -> float:
     """Score what is not done, and return images per second (nan if everything was done)."""
-    facts = {f"hardware.{name}": value for name, value in device.describe().items()}
-    run.log_params({**options.to_flat(), **facts, **environment()})
+    log_setting(run, options, device=device)
     before, began = scoring.done, time.perf_counter()
     if before:
         passes = f" in {scoring.passes} passes" if scoring.passes > 1 else ""
@@ -256,7 +261,7 @@ def _submit(
         edition=options.edition,
         threshold=decision.threshold,
     )
-    show(check_submission(file, image_ids=ids, edition=options.edition))
+    print_findings(check_submission(file, image_ids=ids, edition=options.edition))
     provenance = folder / "provenance.json"
     _write_json(
         {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from synthdetect.datasets.prepare import Prepared, prepare
-from synthdetect.datasets.target import find_target
+from synthdetect.datasets.target import load_target
 from synthdetect.models.networks import require_buildable
 from synthdetect.models.weights import require_weights
 from synthdetect.runs.options import RecipeOptions, TrainOptions
@@ -95,7 +95,7 @@ def with_target(options: RecipeOptions, prepared: Prepared) -> Prepared:
     if not target:
         return prepared
     with counting("reading the target") as count:
-        found = find_target(
+        found = load_target(
             target, prepared.manifest, on_bad_image=options.data.on_bad_image, progress=count
         )
-    return prepared.adapting_to(found)
+    return prepared.with_target(found)

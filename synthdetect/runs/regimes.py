@@ -24,11 +24,13 @@ from synthdetect.runs.options import RegimesOptions, TrainOptions
 from synthdetect.runs.preflight import require_trainable, resolve_device
 from synthdetect.runs.recipes import AUGMENTATIONS
 from synthdetect.runs.resume import recorded_options, require_same_data
-from synthdetect.runs.training import log_setting
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
-from synthdetect.tracking.run import Run, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.queries import existing, read_table
+from synthdetect.tracking.run import Run
 
 PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
     ("val", "constrained"): (0.56, 0.52, 0.45),
@@ -210,14 +212,14 @@ def _conclude_tables(
     rows = []
     for (split, regime), published in PAPER.items():
         ids = [run_id for (cell, _), run_id in runs.items() if cell == regime]
-        tables = [run.read_table(run_id, f"predictions/{split}.csv") for run_id in ids]
+        tables = [read_table(run_id, f"predictions/{split}.csv") for run_id in ids]
         if any(t is None for t in tables):
             continue  # the data have no such split
-        thresholds = [run.metric(run_id, "decision/threshold") for run_id in ids]
+        thresholds = [existing(run_id).metrics["decision/threshold"] for run_id in ids]
         found = _mean_over_seeds(
             [t for t in tables if t is not None], thresholds, options.optim.seed
         )
-        arch = run.client.get_run(ids[0]).data.params["model.arch"]
+        arch = existing(ids[0]).params["model.arch"]
         for metric, paper in zip(_SHOWN, published, strict=True):
             rows.append((split, f"{regime} ({arch})", metric, paper, *found[metric]))
             if np.isfinite(found[metric][0]):  # a test of one class has no AUC
@@ -277,13 +279,13 @@ def _conclude_factorial(
     studied = {name: levels for name, levels in factors.items() if len(levels) > 1}
     made = []
     for (cell, seed), run_id in runs.items():
-        predictions = run.read_table(run_id, "predictions/test.csv")
+        predictions = read_table(run_id, "predictions/test.csv")
         if predictions is None:
             raise UserError(f"run {run_id} has no predictions/test.csv any more; restore it.")
         levels = dict(zip(factors, cell.split(" "), strict=True)) | {"seed": str(seed)}
         predictions = predictions.sort_values("path", ignore_index=True)
-        made.append(Cell(levels, predictions, run.metric(run_id, "decision/threshold")))
-    seen = _seen(run, runs)
+        made.append(Cell(levels, predictions, existing(run_id).metrics["decision/threshold"]))
+    seen = _seen(runs)
     found, listed = [], []
     for outcome in _OUTCOMES:
         judged = [_on(cell, outcome, seen) for cell in made]
@@ -310,11 +312,11 @@ def _conclude_factorial(
     run.describe(markdown(pd.DataFrame(shown, columns=columns)))
 
 
-def _seen(run: Run, runs: Mapping[tuple[str, int], str]) -> set[str]:
+def _seen(runs: Mapping[tuple[str, int], str]) -> set[str]:
     """Return the generators of any training, and the empty name, which may stand for any."""
     seen = {""}
     for run_id in runs.values():
-        counts = run.read_table(run_id, "data/counts.csv")
+        counts = read_table(run_id, "data/counts.csv")
         if counts is not None:
             trained = (counts["split"] == "train") & (counts["label"] == CLASSES[SYNTHETIC])
             seen |= set(counts.loc[trained, "generator"])

@@ -9,26 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow.entities import Run as MlflowRun
-from mlflow.tracking import MlflowClient
-
 from synthdetect.config.options import Affects, Options, option_name
 from synthdetect.datasets.prepare import Prepared
-from synthdetect.runs.artifacts import CHECKPOINTS, CONFIG
 from synthdetect.runs.settings import compare_settings
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
 from synthdetect.system.processes import is_gone
-from synthdetect.tracking.run import (
-    PROCESS,
-    Run,
+from synthdetect.tracking.provenance import environment
+from synthdetect.tracking.queries import (
+    StoredRun,
+    artifact_paths,
     close_unbegun,
-    environment,
+    download,
     existing,
     fetch,
-    require_left,
+    require_idle,
 )
+from synthdetect.tracking.run import Run
+from synthdetect.tracking.tags import CHECKPOINTS, CONFIG, PROCESS
 from synthdetect.training.devices import Device, computing_with, resolve
 from synthdetect.training.session import LAST
 
@@ -54,8 +53,8 @@ def recorded_options(given: Given) -> tuple[Given, str]:
     run_id = values["resume"]
     record = read_config(run_id)
     run = existing(run_id)
-    require_left(run)
-    if run.info.status == "FINISHED":
+    require_idle(run)
+    if run.status == "FINISHED":
         raise UserError(f"--resume: run {run_id} is FINISHED; there is nothing to resume.")
     options = record["options"]
     if set(options) != set(type(given).fields()):
@@ -83,15 +82,15 @@ def read_config(run_id: str) -> dict[str, Any]:
     """
     run = existing(run_id)
     with tempfile.TemporaryDirectory() as folder:
-        file = fetch(MlflowClient(), run_id, CONFIG, folder)
+        file = fetch(run_id, CONFIG, folder)
         if file is None:
             raise _without_record(run)
         return _record(file.read_bytes(), run_id)
 
 
-def _without_record(run: MlflowRun) -> UserError:
+def _without_record(run: StoredRun) -> UserError:
     """Return why a run has no record; a run that was killed too early for it is closed."""
-    run_id, status, process = run.info.run_id, run.info.status, run.data.tags.get(PROCESS, "")
+    run_id, status, process = run.id, run.status, run.tags.get(PROCESS, "")
     if (status == "KILLED" and process) or (status == "RUNNING" and is_gone(process)):
         close_unbegun(run_id)
         return UserError(
@@ -187,9 +186,9 @@ def fetch_checkpoint(run: Run, output: str) -> None:
     folder = Path(output) / run.id
     if (folder / LAST).is_file():
         return
-    if run.client.list_artifacts(run.id, CHECKPOINTS):
+    if artifact_paths(run.id, CHECKPOINTS):
         with tempfile.TemporaryDirectory() as temporary:
-            run.client.download_artifacts(run.id, CHECKPOINTS, temporary)
+            download(run.id, CHECKPOINTS, temporary)
             folder.mkdir(parents=True, exist_ok=True)
             files = (Path(temporary) / CHECKPOINTS).iterdir()
             # LAST is written last: if it exists, the best weights beside it are taken to be whole.

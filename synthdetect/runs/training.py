@@ -1,21 +1,15 @@
 """The pipeline of every training: a tracked run from options and data to a logged detector."""
 
-import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlflow.data.dataset import Dataset
-from mlflow.entities import LoggedModel
-
-from synthdetect.config.options import Options
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared
-from synthdetect.datasets.target import Target
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.decision import Decision, decide
@@ -23,16 +17,17 @@ from synthdetect.evaluation.figures import learning_curves
 from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
 from synthdetect.evaluation.summary import summary_markdown
 from synthdetect.models.weights import Start
-from synthdetect.runs.artifacts import CHECKPOINTS, CONFIG
 from synthdetect.runs.kinds import RUN_KINDS, RunKind
 from synthdetect.runs.options import RecipeOptions, TrainOptions
+from synthdetect.runs.setting import log_setting
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, training_bar
-from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.availability import StoreAway
 from synthdetect.tracking.evaluation import log_evaluation
-from synthdetect.tracking.models import log_detector, register
-from synthdetect.tracking.run import MANIFEST, TARGET, Run, environment, undisturbed
+from synthdetect.tracking.models import LoggedModel, log_detector, register
+from synthdetect.tracking.opening import undisturbed
+from synthdetect.tracking.run import Dataset, Run
+from synthdetect.tracking.tags import CHECKPOINTS
 from synthdetect.training.devices import Device, deterministic, noting_fallbacks
 from synthdetect.training.loop import Hooks, TrainingState
 from synthdetect.training.session import BEST, LAST, Session, model_spec, preprocessing
@@ -218,56 +213,6 @@ def train_network(
     return session
 
 
-def log_setting(
-    run: Run,
-    options: Options,
-    *,
-    digest: str,
-    manifest: Manifest | None = None,
-    target: Target | None = None,
-    device: Device | None = None,
-) -> dict[str, Dataset]:
-    """Log what a run depends on: options, versions, device and data.
-
-    Args:
-        run: The run to log to.
-        options: The options of its command.
-        digest: The digest of its data, by which resuming and rerunning recognise them.
-        manifest: The images, if they are to be listed among the artifacts.
-        target: The images to adapt to.
-        device: The device that computes, if the run computes itself.
-
-    Returns:
-        The logged datasets by split, to which metrics can be bound.
-    """
-    facts = device.describe().items() if device else ()
-    run.log_params(
-        {
-            **options.to_flat(),
-            **{f"hardware.{name}": value for name, value in facts},
-            **environment(),
-            "data.digest": manifest.digest() if manifest else digest,
-        }
-    )
-    if target:
-        run.log_params({"data.target_digest": target.digest()})
-        run.log_table(target.table(), TARGET)
-    recorded = {
-        name: without_secrets(value) if isinstance(value, str) else value
-        for name, value in options.to_json().items()
-    }
-    run.log_json({"options": recorded, "digest": digest}, CONFIG)
-    if not manifest:
-        return {}
-    run.log_table(manifest.table, MANIFEST)
-    return run.log_manifest(manifest)
-
-
-def digest_of_several(parts: Sequence[Prepared]) -> str:
-    """Return one digest for the data of several trainings in one run."""
-    return hashlib.sha256(" ".join(part.digest() for part in parts).encode()).hexdigest()
-
-
 def register_model(run: Run, result: TrainingResult, name: str) -> str:
     """Register the model of a training, and return its version; an empty name registers nothing."""
     if not name:
@@ -340,7 +285,7 @@ def _provenance(
         "target_digest": target.digest() if target else "",
         "target_splits": list(target.splits) if target else [],
         "training_images": len(train),
-        "validation_images": int(train["sha256"].isin(prepared.validation).sum()),
+        "validation_images": int(train["sha256"].isin(prepared.validation_hashes).sum()),
         "training_generators": sorted(set(train["generator"].unique()) - {""}),
     }
 

@@ -1,4 +1,4 @@
-"""The served model: image in, probability out."""
+"""Serving of detectors: the MLflow model, its HTTP server, and the limits on requests."""
 
 SERVED_ARTIFACT = "detector"
-"""Name of the detector's file among the model's artifacts."""
+"""Name of the detector's file among the artifacts of a logged model."""

@@ -1,4 +1,4 @@
-"""What a server takes of one request, whoever sends it: the limits, and a guard that holds them."""
+"""Limits on the requests that a server accepts, and their enforcement."""
 
 import asyncio
 import json
@@ -21,26 +21,26 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 _log = logging.getLogger(__name__)
 _VARIABLE = "SYNTHDETECT_SERVE_"
 _LIMITS = ("max_mib", "max_pixels", "max_total_pixels", "max_images")
-# What Kubernetes puts into the environment for a service that is named as we are.
+# Kubernetes sets such variables for a service of the name synthdetect-serve.
 _SERVICE_LINK = re.compile(r"(.*_)?((PORT|HOST)|(PORT|SERVICE)_.*)")
 _PATHS = ("/ping", "/health", "/version", "/invocations")
-_IN_FLIGHT = 8  # bodies of the greatest size: as many bytes are held at once, whosever they are
+_IN_FLIGHT = 8  # bodies of the largest allowed size that are in memory at once
 
 decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
-"""Held while an image is decoded: more of them at once would take memory, and be no faster.
+"""Held while an image is decoded: decoding more images than there are cores only takes memory.
 
-It is here since MLflow runs the served model's own module anew each time that it loads a model.
+It is not in the module of the served model, which MLflow executes whenever it loads a model.
 """
 
 
 def limits_from_environment() -> ServeOptions:
-    """The limits that the environment gives, for a server that takes no options of ours.
+    """Read the limits from environment variables, for servers that do not have our options.
 
-    They are named as the options are: `SYNTHDETECT_SERVE_MAX_MIB` and so on. Other options of
-    `synthdetect serve` are not read, nor is what Kubernetes says of services.
+    A variable is named after its option: `SYNTHDETECT_SERVE_MAX_MIB` and so on. Variables of other
+    options of `synthdetect serve`, and those that Kubernetes sets, are ignored.
 
     Raises:
-        UserError: one that there is not, or a value that does not fit.
+        UserError: If there is no such limit, or its value is invalid.
     """
     names = [
         name.removeprefix(_VARIABLE)
@@ -58,7 +58,7 @@ def limits_from_environment() -> ServeOptions:
 
 
 class _Refusal(Exception):
-    """A request is not taken: the status and the reason for the client."""
+    """A request is refused with an HTTP status and a reason."""
 
     def __init__(self, status: int, reason: str, retry_after: int = 0) -> None:
         super().__init__(reason)
@@ -66,20 +66,20 @@ class _Refusal(Exception):
 
 
 class _Gone(Exception):
-    """The client hung up before its request was complete."""
+    """The client closed the connection before its request was complete."""
 
 
 class Guarded:
-    """An ASGI application behind limits on what is sent to it, that tells nothing of its inside.
+    """An ASGI application behind limits on requests, whose errors reveal nothing of the server.
 
-    A body that declares itself too large is refused before it is read, one that comes too slowly is
-    given up, and an error's answer is its reason alone. All bodies together take bounded memory:
-    each byte counts from its coming to the answer's end, and who sends nothing takes nothing.
+    A body whose declared size is too large is refused before it is read, and one that arrives too
+    slowly is refused after `timeout`. All bodies together take bounded memory: each byte counts
+    from its arrival to the end of the answer. The answer to an error is its reason only.
 
     Args:
-        app: to guard.
-        max_body: bytes of a request's body.
-        timeout: seconds in which a body must have come.
+        app: The application.
+        max_body: Largest body of a request in bytes.
+        timeout: Seconds within which a body must arrive.
     """
 
     def __init__(self, app: App, *, max_body: int, timeout: float) -> None:
@@ -87,7 +87,7 @@ class Guarded:
         self._held = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serve one connection's request, as ASGI has it."""
+        """Answer one request, as ASGI specifies."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -102,7 +102,8 @@ class Guarded:
                 self._check_size(size)
                 body = await asyncio.wait_for(self._body(receive, hold), self._timeout)
             except TimeoutError:
-                await _refuse(send, 408, f"the request took more than {self._timeout:g} s to come")
+                reason = f"the request took more than {self._timeout:g} s to arrive"
+                await _refuse(send, 408, reason)
             except _Refusal as refusal:
                 await _refuse(send, refusal.status, refusal.reason, refusal.retry_after)
             except _Gone:
@@ -111,17 +112,17 @@ class Guarded:
                 await self._answer(scope, body, receive, send)
 
     async def _answer(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
-        given = False
+        is_read = False
 
         async def replay() -> Message:
-            nonlocal given
-            if given:
+            nonlocal is_read
+            if is_read:
                 return await receive()
-            given = True
+            is_read = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         start: Message = {}
-        said = bytearray()
+        error_body = bytearray()
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -129,22 +130,23 @@ class Guarded:
             if start.get("status", 200) < 400:
                 await send(message)
             elif message["type"] == "http.response.body":
-                said.extend(message.get("body", b""))
+                error_body.extend(message.get("body", b""))
 
         try:
             await self._app(scope, replay, watched)
         except RecursionError:
-            start["status"], said = 400, bytearray(b'{"message": "it is nested too deeply"}')
+            start["status"] = 400
+            error_body = bytearray(b'{"message": "the request is nested too deeply"}')
         except Exception as error:
             if start and start["status"] < 400:
-                raise  # the answer had begun
+                raise  # part of the answer is sent
             _log.error("%s: %s", type(error).__name__, error)
             start["status"] = 500
         if start["status"] >= 400:
-            await _refuse(send, start["status"], _reason(start["status"], bytes(said)))
+            await _refuse(send, start["status"], _reason(start["status"], bytes(error_body)))
 
     async def _body(self, receive: Receive, hold: Callable[[int], None]) -> bytes:
-        """The whole body, each part of which is held before it is kept."""
+        """Read the whole body; memory for each part is reserved before it is kept."""
         body = bytearray()
         while True:
             message = await receive()
@@ -163,7 +165,7 @@ class Guarded:
 
     @contextmanager
     def _holding(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes room for so many bytes more; all of it is given back at the end."""
+        """Yield a function that reserves memory in bytes; all of it is released in the end."""
         taken = 0
 
         def hold(size: int) -> None:
@@ -180,7 +182,7 @@ class Guarded:
 
 
 def _reason(status: int, answer: bytes) -> str:
-    """What a client may know of an error: its first line, and nothing of one that is ours."""
+    """Return the first line of a client's error, and nothing of an error of the server."""
     if status >= 500 and status != 504:
         return "the server failed"
     try:

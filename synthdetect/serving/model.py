@@ -1,8 +1,8 @@
-"""The MLflow model, as code: what `mlflow models serve` and `mlflow.pyfunc.load_model` run.
+"""The code of the logged model, which `mlflow models serve` and `mlflow.pyfunc.load_model` run.
 
-In: a column `image` of base64 text, each the content of an image file. Out: a row an image with
-`probability` (of being synthetic), `label` (real, synthetic, or unsure where the detector has a
-band for that) and the `threshold` between the labels.
+The input is a column `image` with the content of image files as base64 text. The output has a row
+for each image: its `probability` of being synthetic, its `label` (real, synthetic, or unsure within
+the band of doubt), and the `threshold` between the labels.
 """
 
 import base64
@@ -31,9 +31,10 @@ _BATCH = 32
 
 
 class Refused(MlflowException):
-    """The request's fault: status 400 and a short reason.
+    """A request is invalid: status 400 and a short reason.
 
-    MLflow's server writes the whole payload before an exception's message; this message stays.
+    MLflow's server sets the message of an exception to one with the whole request in it; this
+    message cannot be set.
     """
 
     def __init__(self, reason: str) -> None:
@@ -53,8 +54,8 @@ class ServedDetector(PythonModel):
     """A detector behind MLflow's interface.
 
     Args:
-        detector: to serve; without one, MLflow calls `load_context`.
-        limits: on one request.
+        detector: The detector. Without one, MLflow calls `load_context`.
+        limits: The limits on a request; by default those of the environment.
     """
 
     def __init__(
@@ -73,13 +74,16 @@ class ServedDetector(PythonModel):
         """Score images.
 
         Args:
-            context: unused; MLflow passes it.
-            model_input: a table with a column `image`, or its only column, of base64 text.
-            params: `threshold` overrides the detector's own, unless negative.
+            context: Unused; MLflow passes it.
+            model_input: A table with a column `image` of base64 text, or with one column only.
+            params: `threshold` replaces the detector's own threshold unless it is negative.
+
+        Returns:
+            A table with the columns `probability`, `label` and `threshold`.
 
         Raises:
-            Refused: a row is no readable image; the message names the row, counted from 0. Or
-                there are too many images, or too many pixels in all of them.
+            Refused: If a row is no readable image (the message names the row, counted from 0), or
+                there are too many images or pixels.
         """
         threshold = float((params or {}).get("threshold", -1.0))
         if threshold < 0:
@@ -105,13 +109,13 @@ class ServedDetector(PythonModel):
     def _score(self, contents: list[bytes], first_row: int) -> np.ndarray:
         squares = []
         for row, content in enumerate(contents, first_row):
-            with _naming(row), decoding:
+            with _refusing_row(row), decoding:
                 squares.append(self.detector.preprocess(content))
         return self.detector.score(np.stack(squares))
 
 
 @contextmanager
-def _naming(row: int) -> Iterator[None]:
+def _refusing_row(row: int) -> Iterator[None]:
     try:
         yield
     except BadImage as error:
@@ -127,10 +131,10 @@ def _texts(model_input: pd.DataFrame) -> list[Any]:
 
 
 def _contents(texts: list[Any], limits: ServeOptions) -> list[bytes]:
-    """The files' contents, if all of them are within the limits; no image is decoded yet."""
+    """Return the contents of the files if all are within the limits; this decodes no image."""
     contents, total = [], 0
     for row, text in enumerate(texts):
-        with _naming(row):
+        with _refusing_row(row):
             content, pixels = _decode(text, limits)
         total += pixels
         if total > limits.max_total_pixels:
@@ -141,7 +145,7 @@ def _contents(texts: list[Any], limits: ServeOptions) -> list[bytes]:
 
 
 def _decode(text: Any, limits: ServeOptions) -> tuple[bytes, int]:
-    """The file's content and its image's pixels, if it is within the limits."""
+    """Return a file's content and its number of pixels if both are within the limits."""
     if not isinstance(text, str):
         raise BadImage("no base64 text")
     if len(text) > limits.max_mib * 2**20 * 4 // 3 + 4:
@@ -151,7 +155,7 @@ def _decode(text: Any, limits: ServeOptions) -> tuple[bytes, int]:
                                    validate=True)  # fmt: skip
     except (binascii.Error, ValueError):
         raise BadImage("not base64 text") from None
-    image = open_image(content, max_pixels=limits.max_pixels)  # which decodes nothing
+    image = open_image(content, max_pixels=limits.max_pixels)  # reads the header only
     return content, image.width * image.height
 
 

@@ -1,1 +1,1 @@
-"""Run files of the MediaEval synthetic-images task."""
+"""Run files of the MediaEval synthetic-images task: writing and checking them."""

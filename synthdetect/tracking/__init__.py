@@ -1,1 +1,1 @@
-"""The edge: the only package that talks to MLflow's tracking and registry."""
+"""MLflow's tracking store and model registry: runs, models, and detectors found in them."""

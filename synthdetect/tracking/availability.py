@@ -25,6 +25,7 @@ from mlflow.utils.rest_utils import http_request
 
 from synthdetect.system.console import console
 from synthdetect.system.redaction import without_secrets
+from synthdetect.tracking.store import tracking_uri
 
 PATIENCE = "SYNTHDETECT_PATIENCE"
 """Environment variable: seconds to wait for a tracking store that is away (default: 600)."""
@@ -96,14 +97,18 @@ def retrying(client: MlflowClient, retry: Retry = retry) -> MlflowClient:
     return cast(MlflowClient, Retrying())
 
 
+def waiting_client() -> MlflowClient:
+    """A client of the tracking store whose calls wait while the store is away."""
+    return retrying(MlflowClient())
+
+
 def warn_away(error: Exception, consequence: str) -> None:
     """Print that the store is away, and what follows from it."""
     console.print(f"{_described(error)} {consequence}", style="bold yellow")
 
 
 def _described(error: Exception | None) -> str:
-    store = without_secrets(mlflow.get_tracking_uri())
-    return f"The tracking store {store} is away ({reason_of(error)})."
+    return f"The tracking store {tracking_uri()} is away ({reason_of(error)})."
 
 
 def reason_of(error: BaseException | None) -> str:

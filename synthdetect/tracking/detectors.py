@@ -1,7 +1,6 @@
-"""Detectors by whatever names them: a file, a model's URI, a run.
+"""Loads detectors from files, logged models and runs.
 
-Only the detector's file of a logged model is read. A model from elsewhere may bring code with it;
-none of it runs.
+Of a logged model, only the file of the detector is read. Code that a model brings never runs.
 """
 
 import json
@@ -15,7 +14,6 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.tracking import MlflowClient
 
 from synthdetect.detectors.card import Card, current_header
 from synthdetect.detectors.detector import Detector
@@ -23,21 +21,23 @@ from synthdetect.detectors.engines.exported import load_detector
 from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.availability import is_absent, is_away
+from synthdetect.tracking.availability import is_absent, is_away, waiting_client
 from synthdetect.tracking.models import models_of
-from synthdetect.tracking.run import FOLD, KIND, MANIFEST, TARGET, fetch
+from synthdetect.tracking.queries import child_runs, existing, read_table
+from synthdetect.tracking.store import tracking_uri
+from synthdetect.tracking.tags import FOLD, KIND, MANIFEST, TARGET
 
 _URI = "models:/"
 
 
 class Found(NamedTuple):
-    """A detector, and what it is called.
+    """A detector and its name.
 
     Attributes:
-        name: to call it by.
-        detector: as loaded.
-        model_id: of the model in the tracking store, to bind metrics to; None for a file, and for
-            a model that is in another store.
+        name: Its name in messages and tables.
+        detector: The detector.
+        model_id: Id of the logged model, to which metrics can be bound; None for a file, and for a
+            model that the tracking store does not have.
     """
 
     name: str
@@ -49,13 +49,15 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
     """Load detectors.
 
     Args:
-        models: of each, the path of a detector's file, `.safetensors` or exported `.onnx`; a URI
-            `models:/...` with a version, an alias or a model's id; or the id of a run, which stands
-            for the model that it logged, and a cross-validation's for those of its finished folds,
-            in their order.
+        models: For each, the path of a `.safetensors` or exported `.onnx` file; a `models:/` URI
+            with a version, an alias or a model id; or a run id, which stands for the model that the
+            run logged. The id of a cross-validation stands for the models of its finished folds.
+
+    Returns:
+        The detectors in this order, those of a cross-validation in the order of the folds.
 
     Raises:
-        UserError: there is no such thing, or it is no detector.
+        UserError: If there is no such file, model or run, or it is no detector.
     """
     found: list[Found] = []
     for model in models:
@@ -70,80 +72,73 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
 
 
 def find_detector(models: tuple[str, ...]) -> Found:
-    """Load the one detector that is given.
+    """Load a single detector, given as for `find_detectors`.
 
     Raises:
-        UserError: as `find_detectors`; or it is none or several, as a cross-validation's folds are
-            even while only one has finished.
+        UserError: As `find_detectors`; or if it is not a single one. A cross-validation never is,
+            even if only one fold is finished.
     """
     found = find_detectors(models)
     names = [one.name for one in found]
-    if len(models) != 1 or names != list(models):  # a fold has a name of its own
+    if len(models) != 1 or names != list(models):  # a fold is not named as it was given
         raise UserError(
             "--model: give one .safetensors or .onnx file, models:/ URI or id of a run with one "
             f"model (got {', '.join(names) or 'none'}). Each fold of a cross-validation is such a "
-            "run, and so is its final training."
+            "run, and so is its refit."
         )
     return found[0]
 
 
 def logged_by(run_id: str, name: str) -> Found:
-    """Load the detector that a run has logged, under a name.
+    """Load the detector that a run has logged, and give it a name.
 
     Raises:
-        UserError: it has logged none, or it cannot be had.
+        UserError: If the run has logged none, or it cannot be loaded.
     """
     models = models_of(run_id)
     if not models:
-        status = MlflowClient().get_run(run_id).info.status
-        raise UserError(f"--model: run {run_id} ({status}) has logged no model; let it finish.")
+        status = existing(run_id).status
+        raise UserError(
+            f"--model: run {run_id} ({status}) has logged no model. Let it finish, or give another."
+        )
     return _from_uri(f"{_URI}{models[0].model_id}", name)
 
 
 def training_rows(card: Card) -> pd.DataFrame | None:
-    """The manifest of the run that made a detector, or None where it is not to be had.
+    """Read the manifest of the run that trained a detector.
 
-    Images that it was adapted to are the split `ADAPTED_TO`, with their hashes alone; one without a
-    hash stands for those of a run that did not record them.
+    Returns:
+        The manifest, or None if the tracking store does not have it. Images that the detector was
+        adapted to follow as the split `ADAPTED_TO` with their hashes only. A run that did not
+        record them has one such row with an empty hash.
     """
     run_id = str(card.provenance.get("run_id", ""))
-    rows = _table_of(run_id, MANIFEST)
+    rows = read_table(run_id, MANIFEST)
     if rows is None or not card.provenance.get("target"):
         return rows
-    target = _table_of(run_id, TARGET)
+    target = read_table(run_id, TARGET)
     hashes = [""] if target is None else target["sha256"]
     adapted = pd.DataFrame({"sha256": hashes, "split": ADAPTED_TO})
     return pd.concat([rows, adapted], ignore_index=True)
 
 
-def _table_of(run_id: str, path: str) -> pd.DataFrame | None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = fetch(MlflowClient(), run_id, path, folder)
-        if file is None:
-            return None
-        return pd.read_csv(file, keep_default_na=False, dtype={"source_id": str})
-
-
 def _from_run(run_id: str) -> list[Found]:
-    client = MlflowClient()
     try:
-        run = client.get_run(run_id)
+        run = waiting_client().get_run(run_id)
     except MlflowException as error:
         if not is_absent(error):
             raise
         raise UserError(
             f"--model: {run_id!r} is neither a file, nor a {_URI} URI, nor a run in "
-            f"{mlflow.get_tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
+            f"{tracking_uri()}. Set MLFLOW_TRACKING_URI to the store that has it."
         ) from error
     if run.data.tags.get(KIND) != "cv":
         return [logged_by(run_id, run_id)]
-    children = client.search_runs(
-        [run.info.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`{KIND}` = 'fold' "
-        "and attributes.status = 'FINISHED'",
-        max_results=1000,
-    )
-    folds = {int(child.data.tags[FOLD]): child.info.run_id for child in children}
+    folds = {
+        int(child.tags[FOLD]): child.id
+        for child in child_runs(run_id)
+        if child.tags.get(KIND) == "fold" and child.status == "FINISHED"
+    }
     if not folds:
         raise UserError(f"--model: cross-validation {run_id} has no finished fold.")
     return [logged_by(folds[fold], f"{run_id} fold {fold}") for fold in sorted(folds)]
@@ -157,20 +152,20 @@ def _from_uri(uri: str, name: str) -> Found:
             artifacts = description.flavors["python_function"]["artifacts"]
             weights = PurePosixPath(artifacts[SERVED_ARTIFACT]["path"])
             if weights.is_absolute() or ".." in weights.parts:
-                raise ValueError(f"{weights} is not in it")
+                raise ValueError(f"{weights} is outside of the model")
             file = repository.download_artifacts(str(weights), folder)
         except (MlflowException, OSError) as error:
             if is_away(error):
                 raise
             raise UserError(
-                f"--model: {uri} cannot be had from {mlflow.get_registry_uri()}: "
+                f"--model: {uri} cannot be loaded from {mlflow.get_registry_uri()}: "
                 f"{str(error).rstrip('.')}. Set MLFLOW_TRACKING_URI to the store that has it."
             ) from error
-        except Exception as error:  # what MLflow and YAML raise on a damaged file is an open set
+        except Exception as error:  # MLflow and YAML raise many types for a damaged file
             raise UserError(f"--model: {uri} is no detector of synthdetect: {error}") from error
         try:
             detector = load_detector(Path(file))
-        except UserError as error:  # which names the copy
+        except UserError as error:  # its message names the downloaded copy
             raise UserError(f"--model: {uri}: {str(error).removeprefix(f'{file}: ')}") from error
         logged = current_header(description.metadata, Path(uri))
         _require_logged(detector.card, logged, uri)
@@ -178,22 +173,22 @@ def _from_uri(uri: str, name: str) -> Found:
 
 
 def _require_logged(card: Card, logged: Any, uri: str) -> None:
-    """Refuse a file that is another than was logged: its own hash covers the weights alone."""
+    """Check a card against the one that was logged; the hash in a file covers its weights only."""
     found = json.loads(json.dumps(asdict(card)))
     if not isinstance(logged, dict):
         logged = {}
     other = [name for name in found if name in logged and found[name] != logged[name]]
     if other:
         raise UserError(
-            f"--model: {uri}: its card is not the one that was logged: another {', '.join(other)}. "
-            "Restore the file, or log the model again."
+            f"--model: {uri}: its card has another {', '.join(other)} than the logged one. Restore "
+            "the file, or log the model again."
         )
 
 
 def _known(model_id: str | None) -> str | None:
-    """The id if the tracking store has the model: it refuses metrics of one that it does not."""
+    """Return the id if the tracking store has the model; else it would refuse metrics of it."""
     try:
-        return str(MlflowClient().get_logged_model(model_id).model_id) if model_id else None
+        return str(waiting_client().get_logged_model(model_id).model_id) if model_id else None
     except MlflowException as error:
         if not is_absent(error):
             raise

@@ -1,14 +1,12 @@
-"""An evaluation in a run: under the same names, whatever command made it."""
+"""Logs evaluations, under the same names for all commands."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlflow.data.dataset import Dataset
-
 from synthdetect.evaluation.figures import draw
 from synthdetect.evaluation.predictions import Evaluation
 from synthdetect.images.geometry import Preprocess
-from synthdetect.tracking.run import Run
+from synthdetect.tracking.run import Dataset, Run
 
 
 def log_evaluation(
@@ -22,16 +20,16 @@ def log_evaluation(
     images: tuple[Sequence[Path], Preprocess] | None = None,
     figures: bool = True,
 ) -> None:
-    """Log everything measured on one split.
+    """Log the metrics, tables and figures of one split.
 
     Args:
-        run: to log to.
-        evaluation: of the split.
-        prefix: of the metrics' names.
-        threshold: from validation.
-        dataset: the images, to bind the metrics to.
-        model_id: the logged model, likewise.
-        images: the files and how the network saw them, for the sheet of mistakes.
+        run: The run to log to.
+        evaluation: The evaluation of the split.
+        prefix: Prefix of the metrics' names.
+        threshold: The threshold in use, from 0 to 1.
+        dataset: The logged images, to which the metrics are bound.
+        model_id: Id of the logged model, to which the metrics are bound.
+        images: The image files and their preprocessing, for the figure of the worst mistakes.
         figures: Whether figures are drawn.
     """
     split = evaluation.split

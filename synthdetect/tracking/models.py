@@ -1,4 +1,4 @@
-"""A detector as an MLflow model: logged, registered, promoted, found again."""
+"""Logs detectors as MLflow models, registers and promotes them."""
 
 import base64
 import io
@@ -7,48 +7,34 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
 import pandas as pd
-from mlflow.entities import LoggedModel
+from mlflow.entities import LoggedModel as LoggedModel
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.tracking import MlflowClient
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from PIL import Image
 
 import synthdetect
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.serving import SERVED_ARTIFACT
+from synthdetect.serving.signature import SIGNATURE
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.availability import is_absent
+from synthdetect.tracking.availability import is_absent, waiting_client
 from synthdetect.tracking.run import Run
 
 _SERVING = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyarrow", "safetensors", "scipy",
             "torch", "torchvision")  # fmt: skip
 
 CHAMPION = "champion"
-"""Alias of the version that is in use."""
-
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec("string", "image")]),
-    outputs=Schema(
-        [
-            ColSpec("double", "probability"),
-            ColSpec("string", "label"),
-            ColSpec("double", "threshold"),
-        ]
-    ),
-    # Negative means the detector's own threshold, which a signature has no other way to say.
-    params=ParamSchema([ParamSpec("threshold", "double", -1.0)]),
-)
+"""Alias of the version of a registered model that is in use."""
 
 
 def log_detector(run: Run, detector: Detector) -> LoggedModel:
-    """Log a detector as the run's only model; what an earlier attempt left is deleted.
+    """Log a detector as the run's only model. What an earlier attempt left is deleted.
 
     The model is code (a copy of this package without its sample data) and one safetensors file.
 
@@ -58,21 +44,12 @@ def log_detector(run: Run, detector: Detector) -> LoggedModel:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "detector.safetensors"
         card = detector.save(file)
-
-        def log() -> LoggedModel:
-            model = _log(run, file, card, _SERVING)
-            # Also from this attempt: MLflow repeats a request whose answer it does not get in time.
-            for other in models_of(run.id):
-                if other.model_id != model.model_id:
-                    MlflowClient().delete_logged_model(other.model_id)
-            return model
-
-        return run.retry(log)
+        return run.retry(partial(_log, run, file, card, _SERVING))
 
 
 def log_exported(run: Run, file: Path, card: Card) -> LoggedModel:
-    """Log an exported detector's file as the run's model, which its engine then serves."""
-    return _log(run, file, card, (*_SERVING, "onnx", card.engine))
+    """Log the file of an exported detector as the run's only model, which its engine serves."""
+    return run.retry(partial(_log, run, file, card, (*_SERVING, "onnx", card.engine)))
 
 
 def _log(run: Run, file: Path, card: Card, packages: Iterable[str]) -> LoggedModel:
@@ -89,13 +66,17 @@ def _log(run: Run, file: Path, card: Card, packages: Iterable[str]) -> LoggedMod
             metadata=json.loads(json.dumps(asdict(card))),
             params={"arch": card.model.arch, "image_size": str(card.model.image_size)},
         )
+    # MLflow repeats a request whose answer it does not get in time, and so may have made two.
+    for other in models_of(run.id):
+        if other.model_id != info.model_id:
+            waiting_client().delete_logged_model(other.model_id)
     run.log_json(asdict(card), "model/card.json")
     return mlflow.get_logged_model(info.model_id)
 
 
 def models_of(run_id: str) -> list[LoggedModel]:
-    """The models that a run has logged."""
-    client = MlflowClient()
+    """Return the models that a run has logged."""
+    client = waiting_client()
     experiment = client.get_run(run_id).info.experiment_id
     found = client.search_logged_models(
         experiment_ids=[experiment], filter_string=f"source_run_id = '{run_id}'"
@@ -104,15 +85,15 @@ def models_of(run_id: str) -> list[LoggedModel]:
 
 
 def register(model: LoggedModel, name: str) -> str:
-    """Register a model; the first version of a name becomes the champion.
+    """Register a model unless it is registered. The first version of a name becomes the champion.
 
     Returns:
         The version.
     """
-    client = MlflowClient()
+    client = waiting_client()
     for known in client.search_model_versions(f"name = '{name}'"):
         if known.source in (f"models:/{model.model_id}", model.artifact_location):
-            return str(known.version)  # a resumed run has registered it already
+            return str(known.version)  # by an earlier attempt
     made = mlflow.register_model(f"models:/{model.model_id}", name)
     if CHAMPION not in client.get_registered_model(name).aliases:
         client.set_registered_model_alias(name, CHAMPION, made.version)
@@ -120,12 +101,16 @@ def register(model: LoggedModel, name: str) -> str:
 
 
 def promote(name: str, number: str) -> None:
-    """Make a version the champion.
+    """Make a version of a registered model the champion.
+
+    Args:
+        name: The registered model.
+        number: The version.
 
     Raises:
-        UserError: there is no such version.
+        UserError: If there is no such version.
     """
-    client = MlflowClient()
+    client = waiting_client()
     try:
         client.get_model_version(name, number)
     except MlflowException as error:
@@ -138,12 +123,12 @@ def promote(name: str, number: str) -> None:
 
 
 def _requirements(packages: Iterable[str]) -> list[str]:
-    """The versions that made the model; a build's local label (`+cpu`) names no public release."""
+    """Pin the installed versions, without local labels such as `+cpu` that no index has."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
 
 
 def _example() -> pd.DataFrame:
-    """A request of one image, as a client would send it."""
+    """Return a request with one image, as a client sends it."""
     file = io.BytesIO()
     Image.new("RGB", (32, 32), "grey").save(file, "PNG")
     return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})

@@ -1,6 +1,6 @@
-"""A process that waits for `mlflow run` to call a run FAILED, and says again what it truly is.
+"""A process that sets a run's status back after `mlflow run` has set it to FAILED.
 
-See `synthdetect.tracking.run.keep_status`.
+See `synthdetect.tracking.opening.keep_status`.
 """
 
 import sys
@@ -13,14 +13,17 @@ _SECONDS = 60
 
 
 def main(run_id: str, status: str) -> None:
-    """Wait for the status to become FAILED, up to a minute, and set it back.
+    """Wait up to a minute for the status to become FAILED, and set it back.
 
-    Any third status is somebody else's: the run goes on, say.
+    Args:
+        run_id: Id of the run.
+        status: Its true status. Any status but this one and FAILED is left alone, since it means
+            that another process resumed the run.
     """
     client = MlflowClient()
     end = time.monotonic() + _SECONDS
     while time.monotonic() < end:
-        with suppress(Exception):  # a store that is away may be back in time
+        with suppress(Exception):  # a store that is away may come back in time
             found = client.get_run(run_id).info.status
             if found == "FAILED" != status:
                 client.set_terminated(run_id, status)

@@ -1,4 +1,4 @@
-"""Whether runs can be recorded where MLflow is told to, before anything is done."""
+"""The tracking store that MLflow is set to use: its URI, and whether it can be used."""
 
 import os
 from contextlib import suppress
@@ -27,9 +27,9 @@ def tracking_uri() -> str:
 
 
 def make_store() -> None:
-    """Make the SQLite database of a tracking store that is not there, whole or not at all.
+    """Make the SQLite database of the tracking store if it does not exist, atomically.
 
-    MLflow builds it in many steps, and cannot go on with one that was left in the middle of them.
+    MLflow makes it in many steps, and cannot use one that was left unfinished.
     """
     uri = mlflow.get_tracking_uri()
     database = make_url(uri).database if uri.startswith("sqlite:") else None
@@ -47,12 +47,12 @@ def make_store() -> None:
 
 
 def require_store() -> None:
-    """See that the tracking store can be used; one that is not there yet is not made.
+    """Check that the tracking store can be used, without making one that does not exist.
 
-    A server is not asked: it may be long in answering that it is gone.
+    No request is sent to a server, since one that is away may take long to fail.
 
     Raises:
-        UserError: it cannot be used.
+        UserError: If the store cannot be used.
     """
     uri = mlflow.get_tracking_uri()
     is_database = uri.startswith(_DATABASES)
@@ -63,7 +63,7 @@ def require_store() -> None:
     try:
         client = MlflowClient()
         if is_database:
-            client.search_experiments(max_results=1)  # looks at the version of the schema
+            client.search_experiments(max_results=1)  # checks the version of the schema
     except (MlflowException, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(

@@ -1,5 +1,6 @@
 """The command line: what it accepts, what it prints where, and its exit status."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -13,25 +14,30 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from sweeps.extension import EXTENSION
 from synthdetect import __version__, cli
-from synthdetect.commands.options import ListOptions
+from synthdetect.commands.catalogue import COMMANDS
+from synthdetect.commands.command import Command
+from synthdetect.commands.options import LISTS, ListOptions
 from synthdetect.config.options import option_name
 from synthdetect.datasets.dialects import DIALECTS
 from synthdetect.datasets.layouts import LAYOUTS
 from synthdetect.evaluation.metrics import METRICS
-from synthdetect.images.geometry import GEOMETRIES
+from synthdetect.evaluation.options import CALIBRATIONS, ENSEMBLES, THRESHOLD_RULES
 from synthdetect.images.mixing import MIXINGS
+from synthdetect.images.options import GEOMETRIES
+from synthdetect.images.perturbations import PERTURBATIONS
 from synthdetect.models.architectures import ARCHITECTURES
+from synthdetect.models.spec import FRONT_ENDS
+from synthdetect.runs.kinds import RUN_KINDS
 from synthdetect.runs.recipes import RECIPES
 from synthdetect.system.errors import UserError
-from synthdetect.training.adaptation import ADAPTATIONS
-from synthdetect.training.adversarial import ATTACKS
-from synthdetect.training.losses import LOSSES
-from synthdetect.training.optimizers import OPTIMIZERS
+from synthdetect.training.options import ADAPTATIONS, ATTACKS, LOSSES, OPTIMIZERS, SCHEDULES
 
 REGISTRIES: dict[str, dict[str, Any]] = {
     "mixing": MIXINGS, "losses": LOSSES, "optimizers": OPTIMIZERS, "adaptations": ADAPTATIONS,
-    "attacks": ATTACKS,
+    "attacks": ATTACKS, "geometries": GEOMETRIES, "schedules": SCHEDULES, "front_ends": FRONT_ENDS,
+    "calibrations": CALIBRATIONS, "ensembles": ENSEMBLES, "perturbations": PERTURBATIONS,
 }  # fmt: skip
 
 
@@ -92,22 +98,22 @@ def test_help_names_every_command(run: Run) -> None:
     status, out, err = run("--help")
     assert (status, err) == (0, "")
     indented = [line.strip() for line in out.splitlines() if line.startswith("    ")]
-    assert set(cli.COMMANDS) <= {line.partition(" ")[0] for line in indented}
+    assert set(COMMANDS) <= {line.partition(" ")[0] for line in indented}
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_shows_every_option_with_its_default(run: Run, command: str) -> None:
     status, out, _ = run(command, "--help")
     text = " ".join(out.split())
     assert status == 0
-    for name, info in cli.COMMANDS[command].options.fields().items():
-        if name not in cli.COMMANDS[command].positional:
+    for name, info in COMMANDS[command].options.fields().items():
+        if name not in COMMANDS[command].positional:
             assert option_name(name) in text
             if not info.is_required():
                 assert " ".join((info.description or "").split()) in text
     if command == "train":
-        assert "learning rate at the start (default: 0.0001)" in text
-        assert "train on these generators only (default: none)" in text
+        assert "--lr VALUE Initial learning rate. (default: 0.0001)" in text
+        assert "(default: none)" in text
 
 
 def test_version(run: Run) -> None:
@@ -122,12 +128,11 @@ def test_version(run: Run) -> None:
         ("architectures", [entry.weights for entry in ARCHITECTURES.values()]),
         ("recipes", list(RECIPES)),
         ("recipes", [f"{k}={v}" for d in RECIPES.values() for k, v in d.items()]),
-        ("geometries", list(GEOMETRIES)),
-        ("geometries", [geometry.help for geometry in GEOMETRIES.values()]),
         ("layouts", [layout.name for layout in LAYOUTS]),
         ("layouts", [dialect.name for dialect in DIALECTS]),
         ("metrics", list(METRICS)),
         ("metrics", list(METRICS.values())),
+        ("threshold_rules", [*THRESHOLD_RULES, *THRESHOLD_RULES.values()]),
         *[
             (what, [text for name, entry in entries.items() for text in (name, entry.help)])
             for what, entries in REGISTRIES.items()
@@ -138,6 +143,25 @@ def test_list_shows_every_name_and_definition_whole(run: Run, what: str, names: 
     status, out, err = run("list", what)
     assert (status, err) == (0, "")
     assert [name for name in names if name not in out] == []
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_everything_that_can_be_listed_is_listed(run: Run, what: str) -> None:
+    status, out, err = run("list", what)
+    assert (status, err) == (0, "")
+    assert len(out.splitlines()) > 3
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(command.function for command in [*COMMANDS.values(), *EXTENSION.commands.values()]),
+        *(k.rerun for k in [*RUN_KINDS.values(), *EXTENSION.run_kinds.values()] if k.rerun),
+    ],
+)
+def test_every_function_that_a_table_names_exists(function: str) -> None:
+    module, _, name = function.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
 
 
 # --- refusals
@@ -258,8 +282,8 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Non
 
     def add(function: Callable[[], None]) -> None:
         monkeypatch.setattr(sys.modules[__name__], "_probed", lambda options: function(), False)
-        command = cli.Command(ListOptions, f"{__name__}:_probed", "", positional=("what",))
-        monkeypatch.setitem(cli.COMMANDS, "probe", command)
+        command = Command(ListOptions, f"{__name__}:_probed", "", positional=("what",))
+        monkeypatch.setitem(COMMANDS, "probe", command)
 
     return add
 

@@ -2,7 +2,6 @@
 
 import shlex
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +11,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from sweeps.__main__ import COMMANDS as SWEEPS
-from synthdetect.cli import COMMANDS, parse
+from synthdetect.cli import parse
+from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.commands.project import render
 from synthdetect.runs.recipes import RECIPES
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 ALL = {**COMMANDS, **SWEEPS}
 ENTRIES = {"main": "train"} | {name: name for name, c in ALL.items() if c.project}
 WITH_RECIPE = [e for e, name in ENTRIES.items() if "recipe" in ALL[name].options.fields()]
@@ -62,7 +62,7 @@ def test_git_ignores_what_commands_leave_behind() -> None:
         if name == "output" and isinstance(info.default, str) and info.default
     }
     assert folders >= {"runs", "predictions", "evaluation", "exports"}
-    assert {f"{folder}/" for folder in folders} <= set((ROOT / ".gitignore").read_text().split())
+    assert {f"/{folder}/" for folder in folders} <= set((ROOT / ".gitignore").read_text().split())
 
 
 def test_the_file_is_what_the_commands_say() -> None:

@@ -1,4 +1,4 @@
-"""Folds: whole sources, every labelled image once, and a generator left out."""
+"""Folds: sources stay whole, every image validates once, and generators can be left out."""
 
 from pathlib import Path
 
@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synthdetect.datasets.folds import assign, fold_manifest, pooled, read
+from synthdetect.datasets.folds import (
+    assign_folds,
+    fold_manifest,
+    merge_val_into_train,
+    read_folds,
+)
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.options import FoldOptions
@@ -27,28 +32,26 @@ def sources(table: pd.DataFrame) -> set[str]:
 
 
 @pytest.mark.parametrize("stratify", ["label", "category"])
-def test_each_labelled_image_validates_once_and_sources_stay_whole(
-    sample: Manifest, stratify: str
-) -> None:
-    folds = assign(sample, FoldOptions(folds=5, stratify=stratify), seed=42)  # type: ignore[arg-type]
-    labelled = sample.table[sample.table["split"].isin(["train", "val"])]
-    assert sorted(folds["path"]) == sorted(labelled["path"])
+def test_each_image_validates_once_and_sources_stay_whole(sample: Manifest, stratify: str) -> None:
+    folds = assign_folds(sample, FoldOptions(folds=5, stratify=stratify), seed=42)  # type: ignore[arg-type]
+    development = sample.table[sample.table["split"].isin(["train", "val"])]
+    assert sorted(folds["path"]) == sorted(development["path"])
     assert sorted(folds["fold"].unique()) == [1, 2, 3, 4, 5]
     validated = []
     for fold in range(1, 6):
         part = fold_manifest(sample, folds, fold)
         train, val = part.split("train").table, part.split("val").table
         assert not sources(train) & sources(val)
-        assert len(train) + len(val) == len(labelled)
-        assert 0.1 < len(val) / len(labelled) < 0.3
+        assert len(train) + len(val) == len(development)
+        assert 0.1 < len(val) / len(development) < 0.3
         assert abs(val["label"].mean() - 0.5) < 0.02
         assert len(part.split("test")) == len(sample.split("test"))
         validated += val["path"].tolist()
-    assert sorted(validated) == sorted(labelled["path"])
+    assert sorted(validated) == sorted(development["path"])
 
 
 def test_leaving_a_generator_out_keeps_generators_and_sources_apart(sample: Manifest) -> None:
-    folds = assign(sample, FoldOptions(group_by="generator"), seed=42)
+    folds = assign_folds(sample, FoldOptions(group_by="generator"), seed=42)
     held_out = folds.groupby("fold")["held_out"].first().to_dict()
     assert sorted(held_out.values()) == ["realesr_animevideov3", "realesrgan_x4plus"]
     for fold, generator in held_out.items():
@@ -60,41 +63,39 @@ def test_leaving_a_generator_out_keeps_generators_and_sources_apart(sample: Mani
         assert not sources(train) & sources(val)
 
 
-def test_one_generator_cannot_be_left_out(sample: Manifest) -> None:
+def test_the_only_generator_cannot_be_left_out(sample: Manifest) -> None:
     table = sample.table
     alone = sample.with_table(table[table["generator"].isin(["", "realesrgan_x4plus"])])
-    with pytest.raises(UserError, match="names 1 generator"):
-        assign(alone, FoldOptions(group_by="generator"), seed=42)
+    with pytest.raises(UserError, match=r"--group-by generator: .*1 generator"):
+        assign_folds(alone, FoldOptions(group_by="generator"), seed=42)
 
 
 def test_the_seed_decides(sample: Manifest) -> None:
-    first, same, other = (assign(sample, FoldOptions(), seed=seed) for seed in (1, 1, 2))
+    first, same, other = (assign_folds(sample, FoldOptions(), seed=seed) for seed in (1, 1, 2))
     assert first.equals(same)
     assert not first.equals(other)
 
 
 def test_too_few_sources_are_refused(sample: Manifest) -> None:
     few = sample.table[sample.table["source_id"].isin(sorted(sources(sample.table))[:3])]
-    with pytest.raises(UserError, match="too few sources"):
-        assign(sample.with_table(few), FoldOptions(folds=50), seed=0)
+    with pytest.raises(UserError, match=r"--folds: .*too few sources"):
+        assign_folds(sample.with_table(few), FoldOptions(folds=50), seed=0)
 
 
-def test_pooling_leaves_nothing_to_validate(sample: Manifest) -> None:
-    part = pooled(sample)
+def test_val_can_be_merged_into_train(sample: Manifest) -> None:
+    part = merge_val_into_train(sample)
     assert part.splits == ["train", "test", "control"]
     assert len(part.split("train")) == len(sample.split("train")) + len(sample.split("val"))
 
 
-def test_an_assignment_is_read_back_only_for_the_same_images(
-    sample: Manifest, tmp_path: Path
-) -> None:
-    folds = assign(sample, FoldOptions(), seed=42)
+def test_folds_are_read_back_only_for_the_same_images(sample: Manifest, tmp_path: Path) -> None:
+    folds = assign_folds(sample, FoldOptions(), seed=42)
     path = tmp_path / "folds.csv"
     folds.to_csv(path, index=False)
-    assert np.array_equal(read(path, sample)["fold"], folds["fold"])
+    assert np.array_equal(read_folds(path, sample)["fold"], folds["fold"])
     folds.iloc[1:].to_csv(path, index=False)
     with pytest.raises(UserError, match="1 are missing, 0 are unknown"):
-        read(path, sample)
+        read_folds(path, sample)
     path.write_text("nonsense\n1\n")
-    with pytest.raises(UserError, match="no assignment of folds"):
-        read(path, sample)
+    with pytest.raises(UserError, match=r"--folds-from: .*folds\.csv"):
+        read_folds(path, sample)

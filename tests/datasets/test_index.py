@@ -1,4 +1,4 @@
-"""What each file holds, found once and remembered."""
+"""The index of image files: it is complete, and only changed files are read again."""
 
 import hashlib
 import os
@@ -16,14 +16,8 @@ from synthdetect.datasets.manifest import Manifest, read, write
 from synthdetect.system.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def picture(file: Path, colour: int = 0, kind: str = "BMP") -> Path:
-    """A BMP unless asked otherwise: all colours then have the same number of bytes."""
+    """Write an image. As BMP, images of all colours have the same number of bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (6, 4), (colour, 0, 0)).save(file, kind)
     return file
@@ -49,7 +43,7 @@ def sha256(file: Path) -> str:
 
 
 def swap_content(file: Path, colour: int) -> None:
-    """Change the content behind the index's back: size and modification time stay."""
+    """Change the content but neither the size nor the modification time."""
     before = file.stat()
     picture(file, colour)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -62,9 +56,9 @@ def touch(file: Path) -> None:
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
 
 
-class TestFinding:
+class TestIndexing:
     def test_each_file_is_described(self, tmp_path: Path) -> None:
-        file = picture(tmp_path / "a.png", kind="JPEG")  # the content decides, not the suffix
+        file = picture(tmp_path / "a.png", kind="JPEG")  # the content decides and not the suffix
         table = index(manifest_of(tmp_path, "a.png")).table
         assert table.columns[-len(COLUMNS) :].tolist() == list(COLUMNS)
         assert table.loc[0, list(COLUMNS)].to_dict() == {
@@ -80,7 +74,7 @@ class TestFinding:
             "error": "",
         }
 
-    def test_the_manifests_own_columns_stay(self, tmp_path: Path) -> None:
+    def test_columns_of_the_manifest_are_kept(self, tmp_path: Path) -> None:
         manifest = three(tmp_path)
         manifest = manifest.with_table(manifest.table.assign(platform=["x", "y", "z"], label=1))
         table = index(manifest).table
@@ -110,7 +104,7 @@ class TestFinding:
         assert (table.drop("good.bmp")["sha256"] == "").all()
         assert (table.drop("good.bmp")["width"] == 0).all()
 
-    def test_types_are_the_same_on_every_way_to_the_result(self, tmp_path: Path) -> None:
+    def test_types_are_the_same_from_files_cache_and_manifest(self, tmp_path: Path) -> None:
         manifest = three(tmp_path)
         (tmp_path / "data" / "b.bmp").write_text("broken")
         fresh = index(manifest)
@@ -132,22 +126,22 @@ class TestFinding:
             "error": "str",
         }
 
-    def test_absolute_paths_and_equal_names_do_not_mix(self, tmp_path: Path) -> None:
+    def test_equal_names_in_different_folders_are_kept_apart(self, tmp_path: Path) -> None:
         first, second = picture(tmp_path / "x" / "a.bmp", 1), picture(tmp_path / "y" / "a.bmp", 2)
         one = index(manifest_of(tmp_path / "x", "a.bmp", str(second))).table["sha256"]
         two = index(manifest_of(tmp_path / "y", "a.bmp", str(first))).table["sha256"]
         assert one.tolist() == [sha256(first), sha256(second)]
         assert two.tolist() == [sha256(second), sha256(first)]
 
-    def test_progress_is_told_of_every_file_read(self, tmp_path: Path) -> None:
+    def test_progress_counts_every_file_read(self, tmp_path: Path) -> None:
         manifest = three(tmp_path)
-        told: list[tuple[int, int]] = []
-        index(manifest, progress=lambda done, total: told.append((done, total)))
-        assert told == [(1, 3), (2, 3), (3, 3)]
+        calls: list[tuple[int, int]] = []
+        index(manifest, progress=lambda done, total: calls.append((done, total)))
+        assert calls == [(1, 3), (2, 3), (3, 3)]
         touch(tmp_path / "data" / "b.bmp")
-        told.clear()
-        index(manifest, progress=lambda done, total: told.append((done, total)))
-        assert told == [(1, 1)]
+        calls.clear()
+        index(manifest, progress=lambda done, total: calls.append((done, total)))
+        assert calls == [(1, 1)]
 
     def test_many_threads_leave_the_process_its_warning_filters(self, tmp_path: Path) -> None:
         before = list(warnings.filters)
@@ -157,18 +151,18 @@ class TestFinding:
         assert list(warnings.filters) == before
 
 
-class TestRemembering:
+class TestCaching:
     def test_a_second_run_reads_nothing(self, tmp_path: Path) -> None:
         manifest = three(tmp_path)
         first = index(manifest).table
         swap_content(tmp_path / "data" / "b.bmp", 99)
-        told: list[tuple[int, int]] = []
-        second = index(manifest, progress=lambda *done: told.append(done)).table
+        calls: list[tuple[int, int]] = []
+        second = index(manifest, progress=lambda *done: calls.append(done)).table
         pd.testing.assert_frame_equal(second, first)
         assert second.loc[1, "sha256"] != sha256(tmp_path / "data" / "b.bmp")
-        assert told == []
+        assert calls == []
 
-    def test_a_changed_time_has_a_file_read_again(self, tmp_path: Path) -> None:
+    def test_a_file_with_another_time_is_read_again(self, tmp_path: Path) -> None:
         manifest = three(tmp_path)
         first = index(manifest).table
         changed = tmp_path / "data" / "b.bmp"
@@ -177,9 +171,9 @@ class TestRemembering:
         touch(changed)
         second = index(manifest).table
         assert second.loc[1, "sha256"] == sha256(changed) != first.loc[1, "sha256"]
-        assert second.loc[2, "sha256"] == first.loc[2, "sha256"]  # c was not read
+        assert second.loc[2, "sha256"] == first.loc[2, "sha256"]  # c was not read again
 
-    def test_a_changed_size_has_a_file_read_again(self, tmp_path: Path) -> None:
+    def test_a_file_with_another_size_is_read_again(self, tmp_path: Path) -> None:
         manifest = three(tmp_path)
         index(manifest)
         file = tmp_path / "data" / "b.bmp"
@@ -188,7 +182,7 @@ class TestRemembering:
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         assert index(manifest).table.loc[1, "sha256"] == sha256(file)
 
-    def test_new_rows_are_read_and_known_ones_are_not(self, tmp_path: Path) -> None:
+    def test_new_files_are_read_and_known_ones_are_not(self, tmp_path: Path) -> None:
         root = tmp_path / "data"
         manifest = three(tmp_path)
         first = index(manifest).table
@@ -196,10 +190,10 @@ class TestRemembering:
         picture(root / "d.bmp", 4)
         table = index(manifest_of(root, "d.bmp", "a.bmp")).table
         assert table["sha256"].tolist() == [sha256(root / "d.bmp"), first.loc[0, "sha256"]]
-        swap_content(root / "c.bmp", 98)  # and what was known before is not forgotten
+        swap_content(root / "c.bmp", 98)  # c is still cached
         assert index(manifest).table.loc[2, "sha256"] == first.loc[2, "sha256"]
 
-    def test_an_unreadable_file_is_read_again_when_it_is_replaced(self, tmp_path: Path) -> None:
+    def test_a_replaced_unreadable_file_is_read_again(self, tmp_path: Path) -> None:
         file = tmp_path / "a.bmp"
         file.write_text("broken")
         manifest = manifest_of(tmp_path, "a.bmp", "late.bmp")
@@ -220,24 +214,24 @@ class TestRemembering:
         assert table["error"].tolist() == ["", "No such file or directory", ""]
         assert table.loc[1, "sha256"] == ""
 
-    def test_a_failure_to_read_is_tried_again(self, tmp_path: Path) -> None:
-        """What the file system refused (permission, a lost mount) says nothing of the content."""
-        place = tmp_path / "a.gif"
-        place.mkdir()
-        stat = place.stat()
+    def test_an_error_of_the_file_system_is_not_cached(self, tmp_path: Path) -> None:
+        """Errors such as missing permission or a lost mount are not about the content."""
+        path = tmp_path / "a.gif"
+        path.mkdir()
+        stat = path.stat()
         manifest = manifest_of(tmp_path, "a.gif")
         assert index(manifest).table.loc[0, "error"] == "Is a directory"
-        place.rmdir()
-        picture(place, kind="GIF")
-        content = place.read_bytes()
+        path.rmdir()
+        picture(path, kind="GIF")
+        content = path.read_bytes()
         if len(content) > stat.st_size:
-            pytest.skip("folders are too small here to stand for a file")
-        place.write_bytes(content.ljust(stat.st_size, b"\0"))
-        os.utime(place, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+            pytest.skip("the folder is smaller than the image on this file system")
+        path.write_bytes(content.ljust(stat.st_size, b"\0"))
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         assert index(manifest).table.loc[0, "error"] == ""
 
     @pytest.mark.parametrize("damage", ["cut", "empty", "text", "zeros", "other columns"])
-    def test_a_damaged_memory_only_costs_a_second_look(
+    def test_with_a_damaged_cache_the_files_are_read_again(
         self, tmp_path: Path, cache: Path, damage: str
     ) -> None:
         manifest = three(tmp_path)
@@ -257,31 +251,29 @@ class TestRemembering:
             )
         pd.testing.assert_frame_equal(index(manifest).table, first)
         swap_content(tmp_path / "data" / "b.bmp", 99)
-        pd.testing.assert_frame_equal(index(manifest).table, first)  # it is whole again
+        pd.testing.assert_frame_equal(index(manifest).table, first)  # from the repaired cache
 
     @pytest.mark.parametrize("trouble", ["closed", "full"])
-    def test_without_a_place_for_the_memory_everything_is_read_each_time(
+    def test_without_a_writable_cache_the_files_are_read_each_time(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
     ) -> None:
         def write(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
         if trouble == "closed":
-            cache.write_text("a file, in which nobody, not even root, makes a folder")
+            cache.write_text("a file, in which not even root can make a folder")
         else:
             monkeypatch.setattr(pd.DataFrame, "to_parquet", write)
         manifest = three(tmp_path)
         first = index(manifest).table
         assert first["error"].tolist() == [""] * 3
-        told: list[tuple[int, int]] = []
+        calls: list[tuple[int, int]] = []
         pd.testing.assert_frame_equal(
-            index(manifest, progress=lambda *done: told.append(done)).table, first
+            index(manifest, progress=lambda *done: calls.append(done)).table, first
         )
-        assert told[-1] == (3, 3)
+        assert calls[-1] == (3, 3)
 
-    def test_the_memory_is_in_the_cache_folder_and_nothing_else_is_written(
-        self, tmp_path: Path, cache: Path
-    ) -> None:
+    def test_only_the_cache_folder_is_written_to(self, tmp_path: Path, cache: Path) -> None:
         manifest = three(tmp_path)
         before = set((tmp_path / "data").rglob("*"))
         index(manifest)
@@ -289,9 +281,9 @@ class TestRemembering:
         assert [file.parent for file in cache.rglob("*") if file.is_file()] == [cache / "index"]
 
 
-class TestManifestsColumns:
+class TestIndexedManifests:
     @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-    def test_what_a_manifest_file_knows_is_not_read_again(
+    def test_files_described_by_a_manifest_are_not_read_again(
         self, tmp_path: Path, cache: Path, suffix: str
     ) -> None:
         first = index(three(tmp_path))
@@ -301,13 +293,13 @@ class TestManifestsColumns:
         swap_content(tmp_path / "data" / "b.bmp", 99)
         pd.testing.assert_frame_equal(index(read(file)).table, first.table)
 
-    def test_content_that_differs_from_the_manifests_hash_is_refused(self, tmp_path: Path) -> None:
+    def test_a_content_that_differs_from_its_hash_is_refused(self, tmp_path: Path) -> None:
         manifest = three(tmp_path)
         hashes = [sha256(manifest.file(path)) for path in manifest.table["path"]]
-        claimed = manifest.with_table(manifest.table.assign(sha256=[hashes[0], "0" * 64, ""]))
-        message = r"mine: 1 file\(s\) differ from the manifest's sha256, first 'b\.bmp'"
+        given = manifest.with_table(manifest.table.assign(sha256=[hashes[0], "0" * 64, ""]))
+        message = r"mine: 1 file\(s\) .*sha256.*first 'b\.bmp'"
         with pytest.raises(UserError, match=message):
-            index(claimed)
+            index(given)
         correct = manifest.with_table(manifest.table.assign(sha256=[*hashes[:2], ""]))
         assert index(correct).table["sha256"].tolist() == hashes
 
@@ -318,13 +310,12 @@ class TestManifestsColumns:
         with pytest.raises(UserError, match=r"first 'c\.bmp'"):
             index(read(tmp_path / "data" / "list.csv"))
 
-    def test_an_unreadable_file_is_unreadable_rather_than_different(self, tmp_path: Path) -> None:
+    def test_an_unreadable_file_does_not_differ_from_its_hash(self, tmp_path: Path) -> None:
         manifest = manifest_of(tmp_path, "absent.bmp", sha256=["0" * 64])
         assert index(manifest).table.loc[0, "error"] == "No such file or directory"
 
     @pytest.mark.parametrize("suffix", ["csv", "parquet"])
     def test_rows_added_to_an_indexed_manifest_are_read(self, tmp_path: Path, suffix: str) -> None:
-        """As by hand, or by putting an indexed and a plain manifest together."""
         root = tmp_path / "data"
         indexed = index(three(tmp_path))
         picture(root / "d.bmp", 4)

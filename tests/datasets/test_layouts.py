@@ -1,38 +1,24 @@
+"""Folders in published layouts become the rows of a manifest."""
+
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from synthdetect.datasets import layouts
-from synthdetect.datasets.layouts import import_csv, import_folder
+from synthdetect.datasets import schema
+from synthdetect.datasets.layouts import import_folder
 from synthdetect.system.errors import UserError
+from tests.datasets.conftest import rows
 
-COLUMNS = ["path", "label", "split", "generator", "category", "source_id"]
+COLUMNS = list(schema.COLUMNS)
 
 
 def tree(root: Path, *files: str) -> Path:
+    """Make empty files below a folder."""
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
     return root
-
-
-def rows(table: pd.DataFrame) -> list[tuple[object, ...]]:
-    """The rows without trailing empty fields, so that expectations stay short."""
-    found = []
-    for row in table.itertuples(index=False):
-        values = list(row)
-        while values[-1] == "":
-            values.pop()
-        found.append(tuple(values))
-    return found
-
-
-def csv(folder: Path, text: str) -> Path:
-    file = folder / "list.csv"
-    file.write_text(text, encoding="utf-8")
-    return file
 
 
 class TestZeroRealOneFake:
@@ -195,7 +181,7 @@ class TestTrueFake:
     def test_split_json_that_cannot_be_used(self, tmp_path: Path, text: str) -> None:
         root = tree(tmp_path, *self.FILES)
         (root / "split.json").write_text(text)
-        with pytest.raises(UserError, match=r"split\.json: must be a JSON object"):
+        with pytest.raises(UserError, match=r"split\.json: .*train, val and test"):
             import_folder(root)
 
 
@@ -236,7 +222,7 @@ def test_drct_wrapped_in_a_folder_of_its_own_name(tmp_path: Path) -> None:
     ]
 
 
-def test_reconstructions_of_genimage_are_not_taken_for_nature(tmp_path: Path) -> None:
+def test_reconstructions_in_genimage_are_not_imported_as_real(tmp_path: Path) -> None:
     root = tree(tmp_path, "DR/GenImage/ADM/imagenet_ai_0508_adm/train/nature/inpainting/1.png")
     with pytest.raises(UserError, match="train/nature/inpainting"):
         import_folder(root)
@@ -277,7 +263,7 @@ class TestItwSm:
         root = tree(tmp_path, "0_real/1.jpg")
         text = "file_name,label,target,platform\n0_real/1.jpg,1,1,x\n"
         (root / "metadata.csv").write_text(text)
-        with pytest.raises(UserError, match=r"metadata\.csv: labels 0_real/1\.jpg '1'"):
+        with pytest.raises(UserError, match=r"metadata\.csv: .*'1' of 0_real/1\.jpg"):
             import_folder(root)
 
     def test_metadata_without_an_image(self, tmp_path: Path) -> None:
@@ -290,10 +276,10 @@ class TestItwSm:
         root = tree(tmp_path, "0_real/1.jpg")
         text = "file_name,label,target,platform\n0_real/1.jpg,0,0,x\n0_real\\1.jpg,0,0,x\n"
         (root / "metadata.csv").write_text(text)
-        with pytest.raises(UserError, match="lists a file twice"):
+        with pytest.raises(UserError, match=r"metadata\.csv: .*twice"):
             import_folder(root)
 
-    def test_metadata_of_something_else_is_passed_over(self, tmp_path: Path) -> None:
+    def test_a_metadata_csv_of_another_kind_is_ignored(self, tmp_path: Path) -> None:
         root = tree(tmp_path, "0_real/1.jpg", "1_fake/2.jpg")
         (root / "metadata.csv").write_bytes(b'file,caption\n1.jpg,"caf\xe9 "x"\n')
         assert rows(import_folder(root)) == [("0_real/1.jpg", 0), ("1_fake/2.jpg", 1)]
@@ -346,7 +332,7 @@ def test_b_free_training_set_without_its_masks(tmp_path: Path) -> None:
 
 
 class TestCorvi:
-    def test_training_set_of_fakes_only(self, tmp_path: Path) -> None:
+    def test_training_set_of_synthetic_images_only(self, tmp_path: Path) -> None:
         top = "latent_diffusion_trainingset"
         table = import_folder(
             tree(
@@ -367,7 +353,7 @@ class TestCorvi:
             ),
         ]
 
-    def test_training_set_with_reals_added(self, tmp_path: Path) -> None:
+    def test_training_set_with_added_photographs(self, tmp_path: Path) -> None:
         files = ("val/latent_diffusion_text2img_set0/1.png", "val/real_coco/1.jpg")
         assert rows(import_folder(tree(tmp_path, *files))) == [
             (files[0], 1, "val", "latent_diffusion", "text2img_set0"),
@@ -395,7 +381,7 @@ class TestCorvi:
         expected += [(f"{folder}/1.png", 0) for folder in reals]  # type: ignore[misc]
         assert rows(table) == sorted(expected)
 
-    def test_test_set_without_reals_is_not_guessed(self, tmp_path: Path) -> None:
+    def test_test_set_without_photographs_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="images: biggan_256, eg3d"):
             import_folder(tree(tmp_path, "biggan_256/1.png", "eg3d/1.png"))
 
@@ -406,24 +392,9 @@ class TestCorvi:
 
 
 class TestLabelNames:
-    @pytest.mark.parametrize(
-        ("folder", "label"),
-        [
-            ("FAKE", 1),
-            ("REAL", 0),
-            ("ai", 1),
-            ("nature", 0),
-            ("Fake", 1),
-            ("Real", 0),
-            ("AI-Generated", 1),
-            ("human", 0),
-            ("synthetic", 1),
-        ],
-    )
-    def test_polarity_is_by_name(self, tmp_path: Path, folder: str, label: int) -> None:
-        assert rows(import_folder(tree(tmp_path, f"{folder}/a.png"))) == [
-            (f"{folder}/a.png", label)
-        ]
+    def test_the_name_decides_and_not_its_order_or_case(self, tmp_path: Path) -> None:
+        table = import_folder(tree(tmp_path, "ai/a.png", "NATURE/b.png", "Fake/c.png"))
+        assert sorted(rows(table)) == [("Fake/c.png", 1), ("NATURE/b.png", 0), ("ai/a.png", 1)]
 
     def test_generator_and_split(self, tmp_path: Path) -> None:
         table = import_folder(
@@ -453,32 +424,33 @@ class TestLabelNames:
     @pytest.mark.parametrize(
         "path", ["real/generated/a.png", "fake/x/nature/a.png", "1_fake/real/a.png"]
     )
-    def test_labels_that_disagree(self, tmp_path: Path, path: str) -> None:
-        with pytest.raises(UserError, match=f"'{path}' says both real and synthetic"):
+    def test_label_names_that_contradict_each_other(self, tmp_path: Path, path: str) -> None:
+        with pytest.raises(UserError, match=f"'{path}' .*both real and synthetic"):
             import_folder(tree(tmp_path, path))
 
-    def test_a_layout_s_own_name_that_disagrees(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"'real/dalle2/a\.png' says both"):
+    def test_a_label_name_that_contradicts_the_layout(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"'real/dalle2/a\.png' .*both real and synthetic"):
             import_folder(tree(tmp_path, "real/dalle2/a.png"))
 
-    def test_labels_that_agree(self, tmp_path: Path) -> None:
+    def test_label_names_that_agree(self, tmp_path: Path) -> None:
         assert rows(import_folder(tree(tmp_path, "fake/ai/a.png"))) == [("fake/ai/a.png", 1)]
 
     def test_two_splits(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="train/real/val: the folder is in several splits"):
+        with pytest.raises(UserError, match=r"train/real/val: .*several splits"):
             import_folder(tree(tmp_path, "train/real/val/a.png"))
 
 
 class TestUnknownFolders:
     @pytest.mark.parametrize("names", [("0", "1"), ("0.0", "1.0"), ("true", "false")])
-    def test_numbers_are_no_labels(self, tmp_path: Path, names: tuple[str, str]) -> None:
+    def test_numbers_are_not_labels(self, tmp_path: Path, names: tuple[str, str]) -> None:
         root = tree(tmp_path, *(f"{name}/a.png" for name in names))
         with pytest.raises(UserError) as caught:
             import_folder(root)
         message = str(caught.value)
-        assert message.startswith(f"{tmp_path}: no known layout")
-        assert f": {', '.join(sorted(names))}. Rename them (known: 0_real, 1_fake, ai, " in message
-        assert "manifest CSV (path,label)" in message
+        assert message.startswith(f"{tmp_path}: ")
+        assert f": {', '.join(sorted(names))}. Rename" in message
+        assert "0_real, 1_fake, ai, " in message
+        assert "(path,label)" in message
 
     def test_one_unknown_sibling(self, tmp_path: Path) -> None:
         root = tree(tmp_path, "0_real/a.png", "1_fake/a.png", "misc/a.png")
@@ -507,7 +479,7 @@ class TestFiles:
         table = import_folder(tree(tmp_path, "dalle2/r1.v2.PNG"))
         assert table["source_id"].tolist() == ["r1.v2"]
 
-    def test_what_is_no_image_is_passed_over(self, tmp_path: Path) -> None:
+    def test_other_files_and_hidden_ones_are_skipped(self, tmp_path: Path) -> None:
         table = import_folder(
             tree(
                 tmp_path,
@@ -535,13 +507,13 @@ class TestFiles:
             import_folder(tree(tmp_path, *files))
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"gone: is not a folder\."):
+        with pytest.raises(UserError, match="gone: is not a folder"):
             import_folder(tmp_path / "gone")
 
     def test_name_that_is_not_utf8(self, tmp_path: Path) -> None:
         root = tree(tmp_path, "real/a.png")
         (root / "real" / "b\udcff.png").touch()
-        with pytest.raises(UserError, match="a name is not UTF-8"):
+        with pytest.raises(UserError, match="not UTF-8"):
             import_folder(root)
 
     def test_types(self, tmp_path: Path) -> None:
@@ -550,193 +522,10 @@ class TestFiles:
         assert table.index.tolist() == [0, 1]
         assert not table.isna().any().any()
 
-    def test_suffixes_are_lower_case(self) -> None:
-        assert {".jpg", ".jpeg", ".png", ".webp", ".tiff", ".avif"} <= layouts.IMAGE_SUFFIXES
-        assert all(s == s.lower() and s.startswith(".") for s in layouts.IMAGE_SUFFIXES)
 
-
-class TestDialects:
-    def test_spai(self, tmp_path: Path) -> None:
-        table = import_csv(
-            csv(tmp_path, "image,class,split\nsd3/b_7.webp,1,test\nRAISE\\a.tif,0,valid\n")
-        )
-        assert list(table.columns) == COLUMNS
-        assert rows(table) == [("RAISE/a.tif", 0, "val"), ("sd3/b_7.webp", 1, "test")]
-
-    def test_clipdet(self, tmp_path: Path) -> None:
-        text = "filename,typ\nb.png,dalle2\na.png,REAL\nc.png,nature\nd.png,fake\n"
-        assert rows(import_csv(csv(tmp_path, text))) == [
-            ("a.png", 0),
-            ("b.png", 1, "", "dalle2"),
-            ("c.png", 0),
-            ("d.png", 1),
-        ]
-
-    def test_clipdet_without_a_type(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"list\.csv: the label '' is unknown"):
-            import_csv(csv(tmp_path, "filename,typ\na.png,\n"))
-
-    def test_synthwildx(self, tmp_path: Path) -> None:
-        text = "url,filename,typ\nhttps://x/1,dalle3/F.jpg,dalle3\nhttps://x/2,real/G.jpg,real\n"
-        table = import_csv(csv(tmp_path, text))
-        assert list(table.columns) == [*COLUMNS, "url"]
-        assert rows(table) == [
-            ("dalle3/F.jpg", 1, "", "dalle3", "", "", "https://x/1"),
-            ("real/G.jpg", 0, "", "", "", "", "https://x/2"),
-        ]
-
-    def test_b_free(self, tmp_path: Path) -> None:
-        text = "filename,label\na.png,0\nb.png,1\nc.png,REAL\nd.png,FAKE\n"
-        assert rows(import_csv(csv(tmp_path, text))) == [
-            ("a.png", 0),
-            ("b.png", 1),
-            ("c.png", 0),
-            ("d.png", 1),
-        ]
-
-    def test_b_free_viral(self, tmp_path: Path) -> None:
-        header = "filename,label,source_id,date,days_since_1st_post,w,h,md5,url"
-        row = "REAL/Ed7/1.jpg,REAL,Ed7,2020-07-26,0.0,940.0,580.0,75eb,http://k/1.JPG"
-        table = import_csv(csv(tmp_path, f"{header}\n{row}\n"))
-        assert list(table.columns) == [*COLUMNS, *header.split(",")[3:]]
-        assert rows(table) == [
-            (
-                *("REAL/Ed7/1.jpg", 0, "", "", "", "Ed7"),
-                *("2020-07-26", "0.0", "940.0", "580.0", "75eb", "http://k/1.JPG"),
-            )
-        ]
-
-    def test_rewind(self, tmp_path: Path) -> None:
-        text = (
-            "filename,src_dataset,src,label,format,estimated_QF\n"
-            "R/2.jpg,FOSID,Gaza2,FAKE,JPEG,85\nR/1.png,ammeba,Gaza2,FAKE,PNG,200\n"
-        )
-        table = import_csv(csv(tmp_path, text))
-        assert list(table.columns) == [*COLUMNS, "src_dataset", "format", "estimated_QF"]
-        assert rows(table) == [
-            ("R/1.png", 1, "", "", "", "Gaza2", "ammeba", "PNG", "200"),
-            ("R/2.jpg", 1, "", "", "", "Gaza2", "FOSID", "JPEG", "85"),
-        ]
-
-    def test_ancestree_keeps_the_tree_together(self, tmp_path: Path) -> None:
-        text = (
-            "filename,parent,src,level,type,label,split\n"
-            "T/1.jpg,s/r0.png,s/r0.png,1,dalle2,FAKE,dev\nT/2.jpg,s/r1.png,s/r1.png,1,raise,REAL,test\n"
-        )
-        table = import_csv(csv(tmp_path, text))
-        assert list(table.columns) == [*COLUMNS, "parent", "level"]
-        assert rows(table) == [
-            ("T/1.jpg", 1, "dev", "dalle2", "", "s/r0.png", "s/r0.png", "1"),
-            ("T/2.jpg", 0, "test", "", "", "s/r1.png", "s/r1.png", "1"),
-        ]
-
-    def test_itw_sm(self, tmp_path: Path) -> None:
-        text = "file_name,label,target,platform\n1_fake/x_8.jpg,fake,1,x\n0_real/a.jpg,real,0,x\n"
-        table = import_csv(csv(tmp_path, text))
-        assert list(table.columns) == [*COLUMNS, "target", "platform"]
-        assert rows(table) == [
-            ("0_real/a.jpg", 0, "", "", "", "", "0", "x"),
-            ("1_fake/x_8.jpg", 1, "", "", "", "", "1", "x"),
-        ]
-
-    def test_openfake(self, tmp_path: Path) -> None:
-        text = (
-            "file_name,prompt,label,model,type,release_date\n"
-            '1.png,"a cat, asleep",fake,flux.1-dev,lora,2024-08\n2.jpg,,real,imagenet,,\n'
-        )
-        table = import_csv(csv(tmp_path, text))
-        assert list(table.columns) == [*COLUMNS, "prompt", "type", "release_date"]
-        assert rows(table) == [
-            ("1.png", 1, "", "flux.1-dev", "", "", "a cat, asleep", "lora", "2024-08"),
-            ("2.jpg", 0),
-        ]
-
-    def test_unbiased_genimage(self, tmp_path: Path) -> None:
-        text = (
-            "path,generator,mode,width,height,compression_rate\n"
-            "w/ai/1.png,wukong,train,512,512,\nw/nature/2.JPEG,nature,val,500,375,96\n"
-        )
-        table = import_csv(csv(tmp_path, text))
-        assert list(table.columns) == [*COLUMNS, "width", "height", "compression_rate"]
-        assert rows(table) == [
-            ("w/ai/1.png", 1, "train", "wukong", "", "", "512", "512"),
-            ("w/nature/2.JPEG", 0, "val", "", "", "", "500", "375", "96"),
-        ]
-
-    def test_every_dialect_is_reachable(self) -> None:
-        """No dialect is hidden behind an earlier one that asks for less."""
-        from synthdetect.datasets.dialects import DIALECTS
-
-        for place, dialect in enumerate(DIALECTS):
-            first = next(d for d in DIALECTS if set(d.needs) <= set(dialect.needs))
-            assert first is dialect, f"{DIALECTS[place].name} is hidden by {first.name}"
-
-
-class TestCsv:
-    def test_standard_columns_of_a_foreign_list_are_kept(self, tmp_path: Path) -> None:
-        text = "filename,label,generator,split\na.png,fake,sdxl,extra\nb.png,real,sdxl,VAL\n"
-        assert rows(import_csv(csv(tmp_path, text))) == [
-            ("a.png", 1, "extra", "sdxl"),
-            ("b.png", 0, "val"),
-        ]
-
-    def test_byte_order_mark_and_blank_lines(self, tmp_path: Path) -> None:
-        file = tmp_path / "list.csv"
-        file.write_bytes("\ufefffilename,label\r\n\r\né.png,real\r\n".encode())
-        assert rows(import_csv(file)) == [("é.png", 0)]
-
-    def test_values_that_look_like_missing_ones(self, tmp_path: Path) -> None:
-        text = "filename,label,source_id,w\nNA.png,fake,null,NaN\n"
-        assert rows(import_csv(csv(tmp_path, text))) == [
-            ("NA.png", 1, "", "", "", "null", "NaN"),
-        ]
-
-    def test_paths_are_made_uniform(self, tmp_path: Path) -> None:
-        text = "filename,label\n.\\b\\1.png,fake\na//2.png,fake\n/data/3.png,fake\n"
-        paths = import_csv(csv(tmp_path, text))["path"].tolist()
-        assert paths == ["/data/3.png", "a/2.png", "b/1.png"]
-
-    def test_unknown_columns(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError) as caught:
-            import_csv(csv(tmp_path, "img,y\na.png,1\n"))
-        message = str(caught.value)
-        assert message.startswith(f"{tmp_path / 'list.csv'}: unknown columns: img, y. ")
-        assert "path,label" in message
-        assert "SPAI (image,class,split)" in message
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("", "is empty"),
-            ("filename,label\n", "lists no images"),
-            ("filename,label\na\\b.png,0\na/b.png,1\n", r"'a/b\.png' is listed twice"),
-            ("filename,label\na.png,0\n ,1\n", "image 2 of the list has no path"),
-            ("filename,label\na.png,maybe\n", "the label 'maybe' is unknown"),
-            ("image,class,split\na.png,2,test\n", "the label '2' is unknown"),
-            ("filename,label\na.png,0\nb,c.png,1\n", "line 3 has 3 fields, the header 2"),
-            ("filename,label,label\na.png,0,1\n", "a column is there twice"),
-            ('filename,label\n"a.png,0\n', "cannot be read as CSV"),
-            ("image,class,split,label\na.png,1,test,real\n", "both 'class' and 'label' give"),
-        ],
-    )
-    def test_what_cannot_be_used(self, tmp_path: Path, text: str, message: str) -> None:
-        with pytest.raises(UserError, match=rf"list\.csv: .*{message}"):
-            import_csv(csv(tmp_path, text))
-
-    def test_not_utf8(self, tmp_path: Path) -> None:
-        file = tmp_path / "list.csv"
-        file.write_bytes("filename,label\ncafé.png,0\n".encode("latin-1"))
-        with pytest.raises(UserError, match=r"list\.csv: is not UTF-8 text"):
-            import_csv(file)
-
-    def test_no_file(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"gone\.csv: cannot be read as CSV"):
-            import_csv(tmp_path / "gone.csv")
-
-
-def test_a_folder_that_has_a_manifest_says_so(tmp_path: Path) -> None:
+def test_a_folder_with_a_manifest_is_refused_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "upscaled").mkdir()
     (tmp_path / "upscaled" / "a.png").touch()
     (tmp_path / "manifest.csv").write_text("path,label\n")
-    with pytest.raises(UserError, match=r"Perhaps .*manifest.csv is meant"):
+    with pytest.raises(UserError, match=r"Perhaps .*/manifest\.csv"):
         import_folder(tmp_path)

@@ -26,12 +26,6 @@ COMMANDS = {**OWN_COMMANDS, **SWEEP_COMMANDS}
 OPTIONS = {option for command in COMMANDS.values() for option in command.options.fields()}
 OF_OTHER_PROGRAMS = {"backend_store_uri", "env_manager", "help", "keep_going"}
 
-COMING = {
-    "accumulate", "clip_norm", "decay_norms", "front_end", "schedule", "threshold_rule",
-    "warmup_epochs",
-}  # fmt: skip
-"""Options that the pages describe and that do not exist yet: to be deleted once they do."""
-
 _BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 _COMMAND = re.compile(r"^(?:synthdetect|python -m sweeps|mlflow run \. -e) ([a-z][a-z-]*)(?=\s|$)")
@@ -52,7 +46,7 @@ def unknown(line: str) -> set[str]:
     command = _COMMAND.search(line)
     known = set(COMMANDS[command[1]].options.fields()) if command else OPTIONS
     named = {(long or short).replace("-", "_") for long, short in _OPTION.findall(line)}
-    return named - known - OF_OTHER_PROGRAMS - COMING
+    return named - known - OF_OTHER_PROGRAMS
 
 
 @pytest.mark.parametrize("page", [README, *GUIDES], ids=lambda page: page.name)

@@ -11,7 +11,6 @@ from synthdetect.evaluation.calibration import (
     fit_isotonic,
     fit_platt,
     fit_temperature,
-    unsure,
 )
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.evaluation.options import CALIBRATIONS
@@ -137,10 +136,3 @@ def test_isotonic_equals_the_probabilities_of_scikit_learn() -> None:
 def test_uncalibrated_is_the_identity() -> None:
     assert UNCALIBRATED([1.5, -2.0]).tolist() == [1.5, -2.0]
     assert CALIBRATIONS["none"].load()([0, 1], [1.0, 2.0]) == UNCALIBRATED
-
-
-def test_the_unsure_band_lies_around_the_threshold() -> None:
-    assert unsure([0.29, 0.31, 0.4, 0.49, 0.51], 0.4, 0.1).tolist() == [
-        False, True, True, True, False,
-    ]  # fmt: skip
-    assert not unsure([0.4], 0.4, 0.0).any()

@@ -71,7 +71,9 @@ def table() -> pd.DataFrame:
 
 def test_the_table_has_rows_scores_and_predicted_labels() -> None:
     rows = pd.DataFrame({"path": ["a", "b", "c"], "label": [0, 1, 1], "bytes": 1, "mtime_ns": 2})
-    table = prediction_table(rows, np.array([-math.log(3), 0.0, math.log(3)]), 0.75)
+    table = prediction_table(
+        rows, np.array([-math.log(3), 0.0, math.log(3)]), Decision(threshold=0.75)
+    )
     assert table.columns.tolist() == ["path", "label", "logit", "probability", "predicted"]
     assert table["probability"].tolist() == pytest.approx([0.25, 0.5, 0.75])
     assert table["predicted"].tolist() == [0, 0, int(expit(math.log(3)) >= 0.75)]

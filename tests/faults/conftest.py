@@ -24,7 +24,7 @@ from synthdetect.models.networks import build
 from synthdetect.models.spec import ModelSpec
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.models import log_detector
-from synthdetect.tracking.run import open_run
+from synthdetect.tracking.opening import open_run
 from tests.conftest import STORE
 
 TINY = ("--arch=mobilenet_v3_large", "--image-size=32", "--epochs=1", "--device=cpu",
@@ -165,9 +165,9 @@ def refused(
 def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector that nobody has trained."""
     torch.manual_seed(0)
-    network = build(ModelSpec.of("mobilenet_v3_large", 32))
+    spec = ModelSpec.of("mobilenet_v3_large", 32)
     path = tmp_path_factory.mktemp("detector") / "detector.safetensors"
-    Detector(network, Card(model=network.spec, geometry="resize")).save(path)
+    Detector(build(spec), Card(model=spec, geometry="resize")).save(path)
     return path
 
 

@@ -30,7 +30,7 @@ from mlflow.tracking import MlflowClient
 
 from synthdetect.datasets.manifest import load
 from synthdetect.tracking.detectors import find_detectors
-from synthdetect.tracking.run import FOLD, KIND, NOT_BEGUN
+from synthdetect.tracking.tags import FOLD, KIND, NOT_BEGUN
 from tests.conftest import hear_interrupts
 
 TRAINING = ["--arch=mobilenet_v3_large", "--image-size=32", "--batch-size=16", "--weights=none",

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdetect.datasets.folds import read as read_folds
+from synthdetect.datasets.folds import read_folds
 from synthdetect.datasets.manifest import load, read
 from synthdetect.datasets.unlabelled import unlabelled
 from synthdetect.evaluation.external import read_predictions
-from synthdetect.submission.runfile import check_submission
+from synthdetect.submission.checking import check_submission
 from tests.faults.conftest import TINY, Refused, refusal
 
 BAD_SPLITS = {
@@ -211,7 +211,7 @@ def test_what_a_manifest_claims_of_its_files_is_never_believed_blindly(
     """A manifest that claims strange sizes, times, formats or hashes of its files."""
     claims = {**dict.fromkeys(PROBED, "1"), "sha256": "", column: value}
     write(table(pictures, **claims, label="real"), refused.folder)
-    claimed = ("differ from the manifest's sha256",) if column == "sha256" and value else ()
+    claimed = ("differ from the sha256",) if column == "sha256" and value else ()
     refused("train", *TINY, "--data=m.csv", named=claimed or ("m.csv: the train split",))
 
 

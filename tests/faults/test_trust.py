@@ -178,11 +178,11 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda model: weights_of(model).write_bytes(pickle.dumps(Poison(model / "executed"))),
         "no detector",
     ),
-    "no weights": (lambda model: weights_of(model).unlink(), "cannot be had"),
+    "no weights": (lambda model: weights_of(model).unlink(), "cannot be loaded"),
     "weights elsewhere": (artifact("/etc/passwd"), "is no detector"),
     "weights that climb": (artifact("artifacts/../../../x.safetensors"), "is no detector"),
     "weights on a server": (artifact("http://localhost:1/x.safetensors"), "--model"),
-    "no description": (lambda model: (model / "MLmodel").unlink(), "cannot be had"),
+    "no description": (lambda model: (model / "MLmodel").unlink(), "cannot be loaded"),
     "an empty description": (described_as(""), "--model"),
     "a description that is a list": (described_as("[1, 2]"), "is no detector"),
     "a description that is no YAML": (described_as("{[}"), "is no detector"),
@@ -256,7 +256,7 @@ def test_the_weights_of_a_served_model_are_checked_too(copied: Path, logged: Log
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda file, other: file.write_bytes(other), ("differ from the manifest's", "Restore")),
+        (lambda file, other: file.write_bytes(other), ("differ from the sha256", "Restore")),
         (lambda file, other: file.write_bytes(other[:50]), ("1 of 24", "exclude")),
         (lambda file, other: file.unlink(), ("1 of 24", "exclude")),
     ],

@@ -1,7 +1,5 @@
 """Tests of the augmentation of training images."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,23 +8,18 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from synthdetect.images.augmentation import augment, draws, erase_, gaussian_blur, jitter_, rotate
+from synthdetect.images.options import AugmentationOptions
 
 ONE = torch.ones(1)
 
 
-@dataclass(frozen=True)
-class Strength:
-    """Options of the augmentation, all off by default."""
-
-    hflip: float = 0.0
-    jitter: float = 0.0
-    blur: float = 0.0
-    blur_sigma: float = 1.0
-    rotation: float = 0.0
-    random_erasing: float = 0.0
+def strength(**given: float) -> AugmentationOptions:
+    """Options of the augmentation; those that are not given are off."""
+    off = {"hflip": 0.0, "jitter": 0.0, "blur": 0.0}
+    return AugmentationOptions(**{**off, **given})
 
 
-ALL = Strength(hflip=0.5, jitter=0.3, blur=0.5, blur_sigma=3.0, rotation=30.0, random_erasing=0.5)
+ALL = strength(hflip=0.5, jitter=0.3, blur=0.5, blur_sigma=3.0, rotation=30.0, random_erasing=0.5)
 
 
 def noise(batch: int = 1, height: int = 20, width: int = 20, seed: int = 0) -> Tensor:
@@ -54,7 +47,8 @@ class TestDraws:
         np.testing.assert_array_equal(draws(1, 2, [6]), together[[1]])
 
     def test_seed_epoch_and_row_each_change_them(self) -> None:
-        found = [draws(*key, [row]) for *key, row in ((1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0))]
+        keys = ((1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0))
+        found = [draws(seed, epoch, [row]) for seed, epoch, row in keys]
         assert len({values.tobytes() for values in found}) == 4
         assert draws(1, 2, [3]).tobytes() != draws(3, 2, [1]).tobytes()
 
@@ -71,7 +65,7 @@ class TestDraws:
 class TestAugment:
     def test_without_options_images_are_unchanged(self) -> None:
         images = noise(4)
-        changed = augment(images, Strength(), draws(1, 0, range(4)))
+        changed = augment(images, strength(), draws(1, 0, range(4)))
         assert changed.dtype == torch.float32
         assert torch.equal(changed, images.float())
 
@@ -86,21 +80,21 @@ class TestAugment:
         images = noise(1).expand(200, -1, -1, -1)
         random = draws(1, 0, range(200))
         for probability, expected in ((0.0, 0), (1.0, 200)):
-            changed = augment(images, Strength(**{name: probability}), random)
+            changed = augment(images, strength(**{name: probability}), random)
             assert (changed != images).flatten(1).any(dim=1).sum() == expected
 
     @pytest.mark.parametrize("name", ["hflip", "blur"])
     def test_a_probability_is_that_share_of_the_images(self, name: str) -> None:
         images = noise(1, 6, 6).expand(2000, -1, -1, -1)
-        changed = augment(images, Strength(**{name: 0.3}), draws(1, 0, range(2000)))
+        changed = augment(images, strength(**{name: 0.3}), draws(1, 0, range(2000)))
         share = (changed != images).flatten(1).any(dim=1).float().mean()
         assert share == pytest.approx(0.3, abs=0.03)
 
     def test_extremes_of_probability_hold_for_extreme_draws(self) -> None:
         images = noise(1)
         for values in (fixed(*[0.0] * 12), fixed(*[1 - 2**-24] * 12)):
-            assert torch.equal(augment(images, Strength(), values), images.float())
-            flipped = augment(images, Strength(hflip=1.0), values)
+            assert torch.equal(augment(images, strength(), values), images.float())
+            flipped = augment(images, strength(hflip=1.0), values)
             assert torch.equal(flipped, images.flip(3).float())
 
     def test_a_flip_is_exact_and_horizontal(self) -> None:
@@ -108,7 +102,7 @@ class TestAugment:
         random = np.concatenate(
             [fixed(u, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5) for u in (0.1, 0.9, 0.2)]
         )
-        changed = augment(images, Strength(hflip=0.5), random)
+        changed = augment(images, strength(hflip=0.5), random)
         mirrored = images.float().numpy()[..., ::-1]
         np.testing.assert_array_equal(changed[0].numpy(), mirrored[0])
         np.testing.assert_array_equal(changed[1].numpy(), images[1].float().numpy())
@@ -120,9 +114,9 @@ class TestAugment:
         assert torch.equal(augment(images, ALL, random), augment(last, ALL, random))
 
     @pytest.mark.parametrize(
-        "options", [Strength(hflip=0.5), Strength(rotation=30.0), Strength(hflip=0.5, rotation=9.0)]
+        "options", [strength(hflip=0.5), strength(rotation=30.0), strength(hflip=0.5, rotation=9.0)]
     )
-    def test_an_image_alone_is_augmented_as_in_a_batch(self, options: Strength) -> None:
+    def test_an_image_alone_is_augmented_as_in_a_batch(self, options: AugmentationOptions) -> None:
         images, random = noise(8), draws(1, 0, range(8))
         together = augment(images, options, random)
         for row in range(8):
@@ -132,14 +126,16 @@ class TestAugment:
     @pytest.mark.parametrize(
         "options",
         [
-            Strength(jitter=0.3),
-            Strength(blur=1.0),
-            Strength(blur=0.5, blur_sigma=3.0),
-            Strength(blur=1.0, blur_sigma=10.0),
+            strength(jitter=0.3),
+            strength(blur=1.0),
+            strength(blur=0.5, blur_sigma=3.0),
+            strength(blur=1.0, blur_sigma=10.0),
             ALL,
         ],
     )
-    def test_jitter_and_blur_too_do_not_depend_on_the_batch(self, options: Strength) -> None:
+    def test_jitter_and_blur_too_do_not_depend_on_the_batch(
+        self, options: AugmentationOptions
+    ) -> None:
         images, random = noise(8, 64, 64), draws(1, 0, range(8))
         random[:, 5] = [0.1, 0.9] * 4  # with a probability of 0.5, every second image is blurred
         random[:, 6] = np.linspace(0, 0.99, 8)  # from the weakest blur to the strongest
@@ -151,7 +147,7 @@ class TestAugment:
     @pytest.mark.parametrize("u", [0.0, 0.25, 0.5, 0.75])
     def test_values_stay_in_range(self, u: float) -> None:
         images = torch.cat([noise(2), torch.zeros_like(noise(1)), torch.full_like(noise(1), 255)])
-        options = Strength(hflip=1.0, jitter=1.0, blur=1.0, blur_sigma=5.0, rotation=180.0)
+        options = strength(hflip=1.0, jitter=1.0, blur=1.0, blur_sigma=5.0, rotation=180.0)
         changed = augment(images, options, fixed(*[u] * 8, batch=4))
         assert changed.min() >= 0
         assert changed.max() <= 255
@@ -160,15 +156,15 @@ class TestAugment:
     @pytest.mark.parametrize(
         ("column", "options", "expected"),
         [
-            (1, Strength(rotation=20.0), lambda x: rotate(x, torch.tensor([20.0]))),
-            (2, Strength(jitter=0.1), lambda x: x * 1.1),
-            (3, Strength(jitter=0.1), lambda x: tv.adjust_contrast(x / 255, 1.1) * 255),
-            (4, Strength(jitter=0.1), lambda x: tv.adjust_saturation(x / 255, 1.1) * 255),
-            (6, Strength(blur=1.0), lambda x: gaussian_blur(x, torch.tensor([1.0]))),
+            (1, strength(rotation=20.0), lambda x: rotate(x, torch.tensor([20.0]))),
+            (2, strength(jitter=0.1), lambda x: x * 1.1),
+            (3, strength(jitter=0.1), lambda x: tv.adjust_contrast(x / 255, 1.1) * 255),
+            (4, strength(jitter=0.1), lambda x: tv.adjust_saturation(x / 255, 1.1) * 255),
+            (6, strength(blur=1.0), lambda x: gaussian_blur(x, torch.tensor([1.0]))),
         ],
     )
     def test_each_strength_is_reached_at_the_end_of_the_range(
-        self, column: int, options: Strength, expected: object
+        self, column: int, options: AugmentationOptions, expected: object
     ) -> None:
         images = mid_grey().round().to(torch.uint8)
         values = [0.5] * 8
@@ -181,7 +177,7 @@ class TestAugment:
     def test_the_weakest_blur_is_negligible(self) -> None:
         images = noise(1)
         values = fixed(0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.5)
-        changed = augment(images, Strength(blur=1.0, blur_sigma=5.0), values)
+        changed = augment(images, strength(blur=1.0, blur_sigma=5.0), values)
         torch.testing.assert_close(changed, images.float(), rtol=0, atol=1e-3)
 
 
@@ -379,6 +375,6 @@ class TestErasing:
 
     def test_the_given_share_of_the_images_is_erased(self) -> None:
         images = noise(2000, 8, 8)
-        changed = augment(images, Strength(random_erasing=0.3), draws(1, 0, range(2000)))
+        changed = augment(images, strength(random_erasing=0.3), draws(1, 0, range(2000)))
         differs = (changed != images).flatten(1).any(dim=1)
         assert differs.float().mean().item() == pytest.approx(0.3, abs=0.03)

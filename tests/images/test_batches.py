@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -39,8 +41,9 @@ def batches(
     seed: int | None = None,
     geometry: str = "random_crop",
     workers: int = 0,
+    targets: npt.ArrayLike | None = None,
 ) -> Batches:
-    dataset = ImageFiles(files, Preprocess(SIZE, geometry), seed=seed)
+    dataset = ImageFiles(files, Preprocess(SIZE, geometry), targets=targets, seed=seed)
     return Batches(dataset, Order(len(files), size, seed=seed), workers)
 
 
@@ -54,6 +57,7 @@ def assert_equal(first: list[Batch], second: list[Batch]) -> None:
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one.rows, other.rows)
         assert torch.equal(one.images, other.images)
+        assert torch.equal(one.targets.nan_to_num(-1), other.targets.nan_to_num(-1))
         assert one.unreadable == other.unreadable
 
 
@@ -150,6 +154,51 @@ class TestImages:
         assert dataset.files.type == pa.large_string()
         assert dataset.files.to_pylist() == [str(file) for file in pictures]
         assert len(dataset) == 13
+
+
+class TestTargets:
+    TARGETS = np.linspace(0, 1, 13)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_each_image_comes_with_its_target(self, pictures: list[Path], workers: int) -> None:
+        for batch in batches(pictures, seed=1, workers=workers, targets=self.TARGETS).epoch(3):
+            assert batch.targets.dtype == torch.float32
+            expected = self.TARGETS[batch.rows.numpy()].astype(np.float32)
+            assert batch.targets.tolist() == expected.tolist()
+
+    def test_the_target_of_an_unreadable_image_is_left_out_with_it(
+        self, pictures: list[Path]
+    ) -> None:
+        pictures[1].write_text("broken")
+        pictures[12].unlink()
+        found = list(batches(pictures, targets=np.arange(13)).epoch(0))
+        assert [batch.targets.tolist() for batch in found] == [
+            [0, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [],
+        ]  # fmt: skip
+        assert found[3].targets.dtype == torch.float32
+
+    def test_unknown_targets_are_nan(self, pictures: list[Path]) -> None:
+        for batch in batches(pictures).epoch(0):
+            assert batch.targets.shape == batch.rows.shape
+            assert batch.targets.isnan().all()
+
+    def test_all_targets_are_known_by_row(self, pictures: list[Path]) -> None:
+        """A column of a manifest is a series whose index need not begin at 0."""
+        labels = pd.Series([0, 1] * 6 + [1], index=range(100, 113), dtype="int8")
+        reader = batches(pictures, seed=1, targets=labels)
+        assert reader.targets.dtype == np.float32
+        assert reader.targets.tolist() == labels.tolist()
+        for batch in reader.epoch(0):
+            assert batch.targets.tolist() == labels.to_numpy()[batch.rows.numpy()].tolist()
+
+    def test_other_squares_of_the_same_images_have_the_same_targets(
+        self, pictures: list[Path]
+    ) -> None:
+        dataset = ImageFiles(pictures, Preprocess(SIZE, "resize"), targets=self.TARGETS)
+        other = dataset.seen_by(Preprocess(8, "resize"))
+        item = other[0, 5]
+        assert (item.row, np.shape(item.pixels)) == (5, (8, 8, 3))
+        assert item.target == np.float32(self.TARGETS[5])
 
 
 class TestWorkers:

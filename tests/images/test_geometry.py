@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from synthdetect.images.geometry import CENTRE, Preprocess
-from synthdetect.images.options import GEOMETRIES, ImageOptions
+from synthdetect.images.options import GEOMETRIES
 from synthdetect.images.reading import BadImage, equalise, read_image
 
 Pixels = npt.NDArray[np.uint8]
@@ -39,10 +39,6 @@ def coordinates(height: int, width: int) -> Pixels:
 def resized(pixels: Pixels, width: int, height: int) -> Pixels:
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image)
-
-
-def test_the_choices_of_the_option_are_the_geometries() -> None:
-    assert get_args(ImageOptions.fields()["geometry"].annotation) == tuple(GEOMETRIES)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from synthdetect.images.mixing import MIXINGS, mix
-from synthdetect.runs.options import TrainOptions
+from synthdetect.images.options import AugmentationOptions
 
 TARGETS = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
 SEED = (42, 3, 7)
@@ -18,14 +18,14 @@ def images() -> Tensor:
     return torch.arange(6.0)[:, None, None, None].repeat(1, 3, 32, 32)
 
 
-def mixed(seed: tuple[int, int, int] = SEED, **given: Any) -> tuple[Tensor, Tensor]:
-    return mix(images(), TARGETS, TrainOptions.resolve(given), seed)
+def mixed(seed: tuple[int, int, int] = SEED, /, **given: Any) -> tuple[Tensor, Tensor]:
+    return mix(images(), TARGETS, AugmentationOptions.resolve(given), seed)
 
 
 def test_every_method_is_off_by_default() -> None:
-    assert all(TrainOptions.fields()[name].default == 0 for name in MIXINGS)
+    assert all(AugmentationOptions.fields()[name].default == 0 for name in MIXINGS)
     given = images()
-    same, targets = mix(given, TARGETS, TrainOptions.resolve({}), SEED)
+    same, targets = mix(given, TARGETS, AugmentationOptions.resolve({}), SEED)
     assert same is given
     assert targets is TARGETS
 
@@ -45,7 +45,7 @@ def test_labels_are_mixed_as_the_pixels_are(name: str, number: int) -> None:
 
 @pytest.mark.parametrize("name", MIXINGS)
 def test_mixed_classes_sum_to_one(name: str) -> None:
-    options = TrainOptions.resolve({name: 0.5})
+    options = AugmentationOptions.resolve({name: 0.5})
     for number in range(20):
         _, synthetic = mix(images(), TARGETS, options, (1, 1, number))
         _, real = mix(images(), 1 - TARGETS, options, (1, 1, number))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from synthdetect.evaluation.metrics import METRICS
-from synthdetect.report.record import RunRecord
+from synthdetect.tracking.records import RunRecord
 
 HOSTILE = (
     "<script>window.hit=1</script>",

@@ -11,7 +11,7 @@ from synthdetect.evaluation.metrics import METRICS
 from synthdetect.report.contents import KINDS, build
 from synthdetect.report.page import Report, Section, Table, render
 from synthdetect.report.parts import DESCRIPTIONS
-from synthdetect.report.record import ChildRun
+from synthdetect.tracking.queries import StoredRun
 from tests.report.conftest import HOSTILE, OTHERS, Make, generators, overall, png
 
 COUNTS = pd.DataFrame(
@@ -264,9 +264,9 @@ def test_validation_images_moved_to_training_are_shown(
     assert facts(report)["supplementary training data"] == "more/x"
 
 
-def child(name: str, seed: str, **facts: Any) -> ChildRun:
+def child(name: str, seed: str, **facts: Any) -> StoredRun:
     known: dict[str, Any] = {"status": "FINISHED", "metrics": {}, "tags": {}}
-    return ChildRun(id=f"id-{name}", name=name, params={"optim.seed": seed}, **{**known, **facts})
+    return StoredRun(id=f"id-{name}", name=name, params={"optim.seed": seed}, **{**known, **facts})
 
 
 def test_one_seed_is_shown_and_several_are_counted(make: Make) -> None:

@@ -22,7 +22,8 @@ from synthdetect.images.batches import ImageFiles
 from synthdetect.images.geometry import Preprocess
 from synthdetect.tracking.detectors import find_detector, find_detectors
 from synthdetect.tracking.models import log_detector
-from synthdetect.tracking.run import FOLD, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.tags import FOLD
 from synthdetect.training.devices import Device
 from tests.conftest import artifact
 

@@ -34,11 +34,13 @@ from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import STATE, Scoring
 from synthdetect.evaluation.calibration import Calibration
 from synthdetect.models.networks import build
-from synthdetect.submission.runfile import check_submission, image_ids_of
+from synthdetect.submission.checking import check_submission
+from synthdetect.submission.image_ids import image_ids_of
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.detectors import find_detectors
 from synthdetect.tracking.models import log_detector, register
-from synthdetect.tracking.run import FOLD, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.tags import FOLD
 from synthdetect.training.devices import Device
 
 PROJECT = Path(cli.__file__).parents[1]
@@ -397,9 +399,9 @@ def test_all_ways_of_naming_can_be_mixed(
     [
         ("nonsense", "'nonsense' is neither a file, nor a models:/ URI, nor a run in sqlite:"),
         ("gone.safetensors", "'gone.safetensors' is neither a file"),
-        ("models:/nobody@champion", "models:/nobody@champion cannot be had from sqlite:"),
-        ("models:/m-0123", "models:/m-0123 cannot be had"),
-        ("models:/nobody/1", "models:/nobody/1 cannot be had"),
+        ("models:/nobody@champion", "models:/nobody@champion cannot be loaded from sqlite:"),
+        ("models:/m-0123", "models:/m-0123 cannot be loaded"),
+        ("models:/nobody/1", "models:/nobody/1 cannot be loaded"),
         ("", "--model: give"),
     ],
 )
@@ -554,7 +556,7 @@ def test_check_submission_counts_the_errors(
     file.write_text("image_id,prob,label,threshold\na.png,0.9,0,0.5\na.png,1.5,1,0.5\n")
     assert cli.main(["check-submission", str(file)]) == 2
     printed = capsys.readouterr()
-    assert printed.err == f"synthdetect: {file}: 3 error(s).\n"
+    assert f"{file}: 3 error(s)" in printed.err
     assert printed.out.count("error: ") == 3
     assert "label contradicts" in printed.out
 

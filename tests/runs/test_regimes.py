@@ -217,7 +217,7 @@ def test_a_study_is_not_gone_on_with_beside_another_supplement(
         ),
         (["--narrow-per-category", "1"], "--narrow, --narrow-per-category: "),
         (["--supplement", "nowhere"], "supplement: 'nowhere'"),
-        (["--finetune", "1000"], "--supplement, --finetune: finetune: 1000 of"),
+        (["--finetune", "1000"], "--supplement, --finetune: --finetune: 1000 of"),
         (["--weights", "small.safetensors"], "here are resnet18, resnet50"),
         (["--seed", "2147483647", "--seeds", "2"], "--seed: "),
     ],

@@ -80,7 +80,8 @@ def test_one_content_with_both_labels_is_refused(
     twin = {**real, "path": str(copy), "label": "synthetic", "generator": "copier"}
     pd.concat([table, pd.DataFrame([twin])]).to_csv(small_manifest, index=False)
     message = refused(small_manifest, capsys)
-    assert "both classes" in message
+    assert "sha256" in message
+    assert "other class" in message
     assert str(copy) in message
 
 

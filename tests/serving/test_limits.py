@@ -1,4 +1,4 @@
-"""The limits on one request, from the environment and from a client that does not keep to them."""
+"""The limits on a request: read from the environment, and enforced against any client."""
 
 import asyncio
 import base64
@@ -20,7 +20,6 @@ import torch
 import uvicorn
 from PIL import Image
 
-from synthdetect.commands.serve import settings_for
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
@@ -28,10 +27,11 @@ from synthdetect.models.spec import ModelSpec
 from synthdetect.serving.limits import Guarded, limits_from_environment
 from synthdetect.serving.model import Refused, ServedDetector
 from synthdetect.serving.options import ServeOptions
+from synthdetect.serving.server import settings_for
 from synthdetect.system.errors import UserError
 
 
-def test_the_environment_gives_limits_and_an_unknown_one_fails(
+def test_limits_are_read_from_the_environment_and_unknown_ones_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SYNTHDETECT_SERVE_MAX_IMAGES", "7")
@@ -50,7 +50,7 @@ def test_the_environment_gives_limits_and_an_unknown_one_fails(
     ["PORT", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_5000_TCP",
      "PORT_5000_TCP_ADDR", "PORT_5000_TCP_PORT", "CANARY_SERVICE_HOST", "CANARY_PORT"],
 )  # fmt: skip
-def test_what_kubernetes_says_of_a_service_is_no_limit(
+def test_variables_that_kubernetes_sets_are_ignored(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(f"SYNTHDETECT_SERVE_{name}", "tcp://10.0.0.1:5000")
@@ -65,7 +65,7 @@ def test_what_kubernetes_says_of_a_service_is_no_limit(
         ("MAX_TOTAL_PIXELS", "499", "more than 499 pixels in all images"),
     ],
 )
-def test_a_served_model_keeps_to_them(
+def test_a_served_model_enforces_the_limits(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
 ) -> None:
     monkeypatch.setenv(f"SYNTHDETECT_SERVE_{variable}", value)
@@ -76,19 +76,21 @@ def test_a_served_model_keeps_to_them(
     assert refused.value.get_http_status_code() == 400  # type: ignore[no-untyped-call]
 
 
-def test_a_request_may_have_as_many_pixels_as_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_may_have_exactly_as_many_pixels_as_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SYNTHDETECT_SERVE_MAX_TOTAL_PIXELS", "500")
     assert len(_served().predict(None, pd.DataFrame({"image": [_image()] * 5}))) == 5
 
 
-def test_an_image_that_only_decoding_finds_out_is_named_by_its_row() -> None:
+def test_an_image_that_cannot_be_decoded_is_named_by_its_row() -> None:
     images = [_image()] * 40
     images[35] = _image(cut=30)
     with pytest.raises(Refused, match=r"^row 35: "):
         _served().predict(None, pd.DataFrame({"image": images}))
 
 
-def test_as_many_images_are_decoded_at_once_as_there_are_cores() -> None:
+def test_at_most_one_image_per_core_is_decoded_at_once() -> None:
     served, lock = _served(), threading.Lock()
     square = served.detector.preprocess(base64.b64decode(_image()))
     now, most = 0, 0
@@ -118,7 +120,7 @@ def _served() -> ServedDetector:
 
 
 def _image(cut: int = 0) -> str:
-    """Ten by ten pixels, as base64 text; of the file, so many last bytes are missing."""
+    """An image of 10x10 pixels as base64 text, without the last `cut` bytes of its file."""
     file = io.BytesIO()
     Image.new("RGB", (10, 10)).save(file, "PNG")
     content = file.getvalue()
@@ -130,7 +132,7 @@ def _never(content: bytes) -> Any:
 
 
 async def _well(scope: Any, receive: Any, send: Any) -> None:
-    """An application that has nothing against what it is sent."""
+    """An application that answers 200 to every request."""
     await receive()
     await send({"type": "http.response.start", "status": 200,
                 "headers": [(b"content-length", b"2")]})  # fmt: skip
@@ -140,7 +142,7 @@ async def _well(scope: Any, receive: Any, send: Any) -> None:
 async def _request(
     guarded: Guarded, *parts: bytes, declared: int | None = None, rest: asyncio.Event | None = None
 ) -> tuple[int, dict[bytes, bytes]]:
-    """Send a body, its end only when told so; the answer's status and headers."""
+    """Send a body, its end once `rest` is set; returns the status and headers of the answer."""
     head = (b"transfer-encoding", b"chunked")
     if declared is not None:
         head = (b"content-length", str(declared).encode())
@@ -162,7 +164,7 @@ async def _request(
 
 
 @pytest.mark.parametrize("declared", [100, None])
-def test_clients_that_send_nothing_take_no_room(declared: int | None) -> None:
+def test_clients_that_send_nothing_take_no_memory(declared: int | None) -> None:
     guarded = Guarded(_well, max_body=100, timeout=30)
 
     async def scene() -> tuple[list[int], list[int]]:
@@ -177,8 +179,8 @@ def test_clients_that_send_nothing_take_no_room(declared: int | None) -> None:
     assert asyncio.run(scene()) == ([200] * 10, [200] * 50)
 
 
-def test_no_more_than_the_room_is_held_of_what_has_come() -> None:
-    """Eight bodies fill it; another is told to come again, and later has room."""
+def test_the_memory_of_all_bodies_is_limited() -> None:
+    """Eight bodies of the largest size fit; a ninth is refused until they are answered."""
     guarded = Guarded(_well, max_body=100, timeout=30)
 
     async def scene() -> None:
@@ -195,20 +197,20 @@ def test_no_more_than_the_room_is_held_of_what_has_come() -> None:
     asyncio.run(scene())
 
 
-def test_a_body_that_is_too_large_is_refused_by_what_it_declares_or_sends() -> None:
+def test_a_body_whose_declared_or_actual_size_is_too_large_is_refused() -> None:
     guarded = Guarded(_well, max_body=100, timeout=30)
 
     async def scene() -> None:
         never = asyncio.Event()
         assert (await _request(guarded, declared=101, rest=never))[0] == 413
         assert (await _request(guarded, b"x" * 60, b"x" * 41, rest=never))[0] == 413
-        for _ in range(10):  # what was refused takes no room
+        for _ in range(10):  # refused bodies take no memory
             assert (await _request(guarded, b"x" * 100))[0] == 200
 
     asyncio.run(scene())
 
 
-def test_a_body_whose_sender_hangs_up_is_not_answered() -> None:
+def test_a_client_that_closes_the_connection_is_not_answered() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError("asked")
 
@@ -245,10 +247,10 @@ def _status(connection: http.client.HTTPConnection) -> int:
 
 @pytest.mark.parametrize("said", [b"", b"GET /ping HT", b"GET /ping HTTP/1.1\r\nHost: a\r\n",
                                   b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\nGET"])  # fmt: skip
-def test_a_client_that_does_not_finish_a_head_is_hung_up_on(said: bytes) -> None:
+def test_the_connection_of_a_client_that_does_not_finish_a_head_is_closed(said: bytes) -> None:
     with _server(_well, 0.5) as port, socket.create_connection(("127.0.0.1", port), 10) as client:
         client.sendall(said[:-2])
-        time.sleep(0.2)  # what comes in between does not begin the time anew
+        time.sleep(0.2)  # further bytes do not restart the timer
         client.sendall(said[-2:])
         began = time.monotonic()
         while client.recv(1000):
@@ -256,7 +258,7 @@ def test_a_client_that_does_not_finish_a_head_is_hung_up_on(said: bytes) -> None
         assert 0.2 < time.monotonic() - began < 3
 
 
-def test_a_connection_lives_on_between_requests() -> None:
+def test_a_connection_is_kept_between_requests() -> None:
     with _server(_well, 0.3) as port:
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         assert _status(client) == 200
@@ -267,7 +269,7 @@ def test_a_connection_lives_on_between_requests() -> None:
         client.close()
 
 
-def test_a_client_that_takes_no_answer_is_hung_up_on() -> None:
+def test_the_connection_of_a_client_that_accepts_no_answer_is_closed() -> None:
     async def long(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(2**26)})
@@ -282,9 +284,9 @@ def test_a_client_that_takes_no_answer_is_hung_up_on() -> None:
         assert taken < 2**26
 
 
-def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthdetect.commands.serve._CONNECTIONS", 4)
-    monkeypatch.setattr("synthdetect.commands.serve._TURNED_AWAY", 2)
+def test_the_number_of_connections_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synthdetect.serving.server._CONNECTIONS", 4)
+    monkeypatch.setattr("synthdetect.serving.server._TURNED_AWAY", 2)
     with _server(_well, 2) as port, contextlib.ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
                 for _ in range(4)]  # fmt: skip
@@ -295,7 +297,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
             _status(clients[2])
         assert [_status(client) for client in clients[:2]] == [503, 503]
-        assert [connection.recv(1) for connection in idle] == [b""] * 4  # their time is over
+        assert [connection.recv(1) for connection in idle] == [b""] * 4  # they timed out
         assert _status(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) == 200
 
 
@@ -303,10 +305,12 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ("error", "status", "message"),
     [
         (RuntimeError("/secret/place"), 500, "the server failed"),
-        (RecursionError(), 400, "it is nested too deeply"),
+        (RecursionError(), 400, "the request is nested too deeply"),
     ],
 )
-def test_an_error_of_the_servers_tells_nothing(error: Exception, status: int, message: str) -> None:
+def test_an_error_of_the_server_reveals_nothing(
+    error: Exception, status: int, message: str
+) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise error
 

@@ -13,6 +13,7 @@ from synthdetect.evaluation.predictions import prediction_table
 from synthdetect.system.arrays import FloatArray
 
 KINDS = {"real": 0, "seen": 1, "unseen": 1}
+KEYS = tuple((fold, 40 + fold) for fold in range(5))
 
 
 def predictions(logits: FloatArray, kinds: Sequence[str], threshold: float = 0.5) -> pd.DataFrame:
@@ -59,7 +60,7 @@ def alter(side: Side, change: Callable[[FinalFit], FinalFit]) -> Side:
 def simulated_sides(
     gains: dict[str, float],
     *,
-    keys: Sequence[FitKey] = tuple((fold, 40 + fold) for fold in range(5)),
+    keys: Sequence[FitKey] = KEYS,
     sources: int = 60,
     spread: float = 0.05,
     seed: int = 0,

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from synthdetect.datasets.prepare import narrow
 from synthdetect.datasets.selection import SUPPLEMENT
 from synthdetect.system.errors import UserError
 
-SHARES = {"tuning_share": 0.4, "target_share": 0.25, "seed": 1}
+SHARES: dict[str, Any] = {"tuning_share": 0.4, "target_share": 0.25, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def sources(table: pd.DataFrame) -> set[str]:
 
 
 def test_no_photograph_is_in_two_parts(manifest: Manifest) -> None:
-    splits = make_splits(manifest, tuning_folds=2, folds=5, **SHARES)  # type: ignore[arg-type]
+    splits = make_splits(manifest, tuning_folds=2, folds=5, **SHARES)
     tuning, final = splits.tuning[0].table, splits.final[0].table
     test = final[final["split"] == "test"]
     labelled = final[final["split"] != "test"]
@@ -43,7 +44,7 @@ def test_no_photograph_is_in_two_parts(manifest: Manifest) -> None:
 
 @pytest.mark.parametrize("folds", [1, 5])
 def test_folds_have_their_own_validation_and_the_same_test(manifest: Manifest, folds: int) -> None:
-    splits = make_splits(manifest, tuning_folds=folds, folds=folds, **SHARES)  # type: ignore[arg-type]
+    splits = make_splits(manifest, tuning_folds=folds, folds=folds, **SHARES)
     assert len(splits.tuning) == len(splits.final) == folds
     tests = [set(fold.split("test").table["path"]) for fold in splits.final]
     assert all(paths == tests[0] for paths in tests)
@@ -67,7 +68,7 @@ def test_every_fold_trains_on_the_selected_images_and_the_supplement(manifest: M
         tuning_folds=2,
         folds=3,
         **SHARES,
-        narrow=partial(narrow, options=options, seed=1),  # type: ignore[arg-type]
+        narrow=partial(narrow, options=options, seed=1),
     )
     added = set(whole.split(SUPPLEMENT).table["path"])
     for fold in (*splits.tuning, *splits.final):
@@ -83,19 +84,19 @@ def test_every_fold_trains_on_the_selected_images_and_the_supplement(manifest: M
 
 
 def test_without_adaptation_the_whole_test_split_is_tested_on(manifest: Manifest) -> None:
-    splits = make_splits(manifest, tuning_folds=1, folds=2, **{**SHARES, "target_share": 0})  # type: ignore[arg-type]
+    splits = make_splits(manifest, tuning_folds=1, folds=2, **{**SHARES, "target_share": 0})
     assert splits.target.empty
     assert len(splits.final[0].split("test")) == len(manifest.split("test"))
 
 
 def test_the_generators_of_the_training_images_are_listed(manifest: Manifest) -> None:
-    splits = make_splits(manifest, tuning_folds=1, folds=2, **SHARES)  # type: ignore[arg-type]
+    splits = make_splits(manifest, tuning_folds=1, folds=2, **SHARES)
     assert splits.seen == {"realesr_animevideov3", "realesrgan_x4plus"}
 
 
 def test_splits_depend_on_the_seed_only(manifest: Manifest) -> None:
     one, two, other = (
-        make_splits(manifest, tuning_folds=1, folds=3, **{**SHARES, "seed": seed})  # type: ignore[arg-type]
+        make_splits(manifest, tuning_folds=1, folds=3, **{**SHARES, "seed": seed})
         for seed in (1, 1, 2)
     )
     assert one.final[2].table.equals(two.final[2].table)
@@ -105,7 +106,7 @@ def test_splits_depend_on_the_seed_only(manifest: Manifest) -> None:
 def test_data_without_a_test_split_are_refused(manifest: Manifest) -> None:
     without = manifest.with_table(manifest.table[manifest.table["split"] != "test"])
     with pytest.raises(UserError, match="test split"):
-        make_splits(without, tuning_folds=1, folds=2, **SHARES)  # type: ignore[arg-type]
+        make_splits(without, tuning_folds=1, folds=2, **SHARES)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +114,9 @@ def test_data_without_a_test_split_are_refused(manifest: Manifest) -> None:
     [({"tuning_folds": 1, "folds": 90}, " --folds 90"),
      ({"tuning_folds": 90, "folds": 2}, " --tuning-folds 90")],
 )  # fmt: skip
-def test_too_many_folds_are_refused(manifest: Manifest, folds: dict[str, int], option: str) -> None:
+def test_too_many_folds_are_refused(manifest: Manifest, folds: dict[str, Any], option: str) -> None:
     with pytest.raises(UserError, match=option):
-        make_splits(manifest, **folds, **SHARES)  # type: ignore[arg-type]
+        make_splits(manifest, **folds, **SHARES)
 
 
 def test_the_images_to_adapt_to_are_listed_without_labels(

@@ -4,10 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from mlflow.entities import Run
 from optuna.trial import TrialState
+from synthdetect.runs.artifacts import CHECKPOINTS
 
 from sweeps import study as study_module
 from sweeps import tuning
@@ -16,6 +19,7 @@ from sweeps.strategies import STRATEGIES, FloatRange, SearchParameter
 from synthdetect.cli import main
 from synthdetect.models.networks import build
 from synthdetect.models.spec import ModelSpec
+from synthdetect.tracking.models import models_of
 from tests.conftest import artifact
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--batch-size", "16",
@@ -94,6 +98,19 @@ def test_a_sweep_tunes_fits_and_judges(
     figures = mlflow.artifacts.list_artifacts(run_id=parent.info.run_id, artifact_path="figures")
     assert "figures/forest.png" in {f.path for f in figures}
 
+    # Every final fit logs one model, which predicts what the run recorded.
+    for run in runs("final"):
+        assert len(models_of(run.info.run_id)) == 1
+        assert not mlflow.MlflowClient().list_artifacts(run.info.run_id, CHECKPOINTS)
+    final = by_side["focal"][0]
+    recorded = artifact(final, "predictions/test.csv")
+    recorded[["path"]].to_csv("test.csv", index=False)
+    assert main(["predict", "--model", final.info.run_id, "--data", "test.csv"]) == 0
+    predicted = pd.read_csv("predictions/predictions.csv")
+    assert predicted["image"].tolist() == recorded["path"].tolist()
+    np.testing.assert_array_equal(predicted["logit"], recorded["logit"])
+    np.testing.assert_array_equal(predicted["label"], recorded["predicted"])
+
     # The study continues without training anything again, and refuses other options.
     capsys.readouterr()
     assert run_sweep(small_manifest, *given) == 0
@@ -133,6 +150,29 @@ def test_diverged_trials_are_failed_and_pruned_ones_killed(
     (parent,) = runs("sweep")
     comparison = artifact(parent, "sweep/comparison.csv").iloc[0]
     assert comparison["trials"] == 3
+
+
+def test_an_interrupted_trial_resumes_its_run(
+    workspace: Path, small_manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["--strategies", "focal", "--study", "s", "--trials", "1", "--folds", "1"]
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study_module, "_report", interrupt)
+        assert run_sweep(small_manifest, *given) == 130
+    (before,) = runs("trial")
+    assert before.info.status == "KILLED"
+    assert before.data.tags[study_module.STATE] == "interrupted"
+    checkpoints = workspace / "runs" / before.info.run_id
+    assert any(checkpoints.rglob("*"))
+    assert run_sweep(small_manifest, *given) == 0
+    assert_runs_match("s/baseline")
+    (trial,) = tuning.settled(study("s/baseline"))
+    assert trial.user_attrs[tuning.RUN] == before.info.run_id
+    assert not checkpoints.exists()
 
 
 def test_a_dry_run_prints_the_plan_and_opens_no_run(

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -243,7 +244,7 @@ def test_a_running_trial_is_not_retried(storage: RDBStorage) -> None:
 def test_only_the_best_third_is_not_pruned(storage: RDBStorage) -> None:
     study = tuning.open_study(storage, "s", prune=True)
 
-    def objective(level: float, trial: Trial) -> float:
+    def objective(trial: Trial, level: float) -> float:
         for step in range(1, 13):
             trial.report(level, step)
             if trial.should_prune():
@@ -251,7 +252,7 @@ def test_only_the_best_third_is_not_pruned(storage: RDBStorage) -> None:
         return level
 
     for level in (0.9, 0.8, 0.1, 0.95, 0.92, 0.93, 0.91):
-        tuning.run_one(study, lambda trial, level=level: objective(level, trial))
+        tuning.run_one(study, partial(objective, level=level))
     ended = {
         trial.number: max(trial.intermediate_values)
         for trial in study.trials

@@ -5,7 +5,7 @@ import pytest
 
 from synthdetect.cli import main
 from synthdetect.system.redaction import without_secrets
-from synthdetect.tracking.run import open_run
+from synthdetect.tracking.opening import open_run
 
 
 @pytest.mark.parametrize(

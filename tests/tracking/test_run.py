@@ -15,7 +15,8 @@ from PIL import Image
 from synthdetect.tracking import availability
 from synthdetect.tracking import run as tracking
 from synthdetect.tracking.availability import PATIENCE, StoreAway
-from synthdetect.tracking.run import Run, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.run import Run
 
 Outage = Callable[[bool], None]
 HISTORY = [{"train/loss": 1 / epoch, "val/auc": 0.5 + epoch / 100} for epoch in range(1, 7)]

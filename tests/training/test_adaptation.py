@@ -1,20 +1,19 @@
 """One suite for every adaptation in the registry, and the papers' formulas by hand."""
 
 import math
-from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from synthdetect.models.networks import Network, build
-from synthdetect.runs.options import TrainOptions
-from synthdetect.training.adaptation import ADAPTATIONS, Coral, Dann, reversal
+from synthdetect.models.spec import ModelSpec
+from synthdetect.training.adaptation import Coral, Dann, reversal
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import start_training
 from synthdetect.training.objective import Objective, Step
-
-CPU = Device("cpu", "fp32", 0)
+from synthdetect.training.options import ADAPTATIONS
+from tests.training.conftest import CPU, options_of
 
 
 def features(shift: float = 0.0, rows: int = 64, scale: float = 1.0, seed: int = 0) -> Tensor:
@@ -22,19 +21,15 @@ def features(shift: float = 0.0, rows: int = 64, scale: float = 1.0, seed: int =
     return torch.randn(rows, 5, generator=generator) * scale + shift
 
 
-def made(name: str, size: int = 5) -> nn.Module:
+def make(name: str, size: int = 5) -> nn.Module:
     torch.manual_seed(0)
-    return ADAPTATIONS[name].make(size)
-
-
-def test_the_adaptations_one_can_ask_for_are_those_there_are() -> None:
-    known = get_args(TrainOptions.fields()["adaptation"].annotation)
-    assert known == ("none", *ADAPTATIONS)
+    made: nn.Module = ADAPTATIONS[name].load()(size)
+    return made
 
 
 @pytest.mark.parametrize("name", ADAPTATIONS)
 def test_gradients_reach_both_kinds_of_features_and_every_weight(name: str) -> None:
-    adaptation = made(name)
+    adaptation = make(name)
     source, target = features().requires_grad_(), features(2, 32, 3.0, 1).requires_grad_()
     loss = adaptation(source, target, 0.5)
     assert loss.shape == ()
@@ -49,7 +44,7 @@ def test_gradients_reach_both_kinds_of_features_and_every_weight(name: str) -> N
 @pytest.mark.parametrize("name", ADAPTATIONS)
 def test_features_become_alike(name: str) -> None:
     """Only the target's scale can change; with it goes its mean."""
-    adaptation = made(name)
+    adaptation = make(name)
     source, target = features(), features(3, scale=3.0, seed=1)
     scale = nn.Parameter(torch.ones(()))
     optimizer = torch.optim.Adam([scale, *adaptation.parameters()], lr=0.01)
@@ -68,7 +63,7 @@ def test_features_become_alike(name: str) -> None:
 
 @pytest.mark.parametrize("name", ADAPTATIONS)
 def test_a_batch_of_two_is_enough(name: str) -> None:
-    assert made(name)(features(rows=2), features(1, 2), 0.0).isfinite()
+    assert make(name)(features(rows=2), features(1, 2), 0.0).isfinite()
 
 
 def test_the_factor_of_the_reversed_gradient() -> None:
@@ -78,7 +73,7 @@ def test_the_factor_of_the_reversed_gradient() -> None:
 
 
 def test_the_reversed_gradient_is_the_discriminators_times_minus_the_factor() -> None:
-    adaptation = made("dann")
+    adaptation = make("dann")
     assert isinstance(adaptation, Dann)
     both = torch.cat([features(rows=4), features(1, 4)]).requires_grad_()
     kinds = torch.tensor([0.0] * 4 + [1.0] * 4)
@@ -98,7 +93,7 @@ def test_the_reversed_gradient_is_the_discriminators_times_minus_the_factor() ->
 
 
 def test_each_kind_counts_one_half() -> None:
-    adaptation = made("dann")
+    adaptation = make("dann")
     few, many = features(rows=3), features(1, 3)
     torch.testing.assert_close(adaptation(few, many.repeat(5, 1), 0.5), adaptation(few, many, 0.5))
 
@@ -116,7 +111,7 @@ def test_coral_by_hand() -> None:
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(0)
-    return build("mobilenet_v3_large", 32)
+    return build(ModelSpec.of("mobilenet_v3_large", 32))
 
 
 def step(epochs: float = 1.0) -> Step:
@@ -130,8 +125,8 @@ def test_its_weighted_loss_is_added_to_the_labels(name: str, network: Network) -
 
     def loss(weight: float) -> float:
         torch.manual_seed(1)
-        given = {"adaptation": name, "target": "there", "adaptation_weight": weight}
-        value, logits = Objective(TrainOptions.resolve(given), CPU, network)(network, step())
+        options = options_of(adaptation=name, target="there", adaptation_weight=weight)
+        value, logits = Objective(options, CPU, network)(network, step())
         assert logits.shape == (5,)
         return value.item()  # type: ignore[no-any-return]
 
@@ -143,7 +138,7 @@ def test_its_weighted_loss_is_added_to_the_labels(name: str, network: Network) -
 @pytest.mark.parametrize("name", ADAPTATIONS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_one_step_trains_everything_there_is(name: str, precision: str, network: Network) -> None:
-    options = TrainOptions.resolve({"adaptation": name, "target": "there"})
+    options = options_of(adaptation=name, target="there")
     training = start_training(network, Device("cpu", precision, 0), options)
     network.train()
     training.optimizer.zero_grad()
@@ -163,11 +158,11 @@ def test_the_unlabelled_images_change_the_gradient_of_the_body(network: Network)
         gradients = []
         for weight in (1, 5):
             torch.manual_seed(1)
-            given = {"adaptation": adaptation, "target": "there", "adaptation_weight": weight}
-            objective = Objective(TrainOptions.resolve(given), CPU, network)
+            options = options_of(adaptation=adaptation, target="there", adaptation_weight=weight)
+            objective = Objective(options, CPU, network)
             loss, _ = objective(network, step(epochs))
             gradients.append(torch.autograd.grad(loss, next(network.parameters()))[0])
-        return ((gradients[1] - gradients[0]).norm() / gradients[0].norm()).item()
+        return float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
 
     assert change("dann", 0.0) < 1e-3
     assert change("dann", 12.0) > 0.01

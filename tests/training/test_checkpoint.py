@@ -18,38 +18,30 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from synthdetect.models.networks import Start
-from synthdetect.runs.options import TrainOptions
+from synthdetect.models.spec import ModelSpec
+from synthdetect.models.weights import Start
 from synthdetect.system.errors import UserError
 from synthdetect.training import checkpoint
-from synthdetect.training.checkpoint import load, load_network, save_network
-from synthdetect.training.devices import Device
+from synthdetect.training.checkpoint import FORMAT, load, load_network, save_network
 from synthdetect.training.loop import Progress, TrainingState, start_training
-from synthdetect.training.optimizers import OPTIMIZERS
+from synthdetect.training.options import OPTIMIZERS
+from tests.training.conftest import CPU, SPEC, Tiny, options_of
 
-CPU = Device("cpu", "fp32", 0)
 START = Start("file", "0123abcd")
 
 
-class Tiny(nn.Module):
-    """A convolution with normalisation, whose buffers are a number and vectors, and a layer."""
-
-    def __init__(self, width: int = 8) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU())
-        self.head = nn.Linear(width, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.body(images.float() / 255).mean(dim=(2, 3))
-        return self.head(features).squeeze(1)  # type: ignore[no-any-return]
-
-
 def fresh(
-    seed: int, *, width: int = 8, lr: float = 0.01, scaler: bool = False, **options: Any
+    seed: int,
+    *,
+    width: int = 8,
+    spec: ModelSpec = SPEC,
+    lr: float = 0.01,
+    scaler: bool = False,
+    **options: Any,
 ) -> TrainingState:
     torch.manual_seed(seed)
     given = {"lr": lr, "weight_decay": 0.1, "epochs": 5, **options}
-    training = start_training(Tiny(width), CPU, TrainOptions.resolve(given))
+    training = start_training(Tiny(width=width, spec=spec), CPU, options_of(**given))
     training.scaler = GradScaler("cpu", enabled=scaler, init_scale=1024.0, growth_interval=3)
     return training
 
@@ -174,7 +166,7 @@ def test_moments_lie_in_memory_as_their_parameters_do(tmp_path: Path) -> None:
     save(tmp_path / "last.safetensors", trained())
     other = fresh(1)
     load(tmp_path / "last.safetensors", other)
-    weight = other.network.body[0].weight  # type: ignore[index, union-attr]
+    weight = other.network.get_parameter("convolution.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
     for parameter, state in other.optimizer.state.items():
@@ -197,12 +189,15 @@ def test_what_lookahead_keeps_lies_in_memory_as_its_parameters_do(tmp_path: Path
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("further", [{}, {"decay_norms": False, "warmup_epochs": 4}], ids=str)
 def test_every_optimizer_comes_back_exactly_and_goes_on_as_if_it_had_not_stopped(
-    tmp_path: Path, optimizer: str
+    tmp_path: Path, optimizer: str, further: dict[str, Any]
 ) -> None:
-    training = trained(scaler=True, optimizer=optimizer, lookahead_steps=2)
+    """With two groups of parameters too, and in the middle of a warm-up."""
+    given: dict[str, Any] = {"optimizer": optimizer, "lookahead_steps": 2, **further}
+    training = trained(scaler=True, **given)
     save(tmp_path / "last.safetensors", training)
-    other = fresh(1, scaler=True, optimizer=optimizer, lookahead_steps=2)
+    other = fresh(1, scaler=True, **given)
     load(tmp_path / "last.safetensors", other)
     for seed in (10, 11, 12):
         for part in ("network", "optimizer", "scaler"):
@@ -250,12 +245,14 @@ def rewritten(path: Path, **changes: Any) -> None:
     save_file(load_file(path), path, {"checkpoint": json.dumps(tree | changes)})
 
 
-@pytest.mark.parametrize("number", [0, 3, None, "4"])
+@pytest.mark.parametrize("number", [0, FORMAT - 1, FORMAT + 1, None, str(FORMAT)])
 def test_another_format_is_refused_by_number(tmp_path: Path, number: Any) -> None:
     path = tmp_path / "last.safetensors"
     save(path, trained())
     rewritten(path, format=number)
-    assert f"checkpoint format {number}; this version reads 4" in refusal(path, fresh(1))
+    message = refusal(path, fresh(1))
+    assert f"checkpoint format {number}" in message
+    assert f"reads {FORMAT}" in message
 
 
 def test_what_has_changed_since_it_was_written_is_refused(tmp_path: Path) -> None:
@@ -276,21 +273,51 @@ def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
     save(path, trained())
     assert "does not fit this configuration" in refusal(path, fresh(1, width=9))
-    refusal(path, start_training(nn.Linear(3, 1), CPU, TrainOptions.resolve({})))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        dataclasses.replace(SPEC, arch="resnet34"),
+        dataclasses.replace(SPEC, image_size=64),
+        dataclasses.replace(SPEC, front_end="npr"),
+        dataclasses.replace(SPEC, mean=(0.5, 0.456, 0.406)),
+        dataclasses.replace(SPEC, std=(0.5, 0.224, 0.225)),
+    ],
+    ids=["arch", "image_size", "front_end", "mean", "std"],
+)
+def test_a_checkpoint_of_another_specification_is_refused(tmp_path: Path, spec: ModelSpec) -> None:
+    """Even if every tensor would fit; the training stays as it was."""
+    path = tmp_path / "last.safetensors"
+    save(path, trained())
+    other = fresh(1, spec=spec)
+    before = states(fresh(1, spec=spec))["network"]
+    message = refusal(path, other)
+    field = next(f for f in dataclasses.asdict(spec) if getattr(spec, f) != getattr(SPEC, f))
+    assert field in message
+    assert_equal(states(other)["network"], before)
+    assert other.progress == Progress()
+
+
+def test_a_checkpoint_of_an_equal_specification_is_read(tmp_path: Path) -> None:
+    """A specification comes back from JSON with lists for tuples."""
+    path = tmp_path / "last.safetensors"
+    save(path, trained())
+    load(path, fresh(1, spec=ModelSpec.of(SPEC.arch, SPEC.image_size, SPEC.front_end)))
 
 
 def test_a_tensor_that_is_missing_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
     save(path, trained())
     tensors, text = checkpoint._read(path)
-    del tensors["network.head.weight"]
+    del tensors["network.last.weight"]
     checkpoint._write(path, tensors, text)
-    assert "network.head.weight" in refusal(path, fresh(1))
+    assert "network.last.weight" in refusal(path, fresh(1))
 
 
 def test_plain_weights_are_no_checkpoint(tmp_path: Path) -> None:
     save_network(tmp_path / "best.safetensors", Tiny())
-    assert "no checkpoint" in refusal(tmp_path / "best.safetensors", fresh(1))
+    assert "not a checkpoint" in refusal(tmp_path / "best.safetensors", fresh(1))
 
 
 @pytest.mark.parametrize("text", ["not json", "[1]", "null"])
@@ -349,18 +376,17 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 from torch import nn
-from synthdetect.runs.options import TrainOptions
-from synthdetect.models.networks import Start
 from synthdetect.training.checkpoint import load, save
-from synthdetect.training.devices import Device
 from synthdetect.training.loop import start_training
+from tests.training.conftest import CPU, SPEC, START, options_of
 
 torch.set_num_threads(1)
 path = Path(sys.argv[1])
 
 def made():
     network = nn.Sequential(*[nn.Linear(500, 500) for _ in range(8)])  # 8 MB
-    return start_training(network, Device("cpu", "fp32", 0), TrainOptions.resolve({}))
+    network.spec = SPEC
+    return start_training(network, CPU, options_of())
 
 training, read = made(), made()
 random.seed(0)
@@ -373,7 +399,7 @@ for attempt in range(10):
             for parameter in training.network.parameters():
                 parameter.data.fill_(number)
             training.progress = type(training.progress)(number, 0, 0.0, [])
-            save(path, training, Start("random", "asked for"))
+            save(path, training, START)
     while not path.exists():
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.1))

@@ -1,7 +1,6 @@
 """The loop learns, stops, resumes and repeats itself exactly, on images of 32 pixels."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,31 +11,30 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.images.batches import Batches, ImageFiles, Order
 from synthdetect.images.geometry import Preprocess
-from synthdetect.images.options import AugmentationOptions
-from synthdetect.models.networks import Start
-from synthdetect.runs.options import TrainOptions
+from synthdetect.training import loop
 from synthdetect.training.checkpoint import load, save
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import (
     Diverged,
+    Hooks,
     Progress,
+    TrainingData,
     TrainingState,
     fit,
     predict,
-    prepared,
     start_training,
+    steps_of,
     train_epoch,
 )
-from synthdetect.training.objective import Objective, Step
+from synthdetect.training.objective import Step
+from tests.training.conftest import CPU, START, Tiny, options_of
 
-CPU = Device("cpu", "fp32", 0)
-START = Start("random", "asked for")
-PLAIN = AugmentationOptions.resolve({"hflip": 0, "jitter": 0, "blur": 0, "rotation": 0})
-CHANGED = AugmentationOptions.resolve({"hflip": 0.5, "jitter": 0.2, "blur": 0.5, "rotation": 10})
+CHANGED: dict[str, Any] = {"hflip": 0.5, "jitter": 0.2, "blur": 0.5, "rotation": 10}
 TRAIN, VAL, SEED = 60, 40, 42
 
 
@@ -62,66 +60,50 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return Data([folder / f"{i}.png" for i in range(len(labels))], labels)
 
 
-class Tiny(nn.Module):
-    """A convolution, its energy, and a layer; with dropout, to draw random numbers in training."""
-
-    def __init__(self, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(8, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.with_features(images)[0]
-
-    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features: Tensor = self.body(images.float() / 255 - 0.5).square().mean(dim=(2, 3))
-        return self.head(self.dropout(features)).squeeze(1), features
-
-
 def batches_of(
-    data: Data, *, train: bool, workers: int = 0, geometry: str = "center_crop"
+    data: Data, *, train: bool, workers: int = 0, geometry: str = "center_crop", size: int = 8
 ) -> Batches:
-    dataset = ImageFiles(data.files, Preprocess(32, geometry), seed=SEED if train else None)
-    order = Order(len(data.files), 8, seed=SEED if train else None)
-    return Batches(dataset, order, workers)
-
-
-def options_of(given: dict[str, Any]) -> TrainOptions:
-    """Options of a training on images that are not changed at random, unless it says so."""
-    off = {name: getattr(PLAIN, name) for name in AugmentationOptions.fields()}
-    return TrainOptions.resolve({**off, "lr": 0.03, **given})
+    seed = SEED if train else None
+    dataset = ImageFiles(data.files, Preprocess(32, geometry), targets=data.labels, seed=seed)
+    return Batches(dataset, Order(len(data.files), size, seed=seed), workers)
 
 
 def start(
-    epochs: int, *, dropout: float = 0.0, seed: int = 0, device: Device = CPU, **given: Any
+    epochs: int, *, dropout: float = 0.0, weights: int = 0, device: Device = CPU, **given: Any
 ) -> TrainingState:
-    torch.manual_seed(seed)
-    return start_training(Tiny(dropout), device, options_of({"epochs": epochs, **given}))
+    """A training whose initial weights are drawn with the seed `weights`."""
+    torch.manual_seed(weights)
+    return start_training(Tiny(dropout), device, options_of(epochs=epochs, **given))
 
 
-def run(training: TrainingState, data: Data, *, epochs: int, **changes: Any) -> TrainingState:
+def run(
+    training: TrainingState, data: Data, *, epochs: int | None = None, val: bool = True,
+    unlabelled: Batches | None = None, hooks: Hooks | None = None, **reading: Any,
+) -> TrainingState:  # fmt: skip
     """`fit` on the first images, validated on the others."""
-    workers = changes.pop("workers", 0)
-    geometry = changes.pop("geometry", "center_crop")
-    train, val = data.part(0, TRAIN), data.part(TRAIN, TRAIN + VAL)
-    fit(
-        training,
-        batches_of(train, train=True, workers=workers, geometry=geometry),
-        changes.pop("val", batches_of(val, train=False, workers=workers, geometry=geometry)),
-        torch.tensor(train.labels, dtype=torch.float32),
-        val.labels,
-        changes.pop("device", CPU),
-        changes.pop("augmentation", PLAIN),
-        unlabelled=changes.pop("unlabelled", None),
-        epochs=epochs,
-        patience=changes.pop("patience", 0),
-        seed=changes.pop("seed", SEED),
-        on_batch=changes.pop("on_batch", lambda images, loss: None),
-        on_epoch=changes.pop("on_epoch", lambda training: None),
+    held_out = data.part(TRAIN, TRAIN + VAL)
+    batches = TrainingData(
+        batches_of(data.part(0, TRAIN), train=True, **reading),
+        batches_of(held_out, train=False, **reading) if val else None,
+        unlabelled,
     )
-    assert not changes
+    fit(training, batches, hooks or Hooks(), epochs=epochs)
     return training
+
+
+class Recording(Hooks):
+    """Keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, float]] = []
+        self.calls: list[str] = []
+
+    def on_batch(self, images: int, loss: float) -> None:
+        self.batches.append((images, loss))
+        self.calls.append("batch")
+
+    def on_epoch(self, training: TrainingState) -> None:
+        self.calls.append(f"epoch {training.progress.epoch}")
 
 
 def weights_of(training: TrainingState) -> dict[str, Tensor]:
@@ -130,9 +112,13 @@ def weights_of(training: TrainingState) -> dict[str, Tensor]:
 
 def assert_same(first: TrainingState, second: TrainingState) -> None:
     """Weights and history, to the last bit."""
-    a, b = weights_of(first), weights_of(second)
-    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    assert same_weights(first, second)
     assert timeless(first) == timeless(second)
+
+
+def same_weights(first: TrainingState, second: TrainingState) -> bool:
+    a, b = weights_of(first), weights_of(second)
+    return all(torch.equal(a[name], b[name]) for name in a)
 
 
 def timeless(training: TrainingState) -> list[dict[str, float]]:
@@ -202,7 +188,7 @@ def test_when_a_training_is_finished(
 
 
 def test_a_planted_artefact_is_found(data: Data) -> None:
-    training = run(start(6), data, epochs=6)
+    training = run(start(6), data)
     assert training.progress.best_auc > 0.95
     assert training.progress.history[-1]["train/loss"] < training.progress.history[0]["train/loss"]
 
@@ -210,7 +196,7 @@ def test_a_planted_artefact_is_found(data: Data) -> None:
 def test_there_is_nothing_to_find_in_shuffled_labels(data: Data) -> None:
     """Were a label to leak into an image's order or path, this would show it."""
     shuffled = Data(data.files, np.random.default_rng(5).permutation(data.labels))
-    training = run(start(6), shuffled, epochs=6)
+    training = run(start(6), shuffled)
     for record in training.progress.history:
         assert 0.3 < record["val/auc"] < 0.7
 
@@ -244,13 +230,12 @@ def test_fit_equals_a_plain_loop(data: Data) -> None:
     network = Tiny()
     losses = plain_loop(network, images, torch.tensor(data.labels[:TRAIN]).float(), 3)
 
-    running: list[float] = []
-    training = start(3)
-    run(training, data, epochs=3, on_batch=lambda n, loss: running.append(loss))
+    hooks = Recording()
+    training = run(start(3), data, hooks=hooks)
     torch.testing.assert_close(weights_of(training), network.state_dict(), atol=1e-5, rtol=1e-4)
     steps = math.ceil(TRAIN / 8)
     sizes = [8] * (steps - 1) + [TRAIN - 8 * (steps - 1)]
-    shown = [loss for loss in running if not math.isnan(loss)]
+    shown = [loss for _, loss in hooks.batches if not math.isnan(loss)]
     for epoch in range(3):
         mine = losses[epoch * steps : (epoch + 1) * steps]
         means = np.cumsum(np.multiply(mine, sizes)) / np.cumsum(sizes)
@@ -260,7 +245,7 @@ def test_fit_equals_a_plain_loop(data: Data) -> None:
 
 
 def test_the_record_of_an_epoch(data: Data) -> None:
-    training = run(start(2, lr=0.02), data, epochs=2)
+    training = run(start(2, lr=0.02), data)
     names = ["loss", "auc", "accuracy", "f1"]
     assert set(training.progress.history[0]) == {
         *(f"train/{name}" for name in names),
@@ -279,13 +264,30 @@ def test_the_record_of_an_epoch(data: Data) -> None:
 
 
 def test_every_image_is_counted_in_training_and_validation(data: Data) -> None:
-    seen: list[tuple[int, bool]] = []
-    run(
-        start(2), data, epochs=2,
-        on_batch=lambda images, loss: seen.append((images, math.isnan(loss))),
-    )  # fmt: skip
-    assert sum(images for images, evaluating in seen if not evaluating) == 2 * TRAIN
-    assert sum(images for images, evaluating in seen if evaluating) == 2 * VAL
+    hooks = Recording()
+    run(start(2), data, hooks=hooks)
+    assert sum(images for images, loss in hooks.batches if not math.isnan(loss)) == 2 * TRAIN
+    assert sum(images for images, loss in hooks.batches if math.isnan(loss)) == 2 * VAL
+
+
+def test_the_hooks_are_called_after_each_batch_and_after_each_epoch(data: Data) -> None:
+    """Eight batches of training and five of validation."""
+    hooks = Recording()
+    run(start(2), data, hooks=hooks)
+    assert hooks.calls == ["batch"] * 13 + ["epoch 1"] + ["batch"] * 13 + ["epoch 2"]
+
+
+def test_the_hook_of_an_epoch_sees_its_metrics_and_weights(data: Data) -> None:
+    seen: list[tuple[float, dict[str, Tensor]]] = []
+
+    class Seeing(Hooks):
+        def on_epoch(self, training: TrainingState) -> None:
+            seen.append((training.progress.history[-1]["val/loss"], weights_of(training)))
+
+    training = run(start(2), data, hooks=Seeing())
+    assert [loss for loss, _ in seen] == [r["val/loss"] for r in training.progress.history]
+    assert all(torch.equal(v, seen[1][1][k]) for k, v in weights_of(training).items())
+    assert not torch.equal(seen[0][1]["last.weight"], seen[1][1]["last.weight"])
 
 
 # --- it stops
@@ -293,125 +295,141 @@ def test_every_image_is_counted_in_training_and_validation(data: Data) -> None:
 
 def test_it_stops_once_nothing_better_came_for_so_many_epochs(data: Data) -> None:
     """A learning rate of next to nothing: all epochs tie with the first."""
-    told: list[int] = []
-    training = run(
-        start(20, lr=1e-12), data, epochs=20, patience=2,
-        on_epoch=lambda training: told.append(training.progress.epoch),
-    )  # fmt: skip
-    assert told == [1, 2, 3]
+    hooks = Recording()
+    training = run(start(20, lr=1e-12, patience=2), data, hooks=hooks)
+    assert [call for call in hooks.calls if call != "batch"] == ["epoch 1", "epoch 2", "epoch 3"]
     assert training.progress.best_epoch == 1
 
 
 def test_a_finished_training_is_not_trained_further(data: Data) -> None:
-    training = run(start(1), data, epochs=1)
+    training = run(start(1), data)
     before = weights_of(training)
-    run(training, data, epochs=1)
+    run(training, data)
     assert all(torch.equal(v, before[k]) for k, v in weights_of(training).items())
     assert training.progress.epoch == 1
 
 
 def test_without_validation_all_epochs_are_trained_to_the_same_weights(data: Data) -> None:
-    with_val = run(start(3), data, epochs=3)
-    without = run(start(3), data, epochs=3, val=None)
+    with_val = run(start(3), data)
+    without = run(start(3, patience=1), data, val=False)
     assert (without.progress.epoch, without.progress.best_epoch) == (3, 3)
     assert not any("val/auc" in record for record in without.progress.history)
-    a, b = weights_of(with_val), weights_of(without)
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert same_weights(with_val, without)
 
 
 # --- it repeats itself
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "augmented": {"augmentation": CHANGED, "geometry": "random_crop"},
-    "bf16": {"device": Device("cpu", "bf16", 0)},
-    "workers": {"workers": 2},
-}
 
+class Setting(NamedTuple):
+    """How a training of four epochs is set up: its options, its device and how images are read."""
 
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_four_epochs_are_two_and_two_resumed_to_the_last_bit(
-    data: Data, tmp_path: Path, setting: str
-) -> None:
-    device = SETTINGS[setting].get("device", CPU)
-    whole = run(start(4, dropout=0.5, device=device), data, epochs=4, **SETTINGS[setting])
-    first = run(start(4, dropout=0.5, device=device), data, epochs=2, **SETTINGS[setting])
-    save(tmp_path / "last.safetensors", first, START)
-    resumed = start(4, dropout=0.5, device=device, seed=99)
-    torch.rand(100)  # whatever happened in between
-    load(tmp_path / "last.safetensors", resumed)
-    run(resumed, data, epochs=4, **SETTINGS[setting])
-    assert_same(whole, resumed)
-    assert whole.progress.epoch == resumed.progress.epoch == 4
-    a, b = weights_of(whole), weights_of(first)
-    assert any(not torch.equal(a[name], b[name]) for name in a)
+    given: dict[str, Any] = {}  # noqa: RUF012
+    reading: dict[str, Any] = {}  # noqa: RUF012
+    precision: str = "fp32"
+
+    def start(self, weights: int = 0) -> TrainingState:
+        device = Device("cpu", self.precision, 0)
+        return start(4, dropout=0.5, weights=weights, device=device, **self.given)
+
+    def run(self, training: TrainingState, data: Data, epochs: int = 4) -> TrainingState:
+        others = batches_of(data.part(TRAIN, TRAIN + 18), train=True, **self.reading)
+        unlabelled = others if "adaptation" in self.given else None
+        return run(training, data, epochs=epochs, unlabelled=unlabelled, **self.reading)
 
 
 ADAPT = {"target": "elsewhere"}  # the loop is given the images themselves
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "focal": {"loss": "focal"},
-    "label_smoothing": {"label_smoothing": 0.1},
-    "mixup": {"mixup": 0.4},
-    "cutmix": {"cutmix": 1},
-    "mixed_either_way": {"mixup": 0.4, "cutmix": 1, "label_smoothing": 0.1, "loss": "focal"},
-    "random_erasing": {"random_erasing": 0.5},
-    "sgd": {"optimizer": "sgd"},
-    "lookahead": {"optimizer": "lookahead", "lookahead_steps": 3},  # 16 steps in two epochs
-    "ranger": {"optimizer": "ranger", "lr": 0.01},
-    "dann": {"adaptation": "dann", **ADAPT},
-    "coral": {"adaptation": "coral", **ADAPT},
-    "fgsm": {"adversarial": "fgsm", "adversarial_from": 0.3},
-    "pgd": {"adversarial": "pgd", "adversarial_steps": 2},
-    "lookahead_with_dann_and_pgd": {
-        "optimizer": "lookahead", "adaptation": "dann", **ADAPT, "adversarial": "pgd",
-    },
+SETTINGS: dict[str, Setting] = {
+    "augmented": Setting(CHANGED, {"geometry": "random_crop"}),
+    "bf16": Setting(precision="bf16"),
+    "focal": Setting({"loss": "focal"}),
+    "label_smoothing": Setting({"label_smoothing": 0.1}),
+    "mixup": Setting({"mixup": 0.4}),
+    "cutmix": Setting({"cutmix": 1}),
+    "mixed_either_way": Setting(
+        {"mixup": 0.4, "cutmix": 1, "label_smoothing": 0.1, "loss": "focal"}
+    ),
+    "random_erasing": Setting({"random_erasing": 0.5}),
+    "sgd": Setting({"optimizer": "sgd"}),
+    # 16 steps in two epochs
+    "lookahead": Setting({"optimizer": "lookahead", "lookahead_steps": 3}),
+    "ranger": Setting({"optimizer": "ranger", "lr": 0.01}),
+    "dann": Setting({"adaptation": "dann", **ADAPT}),
+    "coral": Setting({"adaptation": "coral", **ADAPT}),
+    "fgsm": Setting({"adversarial": "fgsm", "adversarial_from": 0.3}),
+    "pgd": Setting({"adversarial": "pgd", "adversarial_steps": 2}),
+    "lookahead_with_dann_and_pgd": Setting(
+        {"optimizer": "lookahead", "adaptation": "dann", **ADAPT, "adversarial": "pgd"}
+    ),
+    "warmup": Setting({"warmup_epochs": 3}),  # which the first two epochs do not end
+    "constant_after_warmup": Setting({"schedule": "constant", "warmup_epochs": 1}),
+    "constant": Setting({"schedule": "constant"}),
+    "no_decay_of_norms": Setting({"decay_norms": False, "weight_decay": 1}),
+    "clip_norm": Setting({"clip_norm": 0.1}),
+    "accumulate": Setting({"accumulate": 3}),  # of 8 batches, so that the last group has 2
+    "all_of_these": Setting(
+        {"warmup_epochs": 3, "decay_norms": False, "weight_decay": 1, "clip_norm": 0.1,
+         "accumulate": 3, "optimizer": "lookahead", "lookahead_steps": 2}
+    ),
 }  # fmt: skip
 
 
-def trained_by(
-    given: dict[str, Any], data: Data, epochs: int, *, workers: int = 0, precision: str = "fp32",
-    resumed: TrainingState | None = None,
-) -> TrainingState:  # fmt: skip
-    device = Device("cpu", precision, workers)
-    training = resumed or start(4, dropout=0.5, device=device, **given)
-    others = batches_of(data.part(TRAIN, TRAIN + 18), train=True, workers=workers)
-    return run(
-        training, data, epochs=epochs, device=device, workers=workers,
-        augmentation=options_of(given), unlabelled=others if "adaptation" in given else None,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def plain(data: Data) -> TrainingState:
+    """Four epochs with the defaults, and dropout."""
+    return Setting().run(Setting().start(), data)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_strategy_resumed_is_the_same_to_the_last_bit_and_changes_something(
-    data: Data, tmp_path: Path, strategy: str
-) -> None:
-    given = STRATEGIES[strategy]
-    whole = trained_by(given, data, 4)
-    save(tmp_path / "last.safetensors", trained_by(given, data, 2), START)
-    resumed = start(4, dropout=0.5, seed=99, **given)
+def resumed(setting: Setting, data: Data, path: Path) -> TrainingState:
+    """Four epochs, of which a checkpoint holds the first two."""
+    save(path, setting.run(setting.start(), data, epochs=2), START)
+    training = setting.start(weights=99)
     torch.rand(100)  # whatever happened in between
-    load(tmp_path / "last.safetensors", resumed)
-    trained_by(given, data, 4, resumed=resumed)
-    assert_same(whole, resumed)
-    plain = trained_by({}, data, 4)
-    a, b = weights_of(whole), weights_of(plain)
-    assert any(not torch.equal(a[name], b[name]) for name in a)
-    mine, others = whole.objective.state_dict(), resumed.objective.state_dict()
-    assert all(torch.equal(mine[name], others[name]) for name in mine)
-    assert bool(mine) == (given.get("adaptation") == "dann")
+    load(path, training)
+    return setting.run(training, data)
 
 
-@pytest.mark.parametrize("strategy", ["mixed_either_way", "random_erasing", "dann"])
-def test_the_number_of_workers_changes_nothing_with_a_strategy(data: Data, strategy: str) -> None:
-    given = STRATEGIES[strategy]
-    assert_same(trained_by(given, data, 2), trained_by(given, data, 2, workers=2))
+def test_four_epochs_are_two_and_two_resumed_to_the_last_bit(
+    data: Data, tmp_path: Path, plain: TrainingState
+) -> None:
+    assert_same(plain, resumed(Setting(), data, tmp_path / "last.safetensors"))
+    assert plain.progress.epoch == 4
+    assert not same_weights(plain, Setting().run(Setting().start(), data, epochs=2))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_strategy_trains_in_bf16(data: Data, strategy: str) -> None:
-    training = trained_by(STRATEGIES[strategy], data, 1, precision="bf16")
+def test_so_they_are_with_worker_processes(
+    data: Data, tmp_path: Path, plain: TrainingState
+) -> None:
+    helped = Setting(reading={"workers": 2})
+    assert_same(plain, resumed(helped, data, tmp_path / "last.safetensors"))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_resumed_is_the_same_to_the_last_bit_and_changes_something(
+    data: Data, tmp_path: Path, plain: TrainingState, name: str
+) -> None:
+    setting = SETTINGS[name]
+    whole = setting.run(setting.start(), data)
+    other = resumed(setting, data, tmp_path / "last.safetensors")
+    assert_same(whole, other)
+    assert not same_weights(whole, plain)
+    mine, others = whole.objective.state_dict(), other.objective.state_dict()
+    assert all(torch.equal(mine[key], others[key]) for key in mine)
+    assert bool(mine) == (setting.given.get("adaptation") == "dann")
+
+
+@pytest.mark.parametrize("name", ["augmented", "mixed_either_way", "random_erasing", "dann"])
+def test_the_number_of_workers_changes_nothing(data: Data, name: str) -> None:
+    alone = SETTINGS[name]
+    helped = alone._replace(reading={**alone.reading, "workers": 2})
+    assert_same(alone.run(alone.start(), data, 2), helped.run(helped.start(), data, 2))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_trains_in_bf16(data: Data, name: str) -> None:
+    setting = SETTINGS[name]._replace(precision="bf16")
+    training = setting.run(setting.start(), data, epochs=1)
     assert all(value.isfinite().all() for value in weights_of(training).values())
-    assert training.network.head.weight.dtype == torch.float32  # type: ignore[union-attr]
+    assert training.network.head.weight.dtype == torch.float32
 
 
 def test_unlabelled_images_are_gone_through_again_in_another_order_and_otherwise_changed(
@@ -419,13 +437,13 @@ def test_unlabelled_images_are_gone_through_again_in_another_order_and_otherwise
 ) -> None:
     """Eight steps an epoch, and three batches of 18 unlabelled images."""
     train, others = data.part(0, TRAIN), data.part(TRAIN, TRAIN + 18)
-    changed = AugmentationOptions.resolve({"hflip": 0, "jitter": 0.5})
+    training = start(5, jitter=0.5)
 
     def given(epoch: int) -> list[Tensor]:
-        steps = prepared(
-            batches_of(train, train=True), epoch, torch.zeros(TRAIN), CPU, changed, SEED,
-            batches_of(others, train=True),
-        )  # fmt: skip
+        batches = TrainingData(
+            batches_of(train, train=True), unlabelled=batches_of(others, train=True)
+        )
+        steps = steps_of(training, batches, epoch)
         return [step.unlabelled for step in steps if step.unlabelled is not None]
 
     first, again, second = given(1), given(1), given(2)
@@ -438,47 +456,46 @@ def test_unlabelled_images_are_gone_through_again_in_another_order_and_otherwise
 
 def test_steps_say_how_much_of_the_training_is_done(data: Data) -> None:
     train = batches_of(data.part(0, 20), train=True)
-    steps = list(prepared(train, 3, torch.zeros(20), CPU, PLAIN, SEED))
+    steps = list(steps_of(start(5), TrainingData(train), 3))
     assert [step.epochs for step in steps] == pytest.approx([2, 2 + 1 / 3, 2 + 2 / 3])
     assert all(step.unlabelled is None for step in steps)
 
 
+def test_the_targets_of_steps_are_the_labels_of_their_images(data: Data) -> None:
+    part = data.part(0, 20)
+    pixels = [np.asarray(Image.open(file))[2:34, 2:34] for file in part.files]
+    known = {image.tobytes(): label for image, label in zip(pixels, part.labels, strict=True)}
+    steps = list(steps_of(start(5), TrainingData(batches_of(part, train=True)), 1))
+    images = torch.cat([step.images for step in steps]).permute(0, 2, 3, 1).numpy()
+    targets = torch.cat([step.targets for step in steps])
+    assert targets.dtype == torch.float32
+    assert targets.tolist() == [known[image.astype(np.uint8).tobytes()] for image in images]
+
+
 def test_early_stopping_counts_on_over_a_resume(data: Data, tmp_path: Path) -> None:
-    first = run(start(20, lr=1e-12), data, epochs=2, patience=3)
+    first = run(start(20, lr=1e-12, patience=3), data, epochs=2)
     save(tmp_path / "last.safetensors", first, START)
-    resumed = start(20)
-    load(tmp_path / "last.safetensors", resumed)
-    run(resumed, data, epochs=20, patience=3)
-    assert resumed.progress.epoch == 4
+    training = start(20, patience=3)
+    load(tmp_path / "last.safetensors", training)
+    run(training, data)
+    assert training.progress.epoch == 4
 
 
-def test_the_number_of_workers_changes_nothing(data: Data) -> None:
-    changes = SETTINGS["augmented"]
-    alone = run(start(2, dropout=0.5), data, epochs=2, **changes)
-    helped = run(start(2, dropout=0.5), data, epochs=2, workers=2, **changes)
-    assert_same(alone, helped)
-
-
-@pytest.mark.parametrize("changes", [{"seed": 43}, {"augmentation": CHANGED}])
+@pytest.mark.parametrize("changes", [{"seed": 43}, CHANGED])
 def test_another_seed_or_augmentation_changes_something(
     data: Data, changes: dict[str, Any]
 ) -> None:
-    one = run(start(1, dropout=0.5), data, epochs=1)
-    other = run(start(1, dropout=0.5), data, epochs=1, **changes)
-    a, b = weights_of(one), weights_of(other)
-    assert any(not torch.equal(a[name], b[name]) for name in a)
+    """The seed of dropout and the like; the order of the images is the same."""
+    one = run(start(1, dropout=0.5), data)
+    assert not same_weights(one, run(start(1, dropout=0.5, **changes), data))
 
 
 def augmented(data: Data, *, epoch: int, seed: int, batch_size: int) -> dict[int, Tensor]:
     """What training sees of each row; the rows' numbers go in and come back as their labels."""
-    files = data.files[:20]
-    batches = Batches(
-        ImageFiles(files, Preprocess(32, "center_crop"), seed=SEED),
-        Order(len(files), batch_size, seed=SEED),
-        0,
-    )
+    rows = Data(data.files[:20], np.arange(20, dtype=np.int8))
+    batches = TrainingData(batches_of(rows, train=True, size=batch_size))
     found: dict[int, Tensor] = {}
-    for step in prepared(batches, epoch, torch.arange(20.0), CPU, CHANGED, seed):
+    for step in steps_of(start(5, seed=seed, **CHANGED), batches, epoch):
         assert step.images.is_contiguous(memory_format=torch.channels_last)
         found.update(zip(step.targets.int().tolist(), step.images, strict=True))
     return found
@@ -500,16 +517,16 @@ def test_how_an_image_is_changed_depends_on_seed_epoch_and_row_alone(data: Data)
 
 
 class Breaking(Tiny):
-    """Answers so from some training step on."""
+    """A network whose logits are wrong from some training step on."""
 
-    def __init__(self, after: int, answer: float) -> None:
+    def __init__(self, after: int, factor: float) -> None:
         super().__init__()
-        self.steps, self.after, self.answer = 0, after, answer
+        self.steps, self.after, self.factor = 0, after, factor
 
     def forward(self, images: Tensor) -> Tensor:
-        logits, _ = self.with_features(images)
+        logits = super().forward(images)
         self.steps += self.training
-        return logits * self.answer if self.training and self.steps > self.after else logits
+        return logits * self.factor if self.training and self.steps > self.after else logits
 
 
 @pytest.mark.parametrize("answer", [math.nan, math.inf])
@@ -520,9 +537,9 @@ def test_a_loss_that_is_no_number_ends_it_naming_epoch_and_step(
     data: Data, after: int, where: str, answer: float
 ) -> None:
     assert math.ceil(TRAIN / 8) == 8
-    training = start_training(Breaking(after, answer), CPU, options_of({"epochs": 3}))
+    training = start_training(Breaking(after, answer), CPU, options_of(epochs=3))
     with pytest.raises(Diverged, match=where) as caught:
-        run(training, data, epochs=3)
+        run(training, data)
     assert "--lr" in str(caught.value)
     assert all(p.isfinite().all() for p in training.network.parameters())
 
@@ -530,22 +547,224 @@ def test_a_loss_that_is_no_number_ends_it_naming_epoch_and_step(
 def test_weights_that_break_in_the_last_step_are_found_in_validation(data: Data) -> None:
     """That step's own loss was still a number; the next is taken by the evaluation."""
     few = data.part(0, 8)
-    training = start(1, lr=1e38)
+    batches = TrainingData(batches_of(few, train=True), batches_of(few, train=False))
     with pytest.raises(Diverged, match="epoch 1"):
-        fit(
-            training,
-            batches_of(few, train=True),
-            batches_of(few, train=False),
-            torch.tensor(few.labels, dtype=torch.float32),
-            few.labels,
-            CPU,
-            PLAIN,
-            epochs=1,
-            patience=0,
-            seed=SEED,
-            on_batch=lambda images, loss: None,
-            on_epoch=lambda training: None,
+        fit(start(1, lr=1e38), batches, Hooks())
+
+
+# --- the loss is read now and then on an accelerator
+
+
+class Accelerator(Device):
+    """A device that says it is an accelerator, and computes on the CPU."""
+
+    @property
+    def torch(self) -> torch.device:
+        return torch.device("cpu")
+
+
+ACCELERATOR = Accelerator("cuda", "fp32", 0)
+
+
+def test_the_losses_of_an_accelerator_are_those_of_a_cpu(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight steps an epoch; the mean that the hooks see is of the steps that have been read."""
+    shown = {}
+    for device, every in ((CPU, 99), (ACCELERATOR, 3), (ACCELERATOR, 20)):
+        monkeypatch.setattr(loop, "_READ_EVERY", every)
+        hooks = Recording()
+        training = run(start(2, device=device), data, hooks=hooks)
+        shown[device.kind, every] = [loss for _, loss in hooks.batches]
+        if device is CPU:
+            plain = training
+        assert_same(plain, training)
+    on_cpu = np.array(shown["cpu", 99]).reshape(2, 13)  # a row is an epoch; 5 are of validation
+    assert np.isfinite(on_cpu[:, :8]).all()
+    assert np.isnan(on_cpu[:, 8:]).all()
+    by_three, by_twenty = (np.array(shown["cuda", n]).reshape(2, 13) for n in (3, 20))
+    read = [2, 2, 2, 5, 5, 5]  # the step up to which the loss was read, at steps 2 to 7
+    assert np.isnan(by_three[:, :2]).all()
+    assert np.array_equal(by_three[:, 2:8], on_cpu[:, read])
+    assert np.isnan(by_twenty).all()
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, 3), (2, 4), (3, 3), (20, 8)])
+def test_a_loss_that_is_no_number_in_step_3_is_found_when_it_is_read(
+    data: Data, monkeypatch: pytest.MonkeyPatch, every: int, steps: int
+) -> None:
+    """At the end of the epoch, which has eight steps, if not before."""
+    monkeypatch.setattr(loop, "_READ_EVERY", every)
+    network = Breaking(2, math.nan)
+    hooks = Recording()
+    training = start_training(network, ACCELERATOR, options_of(epochs=3))
+    with pytest.raises(Diverged, match=r"epoch 1, step 3\."):
+        run(training, data, hooks=hooks)
+    assert network.steps == steps
+    assert not [call for call in hooks.calls if call != "batch"]
+    assert training.progress == Progress()
+
+
+def test_the_epoch_in_which_a_loss_is_no_number_is_named_on_an_accelerator(data: Data) -> None:
+    training = start_training(Breaking(10, math.inf), ACCELERATOR, options_of(epochs=3))
+    with pytest.raises(Diverged, match=r"inf|nan") as caught:
+        run(training, data)
+    assert "epoch 2, step 3." in str(caught.value)
+    assert training.progress.epoch == 1
+
+
+# --- an update of the weights
+
+
+def noise_steps(*sizes: int) -> list[Step]:
+    """Steps on noise, of so many images each."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(sum(sizes), 3, 12, 12, generator=generator) * 255
+    targets = (torch.arange(sum(sizes)) % 3 == 0).float()
+    return [
+        Step(pixels.contiguous(memory_format=torch.channels_last), labels)
+        for pixels, labels in zip(
+            torch.split(images, list(sizes)), torch.split(targets, list(sizes)), strict=True
         )
+    ]
+
+
+def begun(*, norm: bool = True, **given: Any) -> TrainingState:
+    torch.manual_seed(0)
+    return start_training(Tiny(norm=norm), CPU, options_of(**given))
+
+
+def gradients_of(training: TrainingState, steps: list[Step]) -> list[dict[str, Tensor]]:
+    """Train an epoch; return the gradient of every update as the optimizer sees it."""
+    seen = []
+
+    def keep(*_: Any) -> None:
+        named = training.network.named_parameters()
+        seen.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    training.optimizer.register_step_pre_hook(keep)
+    train_epoch(training, steps, Hooks())
+    return seen
+
+
+def norm_of(gradient: dict[str, Tensor]) -> float:
+    return float(torch.cat([g.flatten() for g in gradient.values()]).norm())
+
+
+def test_with_the_defaults_an_epoch_is_a_plain_loop_to_the_last_bit() -> None:
+    steps = noise_steps(8, 8, 5)
+    training, same = begun(), begun()
+    logits, targets = train_epoch(training, steps, Hooks())
+    optimizer = torch.optim.AdamW(same.network.parameters(), lr=0.03, weight_decay=0.01, fused=True)
+    expected = []
+    same.network.train()
+    for step in steps:
+        optimizer.zero_grad()
+        answers = same.network(step.images)
+        expected.append(answers.detach())
+        torch.autograd.backward(F.binary_cross_entropy_with_logits(answers, step.targets))
+        optimizer.step()
+    assert same_weights(training, same)
+    assert np.array_equal(logits, torch.cat(expected).double().numpy())
+    assert np.array_equal(targets, torch.cat([step.targets for step in steps]).double().numpy())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_gradient_is_clipped_to_its_largest_norm(accumulate: int) -> None:
+    steps = noise_steps(8, 8, 8, 8)
+    free = gradients_of(begun(accumulate=accumulate), steps)
+    largest = norm_of(free[0]) / 2
+    clipped = gradients_of(begun(accumulate=accumulate, clip_norm=largest), steps)
+    assert len(free) == len(clipped) == 4 / accumulate
+    assert norm_of(clipped[0]) == pytest.approx(largest, rel=1e-4)
+    assert all(norm_of(gradient) <= largest * (1 + 1e-6) for gradient in clipped)
+    for name, gradient in clipped[0].items():  # the direction stays
+        torch.testing.assert_close(gradient, free[0][name] / 2, rtol=1e-4, atol=1e-7)
+
+
+def test_a_gradient_that_is_small_enough_is_not_changed() -> None:
+    steps = noise_steps(8, 8)
+    training, free = begun(clip_norm=1e6), begun()
+    for gradient, expected in zip(
+        gradients_of(training, steps), gradients_of(free, steps), strict=True
+    ):
+        assert all(torch.equal(gradient[name], expected[name]) for name in expected)
+    assert same_weights(training, free)
+
+
+@pytest.mark.parametrize("given", [{}, {"clip_norm": 0.05}, {"accumulate": 2}])
+def test_scaling_the_loss_changes_no_update(given: dict[str, Any]) -> None:
+    """By a power of two, so that nothing is rounded; a gradient is clipped without the scale."""
+    steps = noise_steps(8, 8, 8)
+    training, scaled = begun(**given), begun(**given)
+    scaled.scaler = GradScaler("cpu", enabled=True, init_scale=1024.0, growth_interval=99)
+    train_epoch(training, steps, Hooks())
+    train_epoch(scaled, steps, Hooks())
+    torch.testing.assert_close(weights_of(training), weights_of(scaled), rtol=1e-5, atol=1e-6)
+
+
+def test_the_weights_of_an_adaptation_are_clipped_too(data: Data) -> None:
+    training = start(1, adaptation="dann", target="elsewhere", clip_norm=1e-3)
+    seen = []
+
+    def keep(*_: Any) -> None:
+        learning = [*training.network.parameters(), *training.objective.parameters()]
+        gradients = [p.grad.flatten() for p in learning if p.grad is not None]
+        assert len(gradients) == len(learning)
+        seen.append(torch.cat(gradients).norm().item())
+
+    training.optimizer.register_step_pre_hook(keep)
+    run(training, data, unlabelled=batches_of(data.part(TRAIN, TRAIN + 18), train=True))
+    assert seen == pytest.approx([1e-3] * 8, rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_two_batches_of_8_are_one_of_16_without_normalisation(optimizer: str) -> None:
+    one = begun(norm=False, optimizer=optimizer)
+    two = begun(norm=False, optimizer=optimizer, accumulate=2)
+    train_epoch(one, noise_steps(16, 16), Hooks())
+    logits, targets = train_epoch(two, noise_steps(8, 8, 8, 8), Hooks())
+    assert logits.shape == targets.shape == (32,)
+    torch.testing.assert_close(weights_of(one), weights_of(two), rtol=1e-5, atol=1e-6)
+    before = weights_of(begun(norm=False))
+    assert (weights_of(two)["last.weight"] - before["last.weight"]).abs().max() > 1e-3
+
+
+def test_two_batches_are_one_through_a_whole_training(data: Data) -> None:
+    """48 training images, of which the same 16 form a batch and two halves of one."""
+    trainings = []
+    for size, accumulate in ((16, 1), (8, 2)):
+        training = begun(norm=False, epochs=2, accumulate=accumulate)
+        batches = TrainingData(batches_of(data.part(0, 48), train=True, size=size))
+        fit(training, batches, Hooks())
+        trainings.append(training)
+    one, two = trainings
+    torch.testing.assert_close(weights_of(one), weights_of(two), rtol=1e-4, atol=1e-5)
+    for name in ("train/loss", "train/auc", "lr"):
+        assert [r[name] for r in two.progress.history] == pytest.approx(
+            [r[name] for r in one.progress.history], rel=1e-4
+        )
+
+
+def test_the_last_group_steps_even_if_it_is_incomplete() -> None:
+    """Two groups of three batches and one of two, and then a group of one."""
+    training = begun(accumulate=3)
+    seen = gradients_of(training, noise_steps(4, 4, 4, 4, 4, 4, 4, 4))
+    assert len(seen) == 3
+    assert len(gradients_of(begun(accumulate=9), noise_steps(4))) == 1
+    again = gradients_of(begun(accumulate=3), noise_steps(4, 4, 4, 4, 4, 4))
+    assert len(again) == 2
+    for first, second in zip(seen, again, strict=False):
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_no_gradient_is_carried_over_into_the_next_epoch() -> None:
+    """An incomplete group of one epoch does not fill up with batches of the next."""
+    training = begun(accumulate=3, optimizer="sgd", lr=1e-9)  # the weights stay as they are
+    first = gradients_of(training, noise_steps(4))
+    again = gradients_of(training, noise_steps(4))[-1]
+    for name, gradient in first[0].items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-7)
 
 
 # --- precision
@@ -556,15 +775,12 @@ def one_step(precision: str) -> tuple[dict[str, Tensor], npt.NDArray[np.float64]
     torch.manual_seed(0)
     network = Tiny()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    device = Device("cpu", precision, 0)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    objective = Objective(options_of({}), device, network)
-    training = TrainingState(network, objective, optimizer, schedule, device.scaler())
+    training = start_training(network, Device("cpu", precision, 0), options_of())
+    training.optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     images = torch.randint(0, 256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     targets = torch.arange(16) % 2
     step = Step(images.float(), targets.float())
-    logits, seen = train_epoch(training, [step], lambda images, loss: None)
+    logits, seen = train_epoch(training, [step], Hooks())
     assert seen.tolist() == targets.tolist()
     return {name: p.detach() - before[name] for name, p in network.named_parameters()}, logits
 
@@ -573,7 +789,7 @@ def test_a_step_in_bf16_is_close_to_one_in_fp32_and_not_the_same() -> None:
     (exact, exact_logits), (rough, rough_logits) = one_step("fp32"), one_step("bf16")
     assert not np.array_equal(exact_logits, rough_logits)
     assert rough_logits == pytest.approx(exact_logits, abs=0.01)
-    for name in ("head.weight", "head.bias", "body.1.weight", "body.1.bias"):
+    for name in ("last.weight", "last.bias", "norm.weight", "norm.bias"):
         difference = (rough[name] - exact[name]).norm() / exact[name].norm()
         assert difference < 0.03, name
         assert rough[name].dtype == torch.float32
@@ -634,8 +850,7 @@ def test_predicting_changes_no_weight_and_no_statistic(data: Data) -> None:
 
 
 def test_a_training_starts_with_adamw_and_a_cosine_over_all_epochs() -> None:
-    given = {"lr": 0.1, "weight_decay": 0.05, "epochs": 4}
-    training = start_training(Tiny(), CPU, TrainOptions.resolve(given))
+    training = start(4, lr=0.1, weight_decay=0.05)
     (group,) = training.optimizer.param_groups
     assert isinstance(training.optimizer, torch.optim.AdamW)
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.1, 0.05, (0.9, 0.999))
@@ -645,6 +860,6 @@ def test_a_training_starts_with_adamw_and_a_cosine_over_all_epochs() -> None:
         training.optimizer.step()
         training.schedule.step()
     assert [*rates, group["lr"]] == pytest.approx([0.1, 0.0853553, 0.05, 0.0146447, 0.0], abs=1e-7)
-    assert training.progress == replace(Progress())
-    weight = training.network.body[0].weight  # type: ignore[index, union-attr]
+    assert training.progress == Progress()
+    weight = training.network.get_parameter("convolution.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)

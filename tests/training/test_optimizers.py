@@ -1,23 +1,26 @@
 """One suite for every optimizer in the registry, and the papers' rules by hand."""
 
 import copy
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from synthdetect.runs.options import TrainOptions
-from synthdetect.training.optimizers import OPTIMIZERS
+from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
+from synthdetect.training.optimizers import make_optimizer
+from synthdetect.training.options import OPTIMIZERS, OptimOptions
+from tests.training.conftest import Tiny
 
 LR = {"adamw": 0.1, "sgd": 0.02, "lookahead": 0.1, "ranger": 0.3}
 
 
 def make(name: str, *parameters: Tensor, **given: Any) -> Optimizer:
-    options = TrainOptions.resolve({"optimizer": name, "weight_decay": 0, **given})
+    options = OptimOptions.resolve({"optimizer": name, "weight_decay": 0, **given})
     wrapped = [p if isinstance(p, nn.Parameter) else nn.Parameter(p) for p in parameters]
-    return OPTIMIZERS[name].make(wrapped, options, True)
+    return make_optimizer([nn.ParameterList(wrapped)], options, fused=True)
 
 
 def bowl(optimizer: Optimizer) -> float:
@@ -46,8 +49,7 @@ def by_constant_gradient(optimizer: Optimizer, steps: int) -> list[float]:
     return values
 
 
-def test_the_optimizers_one_can_ask_for_are_those_there_are() -> None:
-    assert get_args(TrainOptions.fields()["optimizer"].annotation) == tuple(OPTIMIZERS)
+def test_every_optimizer_has_a_rate_for_these_tests() -> None:
     assert set(LR) == set(OPTIMIZERS)
 
 
@@ -144,3 +146,69 @@ def test_ranger_is_given_lookaheads_options() -> None:
 def test_momentum_by_hand(given: dict[str, Any], expected: list[float]) -> None:
     values = by_constant_gradient(make("sgd", torch.ones(1), lr=0.1, **given), 3)
     assert values == pytest.approx(expected)
+
+
+# --- weight decay of biases and normalisation weights
+
+
+def grouped(network: nn.Module, optimizer: Optimizer) -> list[tuple[float, list[str]]]:
+    """The weight decay of every group, and the names of its parameters."""
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    return [(g["weight_decay"], [names[p] for p in g["params"]]) for g in optimizer.param_groups]
+
+
+def of(network: nn.Module, **given: Any) -> Optimizer:
+    options = OptimOptions.resolve({"weight_decay": 0.1, **given})
+    return make_optimizer([network], options, fused=True)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_all_parameters_are_in_one_group_by_default(name: str) -> None:
+    network = Tiny()
+    names = [name for name, _ in network.named_parameters()]
+    assert grouped(network, of(network, optimizer=name)) == [(0.1, names)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_biases_and_normalisation_weights_are_in_a_group_without_decay(name: str) -> None:
+    network = Tiny()
+    assert grouped(network, of(network, optimizer=name, decay_norms=False)) == [
+        (0.1, ["convolution.weight", "last.weight"]),
+        (0.0, ["norm.weight", "norm.bias", "last.bias"]),
+    ]
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v3_large", "swin_t"])
+def test_in_a_real_network_the_group_without_decay_is_biases_and_normalisation(arch: str) -> None:
+    with torch.device("meta"):  # shapes only
+        network = build(ModelSpec.of(arch, 32))
+    norms = (nn.BatchNorm2d, nn.LayerNorm)
+    expected = {
+        f"{name}.{part}"
+        for name, module in network.named_modules()
+        for part, _ in module.named_parameters(recurse=False)
+        if part.endswith("bias") or isinstance(module, norms)
+    }
+    expected -= {name for name in expected if name.endswith("relative_position_bias")}
+    (_, decayed), (_, others) = grouped(network, of(network, decay_norms=False))
+    tables = {name for name in decayed if name.endswith("relative_position_bias_table")}
+    assert set(others) == expected - tables
+    assert set(decayed) | set(others) == {name for name, _ in network.named_parameters()}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_without_a_gradient_only_the_decayed_parameters_shrink(name: str) -> None:
+    network = Tiny()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1)
+    optimizer = of(network, optimizer=name, decay_norms=False, weight_decay=0.5, lr=0.01)
+    for _ in range(10):
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    ends = {name: {*p.detach().flatten().tolist()} for name, p in network.named_parameters()}
+    assert {name for name, values in ends.items() if values == {1}} == {
+        "norm.weight", "norm.bias", "last.bias",
+    }  # fmt: skip
+    assert all(max(ends[name]) < 0.99 for name in ("convolution.weight", "last.weight"))

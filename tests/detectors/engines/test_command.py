@@ -20,7 +20,8 @@ from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.exported import load_exported
 from synthdetect.tracking.models import log_detector
-from synthdetect.tracking.run import MANIFEST, open_run
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.tags import MANIFEST
 from tests.conftest import ROOT
 
 

@@ -1,6 +1,5 @@
-"""A run is opened once, by one process, and closed with the status that is true."""
+"""A run is opened once, by one process, and ended with its true status."""
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +7,14 @@ import mlflow
 import pytest
 import requests
 from mlflow.entities import Run as MlflowRun
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from synthdetect.cli import main
 from synthdetect.system.errors import UserError
-from synthdetect.tracking import availability, status
-from synthdetect.tracking import run as tracking
+from synthdetect.tracking import availability, opening
 from synthdetect.tracking.availability import PATIENCE, StoreAway
-from synthdetect.tracking.detectors import find_detectors
-from synthdetect.tracking.run import (
-    KIND,
-    PROCESS,
-    Run,
-    Stopped,
-    code_tags,
-    end,
-    existing,
-    is_there,
-    open_run,
-)
+from synthdetect.tracking.opening import Stopped, end, open_run
+from synthdetect.tracking.run import Run
+from synthdetect.tracking.tags import KIND, PROCESS
 
 
 def runs() -> list[MlflowRun]:
@@ -52,7 +39,7 @@ def test_an_interrupt_right_after_the_start_ends_the_run_as_killed(
     def interrupt(run: Run) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tracking, "_show_as_model_training", interrupt)
+    monkeypatch.setattr(opening, "_show_as_model_training", interrupt)
     with pytest.raises(KeyboardInterrupt), open_run("r", kind="test", tags={}):
         pass
     assert mlflow.active_run() is None
@@ -62,13 +49,13 @@ def test_an_interrupt_right_after_the_start_ends_the_run_as_killed(
 def test_an_interrupt_between_the_start_and_its_answer_ends_the_run_as_killed(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = tracking._Opening._start
+    start = opening._Opening._start
 
-    def interrupted(opening: tracking._Opening) -> object:
-        start(opening)
+    def interrupted(attempt: opening._Opening) -> object:
+        start(attempt)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tracking._Opening, "_start", interrupted)
+    monkeypatch.setattr(opening._Opening, "_start", interrupted)
     with pytest.raises(KeyboardInterrupt), open_run("r", kind="test", tags={}):
         pass
     assert mlflow.active_run() is None
@@ -78,12 +65,12 @@ def test_an_interrupt_between_the_start_and_its_answer_ends_the_run_as_killed(
 def test_an_interrupt_before_mlflow_knows_the_run_ends_it_as_killed_and_not_its_parent(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(opening: tracking._Opening) -> object:
-        MlflowClient().create_run("0", tags=opening._options["tags"])
+    def interrupted(attempt: opening._Opening) -> object:
+        MlflowClient().create_run("0", tags=attempt._options["tags"])
         raise KeyboardInterrupt
 
     with open_run("parent", kind="test", tags={}) as parent:
-        monkeypatch.setattr(tracking._Opening, "_start", interrupted)
+        monkeypatch.setattr(opening._Opening, "_start", interrupted)
         with (
             pytest.raises(KeyboardInterrupt),
             open_run("child", kind="fold", tags={}, parent=parent),
@@ -109,36 +96,20 @@ def test_a_run_ends_itself_and_what_was_left_open_inside_and_nothing_else(worksp
     assert mlflow.active_run() is None
 
 
-def test_a_child_whose_opening_is_tried_again_is_made_once(workspace: Path) -> None:
+def test_a_child_run_whose_opening_is_attempted_twice_is_made_once(workspace: Path) -> None:
     with open_run("parent", kind="test", tags={}) as parent:
-        opening = tracking._Opening("child", {KIND: "fold"}, "", parent)
-        first = opening.start()
+        attempt = opening._Opening("child", {KIND: "fold"}, "", parent)
+        first = attempt.start()
         mlflow.end_run()  # the answer was lost
-        assert opening.start() == first
+        assert attempt.start() == first
         mlflow.end_run()
-        other = tracking._Opening("child", {KIND: "fold"}, "", parent)
+        other = opening._Opening("child", {KIND: "fold"}, "", parent)
         assert other.start() != first
         mlflow.end_run()
     assert len(runs()) == 3
 
 
-@pytest.mark.parametrize(
-    ("found", "then"), [("FAILED", "KILLED"), ("RUNNING", "RUNNING"), ("FINISHED", "FINISHED")]
-)
-def test_only_what_mlflow_run_writes_is_set_back(workspace: Path, found: str, then: str) -> None:
-    run_id = made(found)
-    status.main(run_id, "KILLED")
-    assert status_of(run_id) == then
-
-
-def test_a_store_that_is_away_does_not_end_the_watch_over_a_status(
-    away: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(status, "_SECONDS", 1)
-    status.main("0" * 32, "KILLED")
-
-
-def test_what_waits_for_the_end_is_done_then_and_only_if_it_is_a_good_one(workspace: Path) -> None:
+def test_what_waits_for_the_end_of_a_run_is_done_only_if_it_finishes(workspace: Path) -> None:
     seen: list[str] = []
     with open_run("good", kind="test", tags={}) as good:
         good.when_finished.append(lambda: seen.append(status_of(good.id)))
@@ -155,7 +126,7 @@ def test_what_waits_for_the_end_is_done_then_and_only_if_it_is_a_good_one(worksp
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
-    """Have the store be away when a method of `MlflowClient` is called so many times."""
+    """Let the first calls of a method of `MlflowClient` fail as if the store were away."""
     original, left = getattr(MlflowClient, method), times
 
     def refuse(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
@@ -172,7 +143,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
 def run_that_cannot_be_ended(
     monkeypatch: pytest.MonkeyPatch, times: int, error: BaseException | None = None
 ) -> None:
-    """Open a run, and end it with an error or without, but the store is away so many times."""
+    """Open a run and end it, with or without an error; the first attempts to end it fail."""
     with open_run("r", kind="train", tags={}) as run:
         run.end_tags["a"] = "b"
         run.when_finished.append(lambda: run.set_tags({"when": "finished"}))
@@ -233,27 +204,7 @@ def test_a_run_is_opened_once_the_store_is_back(
     assert len(runs()) == 2
 
 
-def test_a_store_that_is_away_is_not_taken_for_one_without_the_run(
-    away: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for look in (existing, is_there, lambda run_id: find_detectors((run_id,))):
-        with pytest.raises(MlflowException):
-            look("0" * 32)  # type: ignore[operator]
-    assert main(["promote", "detector", "1"]) == 1
-    assert "no version" not in capsys.readouterr().err
-
-
-def test_what_is_not_there_is_not_there(workspace: Path) -> None:
-    assert not is_there("")
-    assert not is_there("0" * 32)
-    with pytest.raises(UserError, match="no run"):
-        existing("0" * 32)
-    with open_run("r", kind="test", tags={}) as run:
-        assert run.read_table(run.id, "x/none.csv") is None
-        assert run.read_table("0" * 32, "x/none.csv") is None
-
-
-def test_what_killed_processes_of_this_machine_left_running_is_ended(
+def test_runs_that_killed_processes_of_this_machine_left_running_are_ended(
     workspace: Path, alive: str, dead: str
 ) -> None:
     left = made(**{KIND: "evaluate", PROCESS: dead})
@@ -268,12 +219,12 @@ def test_what_killed_processes_of_this_machine_left_running_is_ended(
         assert [status_of(other) for other in (*others, run.id)] == ["RUNNING"] * 5
 
 
-def test_a_run_that_another_process_works_on_is_not_gone_on_with(
+def test_a_run_that_another_process_works_on_is_not_resumed(
     workspace: Path, alive: str, dead: str
 ) -> None:
     taken, free = made(**{KIND: "train", PROCESS: alive}), made(**{PROCESS: dead})
     with (
-        pytest.raises(UserError, match="at work on it"),
+        pytest.raises(UserError, match=alive.split(" ")[1]),
         open_run("r", kind="train", tags={}, resume=taken),
     ):
         pass
@@ -281,27 +232,3 @@ def test_a_run_that_another_process_works_on_is_not_gone_on_with(
     with open_run("r", kind="train", tags={}, resume=free):
         assert MlflowClient().get_run(free).data.tags[PROCESS] != dead
     assert status_of(free) == "FINISHED"
-
-
-def test_code_is_changed_by_code_and_not_by_results(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
-        names = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", "-C", str(tmp_path), *names, *arguments], check=True)
-
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "module.py").write_text("one = 1\n")
-    assert code_tags(package) == {}
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    (tmp_path / "evaluation").mkdir()
-    (tmp_path / "evaluation" / "test.csv").write_text("path\n")
-    assert code_tags(package)["git.dirty"] == "false"
-    (package / "module.py").write_text("one = 2\n")
-    assert code_tags(package)["git.dirty"] == "true"
-    git("checkout", "-q", ".")
-    assert code_tags(package)["git.dirty"] == "false"
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "module.py").touch()
-    assert code_tags(package)["git.dirty"] == "true"

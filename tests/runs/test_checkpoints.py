@@ -1,19 +1,19 @@
 """Checkpoints go to and come from a run so that the last one never stands without the best."""
 
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from synthdetect.runs import training as experiment
-from synthdetect.runs.options import TrainOptions
+from synthdetect.runs import training
 from synthdetect.runs.resume import fetch_checkpoint, read_config
-from synthdetect.runs.training import CHECKPOINTS, run_training
 from synthdetect.system.errors import UserError
-from synthdetect.tracking.run import KIND, NOT_BEGUN, PROCESS, Run, open_run
+from synthdetect.tracking.availability import StoreAway
+from synthdetect.tracking.opening import open_run
+from synthdetect.tracking.run import Run
+from synthdetect.tracking.tags import CHECKPOINTS, KIND, NOT_BEGUN, PROCESS
 from synthdetect.training.session import BEST, LAST
 
 
@@ -27,30 +27,24 @@ def folder(workspace: Path) -> Path:
     return made
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, run: Run, error: BaseException) -> None:
-    """Have an error come in mid-training."""
-
-    def stop(*arguments: Any) -> None:
+def interrupted(run: Run, error: BaseException) -> None:
+    """Have a training end in an error."""
+    with training._saving_checkpoints(run, Path(run.id)):
         raise error
-
-    monkeypatch.setattr(experiment, "_log_setting", lambda *arguments: {})
-    monkeypatch.setattr(experiment, "Session", stop)
-    none: Any = type("Nothing", (), {"manifest": None})()
-    run_training(run, TrainOptions.resolve({"output": "."}), none, none)
 
 
 def test_an_interrupt_with_the_store_away_stays_an_interrupt(
-    away: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    away: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder.rename(folder.with_name("0" * 32))
     with pytest.raises(KeyboardInterrupt):
-        interrupted(monkeypatch, Run("0" * 32), KeyboardInterrupt())
+        interrupted(Run("0" * 32), KeyboardInterrupt())
     assert capsys.readouterr().out.count(LAST) == 1
     assert (Path("0" * 32) / LAST).is_file()
 
 
 def test_a_place_for_artifacts_that_takes_none_masks_no_error(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_id = MlflowClient().create_run("0").info.run_id
     place = Path(MlflowClient().get_run(run_id).info.artifact_uri)
@@ -58,17 +52,15 @@ def test_a_place_for_artifacts_that_takes_none_masks_no_error(
     place.write_text("no folder")
     folder.rename(folder.with_name(run_id))
     with pytest.raises(ZeroDivisionError):
-        interrupted(monkeypatch, Run(run_id), ZeroDivisionError())
+        interrupted(Run(run_id), ZeroDivisionError())
     assert LAST in capsys.readouterr().out
 
 
-def test_an_interrupted_training_leaves_its_checkpoints(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_training_leaves_its_checkpoints(folder: Path) -> None:
     run_id = MlflowClient().create_run("0").info.run_id
     folder.rename(folder.with_name(run_id))
     with pytest.raises(KeyboardInterrupt):
-        interrupted(monkeypatch, Run(run_id), KeyboardInterrupt())
+        interrupted(Run(run_id), KeyboardInterrupt())
     found = {item.path for item in MlflowClient().list_artifacts(run_id, CHECKPOINTS)}
     assert found == {f"{CHECKPOINTS}/{name}" for name in (BEST, LAST)}
 
@@ -77,10 +69,10 @@ def test_the_last_checkpoint_is_removed_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed:
-        killed.setattr(experiment.shutil, "rmtree", lambda *arguments, **options: None)
-        experiment._remove(folder)
+        killed.setattr(training.shutil, "rmtree", lambda *arguments, **options: None)
+        training._remove(folder)
     assert [file.name for file in folder.iterdir()] == [BEST]
-    experiment._remove(folder)
+    training._remove(folder)
     assert not folder.exists()
 
 
@@ -120,7 +112,7 @@ def test_only_a_run_whose_process_is_gone_is_closed_for_having_no_record(
 
 
 def test_a_record_that_cannot_be_had_now_closes_no_run(away: str) -> None:
-    with pytest.raises(MlflowException):
+    with pytest.raises(StoreAway):
         read_config("0" * 32)
 
 

@@ -1,10 +1,11 @@
-"""`synthdetect check-submission`."""
+"""The command `synthdetect check-submission`."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
+from synthdetect.submission.checking import check_submission
+from synthdetect.submission.image_ids import image_ids_of
 from synthdetect.submission.options import CheckSubmissionOptions
-from synthdetect.submission.runfile import Finding, check_submission, image_ids_of
+from synthdetect.submission.printing import print_findings
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 
@@ -13,7 +14,7 @@ def check(options: CheckSubmissionOptions) -> None:
     """Print everything that is wrong with a run file.
 
     Raises:
-        UserError: it has errors, or cannot be read.
+        UserError: If the file has errors or cannot be read.
     """
     findings = check_submission(
         Path(options.file),
@@ -21,16 +22,10 @@ def check(options: CheckSubmissionOptions) -> None:
         edition=options.edition or None,
         other=Path(options.other) if options.other else None,
     )
-    show(findings)
+    print_findings(findings)
     errors = sum(finding.severity == "error" for finding in findings)
     if errors:
-        raise UserError(f"{options.file}: {errors} error(s).")
+        raise UserError(f"{options.file}: {errors} error(s), listed above.")
     console.print(f"{options.file}: no errors")
     if not options.images:
-        console.print("Whether it has all test images was not checked; give them by --images.")
-
-
-def show(findings: Iterable[Finding]) -> None:
-    """Print findings, each with its severity."""
-    for finding in findings:
-        console.print(f"{finding.severity}: {finding.message}")
+        console.print("Give the test images by --images to check that the file has all of them.")
