@@ -10,54 +10,67 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from synthdetect.detectors.detector import Detector
-from synthdetect.models.networks import Start, build, check, initialise
+from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
 from synthdetect.models.tensors import digest_of
-from synthdetect.runs.options import TrainOptions
+from synthdetect.models.weights import initialise, require_weights
 from synthdetect.training import checkpoint
-from synthdetect.training.devices import Device
-from synthdetect.training.loop import start_training
+from synthdetect.training.loop import TrainingState, start_training
+from tests.detectors.helpers import card_of, with_fields
 from tests.faults.conftest import TINY, Refused, Say, refusal
+from tests.training.conftest import CPU, START, Tiny, options_of
 
 # --- cards
 
 
-def calibration(slope: object = 1.0, offset: object = 0.0, knots: object = ()) -> dict[str, Any]:
-    return {"calibration": {"slope": slope, "offset": offset, "knots": knots}}
+def each(what: str, field: str, *values: Any) -> dict[str, dict[str, Any]]:
+    """Return a case for each value of a field."""
+    return {f"{what} of {value!r}": {field: value} for value in values}
+
+
+def calibrations(what: str, name: str, *values: Any) -> dict[str, dict[str, Any]]:
+    """Return a case for each value of a number of the calibration."""
+    sound = {"slope": 1.0, "offset": 0.0, "knots": ()}
+    return {
+        f"{what} of {value!r}": {"decision.calibration": {**sound, name: value}} for value in values
+    }
 
 
 CARDS: dict[str, dict[str, Any]] = {
-    **{f"a threshold of {value!r}": {"threshold": value}
-       for value in (-0.1, 1.1, "0.5", None, math.nan, math.inf, True, [0.5], {}, 10**400)},
-    **{f"a band of {value!r}": {"unsure": value} for value in (-0.1, 0.6, "x", None, math.nan)},
-    **{f"a size of {value!r}": {"image_size": value}
-       for value in (0, -32, 15, 4097, 10**12, "32", 32.0, None, True, [32])},
-    **{f"a slope of {value!r}": calibration(slope=value)
-       for value in (0, -1, "1", None, math.nan, math.inf, 10**400)},
-    **{f"an offset of {value!r}": calibration(offset=value) for value in ("0", None, math.inf)},
-    **{f"knots of {value!r}": calibration(knots=value)
-       for value in ([[1]], [[1, 2, 3]], "ab", 3, [["a", "b"]], [[0, math.nan]], [[0, 3], [1, 2]],
-                     [[1, 2], [0, 3]], [[0, 1], [0, 2]])},
-    **{f"a calibration of {value!r}": {"calibration": value} for value in (None, [], 1, {}, "x")},
-    **{f"an architecture of {value!r}": {"arch": value}
-       for value in ("vgg16", "", None, [], {}, "resnet18", "vit_b_16", "../../x", "\x1b[2J")},
-    **{f"a geometry of {value!r}": {"geometry": value} for value in ("stretch", None, [], {})},
-    **{f"an origin of {value!r}": {"provenance": value} for value in (None, [], "x", 1)},
-    **{f"a quality of {value!r}": {"equalise_quality": value}
-       for value in (-1, 101, 50.5, "75", None, True)},
-    **{f"a format of {value!r}": {"format": value} for value in (0, 1, 3, None, "2", [2], {})},
-    **{f"an engine of {value!r}": {"engine": value} for value in ("onnxruntime", "", None, {})},
-    **{f"a hash of {value!r}": {"weights_sha256": value} for value in ("", "0" * 64, None, 3)},
+    **each("a threshold", "decision.threshold",
+           -0.1, 1.1, "0.5", None, math.nan, math.inf, True, [0.5], {}, 10**400),
+    **each("a band", "decision.unsure", -0.1, 0.6, "x", None, math.nan),
+    **each("a size", "model.image_size", 0, -32, 15, 4097, 10**12, "32", 32.0, None, True, [32]),
+    **calibrations("a slope", "slope", 0, -1, "1", None, math.nan, math.inf, 10**400),
+    **calibrations("an offset", "offset", "0", None, math.inf),
+    **calibrations("knots", "knots", [[1]], [[1, 2, 3]], "ab", 3, [["a", "b"]], [[0, math.nan]],
+                   [[0, 3], [1, 2]], [[1, 2], [0, 3]], [[0, 1], [0, 2]]),
+    **each("a calibration", "decision.calibration", None, [], 1, {}, "x"),
+    **each("an architecture", "model.arch",
+           "vgg16", "", None, [], {}, "resnet18", "vit_b_16", "../../x", "\x1b[2J"),
+    **each("a front-end", "model.front_end", "dct", "", None, [], {}, 1),
+    **each("a mean", "model.mean", [0.5, 0.5], [0.5] * 4, [0.5, 0.5, -0.1], [0.5, 0.5, 1.1],
+           [0, 0, math.nan], [0, 0, True], ["0", "0", "0"], 0.5, None, {}, "abc"),
+    **each("a deviation", "model.std", [0, 0, 0], [1, 1, 1e-9], [1, 1, 2], [1, 1, math.inf], None),
+    **each("a model", "model", None, [], {}, "resnet18", 1),
+    **each("a decision", "decision", None, [], {}, "x", 1),
+    **each("a geometry", "geometry", "stretch", None, [], {}),
+    **each("an origin", "provenance", None, [], "x", 1),
+    **each("a quality", "equalise_quality", -1, 101, 50.5, "75", None, True),
+    **each("a format", "format", 0, 1, 2, 4, None, "3", [3], {}),
+    **each("an engine", "engine", "onnxruntime", "", None, {}),
+    **each("a hash", "weights_sha256", "", "0" * 64, None, 3),
     "other classes": {"classes": ["synthetic", "real"]},
     "three classes": {"classes": ["real", "synthetic", "both"]},
-    "another mean": {"mean": [0.5, 0.5, 0.5]},
-    "a deviation of zero": {"std": [0, 0, 0]},
     "a field too many": {"__class__": "os.system"},
+    "a field of the model too many": {"model.__class__": "os.system"},
+    "a field of the decision too many": {"decision.__class__": "os.system"},
 }  # fmt: skip
+"""Fields of a card by case; none of them is valid."""
 
 
 def written(file: Path, source: Path, header: dict[str, str], **tensors: Tensor) -> Path:
@@ -66,18 +79,12 @@ def written(file: Path, source: Path, header: dict[str, str], **tensors: Tensor)
     return file
 
 
-def card_of(source: Path) -> dict[str, Any]:
-    with safe_open(source, framework="pt") as file:
-        card: dict[str, Any] = json.loads(file.metadata()["card"])
-    return card
-
-
 @pytest.mark.parametrize("case", CARDS)
 def test_a_card_that_says_nonsense_is_refused(
     detector_file: Path, tmp_path: Path, case: str, record_property: Say
 ) -> None:
     """A detector whose card has a field of the wrong type, out of range, or unknown."""
-    card = json.dumps(card_of(detector_file) | CARDS[case])
+    card = json.dumps(with_fields(card_of(detector_file), CARDS[case]))
     file = written(tmp_path / "d.safetensors", detector_file, {"card": card})
     message = refusal(lambda: Detector.load(file))
     assert message.startswith(str(file))
@@ -162,12 +169,18 @@ def test_weights_that_are_no_numbers_are_found_when_they_score(
     refused.may_write = True  # the run was rightly opened
     refused(
         "predict", "--model=d.safetensors", f"--data={pictures}", "--workers=0",
-        named=("not finite numbers", "Leave it out"),
+        named=("not finite", "Leave it out"),
     )  # fmt: skip
     assert refused.statuses() == ["FAILED"]
 
 
 # --- starting weights
+
+
+def half_a_file(file: Path) -> None:
+    torch.save({"a": torch.zeros(99)}, file)
+    file.write_bytes(file.read_bytes()[:300])
+
 
 WEIGHTS: dict[str, Callable[[Path], object]] = {
     "nothing": Path.touch,
@@ -176,10 +189,7 @@ WEIGHTS: dict[str, Callable[[Path], object]] = {
     "a list": lambda file: torch.save([torch.zeros(1)], file),
     "another network's": lambda file: torch.save(nn.Linear(2, 2).state_dict(), file),
     "a whole module": lambda file: torch.save(nn.Linear(2, 2), file),
-    "half a file": lambda file: [
-        torch.save({"a": torch.zeros(99)}, file),
-        file.write_bytes(file.read_bytes()[:300]),
-    ],
+    "half a file": half_a_file,
     "a scripted module": lambda file: torch.jit.save(torch.jit.script(nn.ReLU()), file),
     "numbers for names": lambda file: torch.save({0: torch.zeros(1)}, file),
     "a folder": Path.mkdir,
@@ -196,11 +206,11 @@ def test_starting_weights_that_are_none_are_refused(
     """A file of starting weights that is none, or another network's."""
     file = tmp_path / f"weights{suffix}"
     WEIGHTS[case](file)
-    network = build("mobilenet_v3_large", 32)
+    network = build(ModelSpec.of("mobilenet_v3_large", 32))
 
     def start() -> None:
-        check("mobilenet_v3_large", 32, str(file))
-        initialise(network, "mobilenet_v3_large", 32, str(file))
+        require_weights(str(file))
+        initialise(network, str(file))
 
     message = refusal(start)
     assert message.startswith("--weights")
@@ -211,41 +221,50 @@ def test_starting_weights_that_are_none_are_refused(
 # --- checkpoints
 
 
-def tree_with(**changes: Any) -> Callable[[dict[str, Any]], object]:
-    return lambda tree: tree.update(changes)
+Change = Callable[[dict[str, Any]], object]
 
 
-def progress_with(**changes: Any) -> Callable[[dict[str, Any]], object]:
-    return lambda tree: tree["progress"].update(changes)
+def tree_with(part: str, value: Any) -> Change:
+    return lambda tree: tree.update({part: value})
 
 
-TREES: dict[str, Callable[[dict[str, Any]], object]] = {
-    **{f"a format of {value!r}": tree_with(format=value) for value in (0, 3, 5, None, "4", [])},
-    **{f"a start of {value!r}": tree_with(start=value) for value in (None, "x", [1], {})},
-    "a start with a field too many": tree_with(start={"source": "", "detail": "", "mood": 1}),
-    **{f"progress of {value!r}": tree_with(progress=value) for value in (None, "x", [1], 3)},
-    "progress with a field too many": progress_with(mood=1),
-    **{f"{part} of {value!r}": tree_with(**{part: value})
-       for part in ("network", "optimizer", "schedule", "objective")
-       for value in (None, 3, [], {}, {"pairs": [[1]]}, "tensor:nowhere")},
-    **{f"no {part}": lambda tree, part=part: tree.pop(part)  # type: ignore[misc]
+def trees(what: str, part: str, *values: Any) -> dict[str, Change]:
+    """Return a case for each value of a part of a checkpoint."""
+    return {f"{what} of {value!r}": tree_with(part, value) for value in values}
+
+
+def without(part: str) -> Change:
+    return lambda tree: tree.pop(part)
+
+
+def with_field(part: str, name: str, value: Any) -> Change:
+    return lambda tree: tree[part].update({name: value})
+
+
+TREES: dict[str, Change] = {
+    **trees("a format", "format", 0, 4, 6, None, "5", []),
+    **trees("a start", "start", None, "x", [1], {}),
+    "a start with a field too many": with_field("start", "mood", 1),
+    **trees("progress", "progress", None, "x", [1], 3),
+    "progress with a field too many": with_field("progress", "mood", 1),
+    **{name: case for part in ("network", "optimizer", "schedule", "objective")
+       for name, case in trees(
+           part, part, None, 3, [], {}, {"pairs": [[1]]}, "tensor:nowhere").items()},
+    **{f"no {part}": without(part)
        for part in (
-           "network", "optimizer", "schedule", "objective", "scaler", "progress", "start")},
-    "a network without tensors": tree_with(network={"pairs": []}),
+           "model", "network", "optimizer", "schedule", "objective", "scaler", "progress",
+           "start")},
+    **trees("a model", "model", None, "x", [1], 3, {}),
+    **{f"another {name}": with_field("model", name, value)
+       for name, value in (("arch", "vgg16"), ("image_size", 48), ("front_end", "npr"),
+                           ("mean", [0, 0, 0]), ("mood", 1))},
+    "a network without tensors": tree_with("network", {"pairs": []}),
 }  # fmt: skip
+"""Changes of the JSON of a checkpoint by case; none of the results is valid."""
 
 
-START = Start("random", "asked for")
-
-
-class Tiny(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(3, 1)
-
-
-def training() -> Any:
-    return start_training(Tiny(), Device("cpu", "fp32", 0), TrainOptions.resolve({}))
+def training() -> TrainingState:
+    return start_training(Tiny(), CPU, options_of())
 
 
 @pytest.mark.parametrize("case", TREES)
@@ -277,7 +296,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(
         checkpoint.save_network(file, made.network)
     whole = file.read_bytes()
     begin = whole.index(b'"sha256":"') + 12
-    place = {"header": whole.index(b"network" if name == "last" else b"head"), "hash": begin,
+    place = {"header": whole.index(b"network" if name == "last" else b"convolution"), "hash": begin,
              "tensors": len(whole) - 2}[where]  # fmt: skip
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     if name == "last":

@@ -9,7 +9,8 @@ import numpy as np
 import optuna
 import pytest
 
-from tests.faults.conftest import STORE, TINY, Refused
+from tests.conftest import STORE
+from tests.faults.conftest import TINY, Refused
 
 SWEEP = ("sweep", "--dry-run=true", "--strategies=focal", *TINY)
 OWN = "Give a database of its own"

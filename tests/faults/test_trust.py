@@ -17,19 +17,22 @@ import pytest
 import torch
 import yaml
 from packaging.requirements import Requirement
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from synthdetect.cli import main
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import read
 from synthdetect.detectors.detector import Detector
-from synthdetect.models.networks import build, initialise
+from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
+from synthdetect.models.weights import initialise
 from synthdetect.tracking.detectors import find_detectors
 from synthdetect.training import checkpoint
-from tests.faults.conftest import STORE, Logged, Refused, Say, refusal
+from tests.conftest import ROOT, STORE
+from tests.detectors.helpers import card_of, in_format_2, with_fields
+from tests.faults.conftest import Logged, Refused, Say, refusal
 
-ROOT = Path(__file__).parents[2]
+SPEC = ModelSpec.of("mobilenet_v3_large", 32)
 
 
 class Poison:
@@ -63,9 +66,7 @@ POISONED: dict[str, Callable[[Path, Path], object]] = {
 READERS: dict[str, Callable[[Path], object]] = {
     "d.safetensors": lambda file: find_detectors((str(file),)),
     "d.onnx": lambda file: find_detectors((str(file),)),
-    "weights.pt": lambda file: initialise(
-        build("mobilenet_v3_large", 32), "mobilenet_v3_large", 32, str(file)
-    ),
+    "weights.pt": lambda file: initialise(build(SPEC), str(file)),
     "last.safetensors": lambda file: checkpoint.load(file, None),  # type: ignore[arg-type]
     "best.safetensors": lambda file: checkpoint.load_network(file, torch.nn.Linear(1, 1)),
     "m.csv": lambda file: index(read(file)),
@@ -136,21 +137,20 @@ def weights_of(model: Path) -> Path:
     return file
 
 
-def card_with(**changes: Any) -> Callable[[Path], object]:
+def card_with(changes: dict[str, Any]) -> Callable[[Path], object]:
     """Another card in the model's file, whose weights stay what they are."""
 
     def change(model: Path) -> None:
         file = weights_of(model)
-        with safe_open(file, framework="pt") as opened:
-            card = json.loads(opened.metadata()["card"])
-        save_file(load_file(file), file, {"card": json.dumps(card | changes)})
+        card = with_fields(card_of(file), changes)
+        save_file(load_file(file), file, {"card": json.dumps(card)})
 
     return change
 
 
 def other_detector(model: Path) -> None:
     torch.manual_seed(9)
-    network = build("mobilenet_v3_large", 32)
+    network = build(SPEC)
     Detector(network, Detector.load(weights_of(model)).card).save(weights_of(model))
 
 
@@ -167,16 +167,18 @@ def described_as(text: str) -> Callable[[Path], object]:
 TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a flipped bit": (flipped, "not those the card was written for"),
     "another detector": (other_detector, "another weights_sha256"),
-    "another threshold": (card_with(threshold=0.9), "another threshold"),
-    "another band": (card_with(unsure=0.4), "another unsure"),
+    "another threshold": (card_with({"decision.threshold": 0.9}), "another decision"),
+    "another band": (card_with({"decision.unsure": 0.4}), "another decision"),
     "another calibration": (
-        card_with(calibration={"slope": 9.0, "offset": 0.0, "knots": []}), "another calibration",
+        card_with({"decision.calibration.slope": 9.0}), "another decision",
     ),
-    "another origin": (card_with(provenance={"weights": "imagenet"}), "another provenance"),
-    "a card that is none": (card_with(threshold="high"), "its card does not fit"),
+    "another front-end": (card_with({"model.front_end": "npr"}), "another model"),
+    "another normalisation": (card_with({"model.mean": [0.5, 0.5, 0.5]}), "another model"),
+    "another origin": (card_with({"provenance": {"weights": "imagenet"}}), "another provenance"),
+    "a card that is none": (card_with({"decision.threshold": "high"}), "its card does not fit"),
     "a pickle for the weights": (
         lambda model: weights_of(model).write_bytes(pickle.dumps(Poison(model / "executed"))),
-        "no detector",
+        "not a detector",
     ),
     "no weights": (lambda model: weights_of(model).unlink(), "cannot be loaded"),
     "weights elsewhere": (artifact("/etc/passwd"), "is no detector"),
@@ -209,17 +211,44 @@ def test_a_model_that_has_changed_in_its_store_is_refused(
     assert not list(refused.folder.rglob("executed"))
 
 
+def logged_in_format_2(model: Path) -> None:
+    """Give the model's file and description the card that an older version wrote."""
+    file = weights_of(model)
+    old = in_format_2(card_of(file))
+    save_file(load_file(file), file, {"card": json.dumps(old)})
+    described(model, lambda description: description.update(metadata=old))
+
+
+def test_a_model_that_an_older_version_logged_is_found(copied: Path, logged: Logged) -> None:
+    uri = f"models:/{logged.model.model_id}"
+    ((_, wanted, _),) = find_detectors((uri,))
+    logged_in_format_2(copied)
+    ((_, found, _),) = find_detectors((uri,))
+    assert found.card == wanted.card
+
+
+def test_a_changed_model_of_an_older_version_is_refused(
+    refused: Refused, copied: Path, logged: Logged
+) -> None:
+    """A model of an older version whose threshold was changed in its store."""
+    logged_in_format_2(copied)
+    file = weights_of(copied)
+    save_file(load_file(file), file, {"card": json.dumps(card_of(file) | {"threshold": 0.9})})
+    uri = f"models:/{logged.model.model_id}"
+    refused("predict", f"--model={uri}", "--data=sample", named=(uri, "another decision"))
+
+
+def pickled_model(model: Path, trace: Path) -> None:
+    (model / "python_model.pkl").write_bytes(pickle.dumps(Poison(trace)))
+    pickled = {"python_model": "python_model.pkl"}
+    described(model, lambda d: d["flavors"]["python_function"].update(pickled))
+
+
 CODE: dict[str, Callable[[Path, Path], object]] = {
     "code that executes": lambda model, trace: [
         file.write_text(f"import os\nos.mkdir({str(trace)!r})\n") for file in model.rglob("*.py")
     ],
-    "a pickled model": lambda model, trace: [
-        (model / "python_model.pkl").write_bytes(pickle.dumps(Poison(trace))),
-        described(
-            model,
-            lambda d: d["flavors"]["python_function"].update(python_model="python_model.pkl"),
-        ),
-    ],
+    "a pickled model": pickled_model,
     "another loader": lambda model, trace: described(
         model, lambda d: d["flavors"]["python_function"].update(loader_module="os")
     ),
