@@ -24,7 +24,9 @@ from synthdetect.cli import main
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import read
 from synthdetect.detectors.detector import Detector
-from synthdetect.models.networks import build, initialise
+from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
+from synthdetect.models.weights import initialise
 from synthdetect.tracking.detectors import find_detectors
 from synthdetect.training import checkpoint
 from tests.faults.conftest import STORE, Logged, Refused, Say, refusal
@@ -63,9 +65,7 @@ POISONED: dict[str, Callable[[Path, Path], object]] = {
 READERS: dict[str, Callable[[Path], object]] = {
     "d.safetensors": lambda file: find_detectors((str(file),)),
     "d.onnx": lambda file: find_detectors((str(file),)),
-    "weights.pt": lambda file: initialise(
-        build("mobilenet_v3_large", 32), "mobilenet_v3_large", 32, str(file)
-    ),
+    "weights.pt": lambda file: initialise(build(ModelSpec.of("mobilenet_v3_large", 32)), str(file)),
     "last.safetensors": lambda file: checkpoint.load(file, None),  # type: ignore[arg-type]
     "best.safetensors": lambda file: checkpoint.load_network(file, torch.nn.Linear(1, 1)),
     "m.csv": lambda file: index(read(file)),
@@ -150,7 +150,7 @@ def card_with(**changes: Any) -> Callable[[Path], object]:
 
 def other_detector(model: Path) -> None:
     torch.manual_seed(9)
-    network = build("mobilenet_v3_large", 32)
+    network = build(ModelSpec.of("mobilenet_v3_large", 32))
     Detector(network, Detector.load(weights_of(model)).card).save(weights_of(model))
 
 

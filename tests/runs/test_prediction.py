@@ -33,7 +33,9 @@ from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import STATE, Scoring
 from synthdetect.evaluation.calibration import Calibration
+from synthdetect.evaluation.decision import Decision
 from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
 from synthdetect.submission.checking import check_submission
 from synthdetect.submission.image_ids import image_ids_of
 from synthdetect.system.errors import UserError
@@ -91,7 +93,7 @@ def picture(seed: int) -> bytes:
 def save(path: Path, seed: int, **card: Any) -> Saved:
     """Make a detector whose scores of noise are on both sides of its threshold."""
     torch.manual_seed(seed)
-    network = build("mobilenet_v3_large", SIZE)
+    network = build(ModelSpec.of("mobilenet_v3_large", SIZE))
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -100,14 +102,15 @@ def save(path: Path, seed: int, **card: Any) -> Saved:
         network(torch.randint(0, 256, (16, 3, SIZE, SIZE), dtype=torch.uint8))
     given = {
         "geometry": "resize",
-        "calibration": Calibration(slope=1 / (1 + seed)),
+        "decision": Decision(Calibration(slope=1 / (1 + seed))),
         "provenance": ALLOWED,
         **card,
     }
-    detector = Detector(network, Card(arch="mobilenet_v3_large", image_size=SIZE, **given))
+    detector = Detector(network, Card(model=network.spec, **given))
     seen = np.stack([detector.preprocess(picture(number)) for number in range(11)])
     threshold = float(np.median(detector.score(seen)))
-    detector.card = replace(detector.card, threshold=threshold)
+    decision = replace(detector.card.decision, threshold=threshold)
+    detector.card = replace(detector.card, decision=decision)
     detector.save(path)
     return Saved(str(path), Detector.load(path))
 

@@ -9,9 +9,9 @@ import pytest
 from mlflow.entities import Run
 
 from synthdetect.cli import main
-from synthdetect.commands import regimes
 from synthdetect.datasets.manifest import load
 from synthdetect.evaluation.metrics import metrics
+from synthdetect.runs import regimes
 from tests.conftest import artifact
 
 SMALL = ["--image-size", "32", "--epochs", "1", "--weights", "none", "--batch-size", "16"]
