@@ -143,7 +143,10 @@ def card_with(**changes: Any) -> Callable[[Path], object]:
         file = weights_of(model)
         with safe_open(file, framework="pt") as opened:
             card = json.loads(opened.metadata()["card"])
-        save_file(load_file(file), file, {"card": json.dumps(card | changes)})
+        decision = card["decision"] | changes.pop("decision", {})
+        save_file(
+            load_file(file), file, {"card": json.dumps(card | changes | {"decision": decision})}
+        )
 
     return change
 
@@ -167,16 +170,17 @@ def described_as(text: str) -> Callable[[Path], object]:
 TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a flipped bit": (flipped, "not those the card was written for"),
     "another detector": (other_detector, "another weights_sha256"),
-    "another threshold": (card_with(threshold=0.9), "another threshold"),
-    "another band": (card_with(unsure=0.4), "another unsure"),
+    "another threshold": (card_with(decision={"threshold": 0.9}), "another decision"),
+    "another band": (card_with(decision={"unsure": 0.4}), "another decision"),
     "another calibration": (
-        card_with(calibration={"slope": 9.0, "offset": 0.0, "knots": []}), "another calibration",
+        card_with(decision={"calibration": {"slope": 9.0, "offset": 0.0, "knots": []}}),
+        "another decision",
     ),
     "another origin": (card_with(provenance={"weights": "imagenet"}), "another provenance"),
-    "a card that is none": (card_with(threshold="high"), "its card does not fit"),
+    "a card that is none": (card_with(decision={"threshold": "high"}), "its card does not fit"),
     "a pickle for the weights": (
         lambda model: weights_of(model).write_bytes(pickle.dumps(Poison(model / "executed"))),
-        "no detector",
+        "not a detector",
     ),
     "no weights": (lambda model: weights_of(model).unlink(), "cannot be loaded"),
     "weights elsewhere": (artifact("/etc/passwd"), "is no detector"),
