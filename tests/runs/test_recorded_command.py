@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from synthdetect.cli import COMMANDS, parse
+from synthdetect.cli import parse
+from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.runs.messages import command_tags
 
 
