@@ -45,9 +45,9 @@ class Setting:
         return (BASELINE, *self.options.compared)
 
     def training(self, side: str, tuned: Mapping[str, Any], seed: int) -> TrainOptions:
-        """Return the options of one training of a side."""
+        """Return the options of one training of a side, which keeps no last checkpoint."""
         target = str(self.target[1]) if self.target else ""
-        return options_of(side, self.base, tuned, target).replace(seed=seed)
+        return options_of(side, self.base, tuned, target).replace(seed=seed, keep_last=False)
 
     def device_for(self, options: TrainOptions) -> Device:
         """Return the device of one training; its precision may depend on the architecture."""

@@ -4,13 +4,12 @@ Selecting changes the train split only. Validation and test splits stay whole, s
 trained on narrow and on diverse data are compared on the same images.
 """
 
-from typing import Protocol
-
 import numpy as np
 import pandas as pd
 
 from synthdetect.datasets.labels import SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.splits import group_codes
 from synthdetect.system.errors import UserError
 
@@ -18,20 +17,7 @@ SUPPLEMENT = "supplement"
 """The split of the images of a supplement until they are merged into train."""
 
 
-class Selection(Protocol):
-    """The options that `select` reads."""
-
-    @property
-    def generators(self) -> tuple[str, ...]: ...
-    @property
-    def categories(self) -> tuple[str, ...]: ...
-    @property
-    def per_category(self) -> int: ...
-    @property
-    def max_images(self) -> int: ...
-
-
-def select(manifest: Manifest, selection: Selection, *, seed: int) -> Manifest:
+def select(manifest: Manifest, selection: DataOptions, *, seed: int) -> Manifest:
     """Narrow the train split to the selected images.
 
     Raises:

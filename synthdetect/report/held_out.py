@@ -25,7 +25,8 @@ _MANIFEST = ("path", "label", "split", "generator", "source_id", "sha256")
 Facts = list[tuple[str, str]]
 
 _DECISION = {
-    "decision.threshold": "rule of the threshold",
+    "decision.threshold_rule": "rule of the threshold",
+    "decision.threshold": "rule of the threshold",  # its name in runs of older versions
     "decision.from": "source of threshold and calibration",
 }
 _CHOICES = {
@@ -249,7 +250,7 @@ def _decision(record: RunRecord) -> Facts:
     for name, value in record.metrics.items():
         if name.startswith("decision/"):
             facts.append((label(name.removeprefix("decision/")), format_number(value)))
-    for name in ("decision.threshold", "decision.from"):
+    for name in _DECISION:
         if name in record.params and (name == "decision.from" or _is_own_decision(record)):
             facts.append((_DECISION[name], record.params[name]))
     return facts

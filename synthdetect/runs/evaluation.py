@@ -295,9 +295,9 @@ def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
         decision = decide(options.decision, val["label"], val["raw_logit"])
         where = "chosen on the val rows of these data"
     elif subject.detector:
-        where = "of the model's card, chosen on its own validation images"
+        where = "given by the model's card, chosen on its own validation images"
     elif subject.has_threshold:
-        where = "of the table"
+        where = "given by the table"
     else:
         where = "0.5, because the table has none; probabilities are not calibrated"
     return replace(decision, unsure=options.decision.unsure or subject.given.unsure), where

@@ -61,6 +61,7 @@ def recorded_options(given: Given) -> tuple[Given, str]:
         raise UserError(f"--resume: run {run_id} was made by another command or version.")
     chosen = {name: values[name] for name in ("recipe",) if name in values}
     defaults = type(given).resolve(chosen).to_json()
+    defaults |= {name: type(given).fields()[name].default for name in chosen}
     replaceable = type(given).affecting(Affects.SPEED, Affects.RECORD)
     for name, value in values.items():
         if name in replaceable:

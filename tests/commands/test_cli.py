@@ -156,7 +156,7 @@ def test_everything_that_can_be_listed_is_listed(run: Run, what: str) -> None:
     "function",
     [
         *(command.function for command in [*COMMANDS.values(), *EXTENSION.commands.values()]),
-        *{k.rerun for k in [*RUN_KINDS.values(), *EXTENSION.run_kinds.values()] if k.rerun},
+        *(k.rerun for k in [*RUN_KINDS.values(), *EXTENSION.run_kinds.values()] if k.rerun),
     ],
 )
 def test_every_function_that_a_table_names_exists(function: str) -> None:

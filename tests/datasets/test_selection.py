@@ -1,7 +1,6 @@
 """Selection of the training images, and changes of the train split."""
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.schema import COLUMNS
 from synthdetect.datasets.selection import (
     SUPPLEMENT,
@@ -23,14 +23,6 @@ from synthdetect.runs.options import TrainOptions
 from synthdetect.system.errors import UserError
 
 ROOT = Path("/data/first")
-
-
-@dataclass(frozen=True)
-class Choice:
-    generators: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    per_category: int = 0
-    max_images: int = 0
 
 
 def manifest_of(rows: list[tuple[object, ...]], root: Path = ROOT, name: str = "mine") -> Manifest:
@@ -76,10 +68,10 @@ def rest(manifest: Manifest) -> pd.DataFrame:
 
 class TestSelecting:
     def test_an_empty_selection_changes_nothing(self, mixed: Manifest) -> None:
-        pd.testing.assert_frame_equal(select(mixed, Choice(), seed=1).table, mixed.table)
+        pd.testing.assert_frame_equal(select(mixed, DataOptions(), seed=1).table, mixed.table)
 
     def test_generators_keep_the_real_images(self, mixed: Manifest) -> None:
-        chosen = select(mixed, Choice(generators=("gan",)), seed=1)
+        chosen = select(mixed, DataOptions(generators=("gan",)), seed=1)
         assert training(chosen) == {
             (0, "", "cat"): 30,
             (0, "", "dog"): 10,
@@ -88,11 +80,11 @@ class TestSelecting:
         }
 
     def test_several_generators_add_up(self, mixed: Manifest) -> None:
-        chosen = select(mixed, Choice(generators=("ldm", "gan")), seed=1)
+        chosen = select(mixed, DataOptions(generators=("ldm", "gan")), seed=1)
         assert training(chosen) == training(mixed)
 
     def test_categories_select_both_labels(self, mixed: Manifest) -> None:
-        chosen = select(mixed, Choice(categories=("dog", "car")), seed=1)
+        chosen = select(mixed, DataOptions(categories=("dog", "car")), seed=1)
         assert training(chosen) == {
             (0, "", "dog"): 10,
             (0, "", "car"): 5,
@@ -100,25 +92,25 @@ class TestSelecting:
         }
 
     def test_options_can_be_combined(self, mixed: Manifest) -> None:
-        chosen = select(mixed, Choice(generators=("gan",), categories=("cat",)), seed=1)
+        chosen = select(mixed, DataOptions(generators=("gan",), categories=("cat",)), seed=1)
         assert training(chosen) == {(0, "", "cat"): 30, (1, "gan", "cat"): 20}
 
     @pytest.mark.parametrize(
         ("choice", "message"),
         [
             (
-                Choice(generators=("gan", "dalle", "unseen")),
+                DataOptions(generators=("gan", "dalle", "unseen")),
                 r"--generators: dalle, unseen .*mine.*gan, ldm",
             ),
             (
-                Choice(categories=("ship",)),
+                DataOptions(categories=("ship",)),
                 r"--categories: ship .*mine.*car, cat, dog",
             ),
-            (Choice(categories=("Cat",)), "--categories: Cat "),
+            (DataOptions(categories=("Cat",)), "--categories: Cat "),
         ],
     )
     def test_unknown_names_are_refused_with_the_known_ones(
-        self, mixed: Manifest, choice: Choice, message: str
+        self, mixed: Manifest, choice: DataOptions, message: str
     ) -> None:
         with pytest.raises(UserError, match=message):
             select(mixed, choice, seed=1)
@@ -126,7 +118,7 @@ class TestSelecting:
     def test_a_manifest_without_names_is_refused(self) -> None:
         manifest = manifest_of([row(0), row(1)])
         with pytest.raises(UserError, match=r"--generators: gan .*none"):
-            select(manifest, Choice(generators=("gan",)), seed=1)
+            select(manifest, DataOptions(generators=("gan",)), seed=1)
 
     @pytest.mark.parametrize(
         ("per_category", "cat", "dog"), [(8, 4, 4), (9, 4, 4), (30, 15, 10), (1000, 20, 10)]
@@ -134,7 +126,7 @@ class TestSelecting:
     def test_categories_are_balanced_exactly(
         self, mixed: Manifest, per_category: int, cat: int, dog: int
     ) -> None:
-        chosen = select(mixed, Choice(per_category=per_category), seed=1)
+        chosen = select(mixed, DataOptions(per_category=per_category), seed=1)
         assert training(chosen) == {  # cars have no synthetic images
             (0, "", "cat"): cat,
             (1, "gan", "cat"): cat,
@@ -144,7 +136,7 @@ class TestSelecting:
 
     def test_images_without_category_are_balanced_as_one(self) -> None:
         manifest = manifest_of([row(0)] * 30 + [row(1)] * 10)
-        assert training(select(manifest, Choice(per_category=16), seed=1)) == {
+        assert training(select(manifest, DataOptions(per_category=16), seed=1)) == {
             (0, "", ""): 8,
             (1, "", ""): 8,
         }
@@ -153,32 +145,32 @@ class TestSelecting:
     def test_max_images_keeps_the_classes_in_proportion(
         self, mixed: Manifest, number: int, real: int, synthetic: int
     ) -> None:
-        labels = select(mixed, Choice(max_images=number), seed=1).split("train").table["label"]
+        labels = select(mixed, DataOptions(max_images=number), seed=1).split("train").table["label"]
         assert len(labels) == number
         assert (labels == 0).sum() == pytest.approx(real, abs=1)
         assert (labels == 1).sum() == pytest.approx(synthetic, abs=1)
 
     def test_max_images_keeps_a_rare_class_in_proportion(self) -> None:
         manifest = manifest_of([row(0)] * 900 + [row(1)] * 100)
-        labels = select(manifest, Choice(max_images=50), seed=1).split("train").table["label"]
+        labels = select(manifest, DataOptions(max_images=50), seed=1).split("train").table["label"]
         assert labels.value_counts().to_dict() == {0: 45, 1: 5}
 
     @pytest.mark.parametrize("number", [90, 91, 10_000])
     def test_a_larger_max_images_changes_nothing(self, mixed: Manifest, number: int) -> None:
-        chosen = select(mixed, Choice(max_images=number), seed=1)
+        chosen = select(mixed, DataOptions(max_images=number), seed=1)
         pd.testing.assert_frame_equal(chosen.table, mixed.table)
 
     @pytest.mark.parametrize(
         "choice",
         [
-            Choice(generators=("gan",)),
-            Choice(categories=("cat",)),
-            Choice(per_category=4),
-            Choice(max_images=6),
-            Choice(("gan",), ("cat",), 4, 2),
+            DataOptions(generators=("gan",)),
+            DataOptions(categories=("cat",)),
+            DataOptions(per_category=4),
+            DataOptions(max_images=6),
+            DataOptions(generators=("gan",), categories=("cat",), per_category=4, max_images=2),
         ],
     )
-    def test_validation_and_test_stay_whole(self, mixed: Manifest, choice: Choice) -> None:
+    def test_validation_and_test_stay_whole(self, mixed: Manifest, choice: DataOptions) -> None:
         chosen = select(mixed, choice, seed=1)
         assert len(chosen.split("train")) < len(mixed.split("train"))
         pd.testing.assert_frame_equal(rest(chosen), rest(mixed))
@@ -187,8 +179,8 @@ class TestSelecting:
         assert numbers.is_monotonic_increasing
         assert chosen.table.index.tolist() == list(range(len(chosen)))
 
-    @pytest.mark.parametrize("choice", [Choice(per_category=8), Choice(max_images=20)])
-    def test_the_seed_decides_which_images(self, mixed: Manifest, choice: Choice) -> None:
+    @pytest.mark.parametrize("choice", [DataOptions(per_category=8), DataOptions(max_images=20)])
+    def test_the_seed_decides_which_images(self, mixed: Manifest, choice: DataOptions) -> None:
         first, second, other = (set(select(mixed, choice, seed=s).table["path"]) for s in (1, 1, 2))
         assert first == second
         assert first != other
@@ -200,7 +192,7 @@ def test_categories_of_one_class_are_listed_and_may_not_be_all(mixed: Manifest) 
         TrainOptions.resolve({"per_category": 1})
     lone = manifest_of([row(0, category="sea"), row(1, category="sky")])
     with pytest.raises(UserError, match="--per-category: "):
-        select(lone, Choice(per_category=4), seed=0)
+        select(lone, DataOptions(per_category=4), seed=0)
 
 
 class TestSupplementing:

@@ -131,5 +131,5 @@ def test_a_map_shows_the_difference_to_real_with_its_peak_at_its_frequency() -> 
     y = top + (8 + 0.5) * (bottom - top) / 32
     assert (x, y) == pytest.approx((0.25, -0.25))
     (ring,) = axes.lines
-    points = {(float(a), float(b)) for a, b in zip(*ring.get_data(), strict=True)}
+    points = set(map(tuple, np.asarray(ring.get_xydata()).tolist()))
     assert points == {(0.25, -0.25), (-0.25, 0.25)}

@@ -30,14 +30,19 @@ class RedAgainstBlue(nn.Module):
         colours.weight = nn.Parameter(weight[:, :, None, None].expand(2, 3, 8, 8).clone())
         colours.bias = nn.Parameter(torch.tensor([-0.1, -0.1]))
         self.features = nn.Sequential(colours, nn.ReLU())
+        last = nn.Linear(2, 1, bias=False)
+        last.weight = nn.Parameter(torch.tensor([[1.0, -1.0]]))
+        self.classifier = nn.Sequential(*[nn.Identity()] * 3, last)  # at the name of the real one
 
     def forward(self, images: Tensor) -> Tensor:
-        red, blue = self.features(images).mean(dim=(2, 3)).unbind(1)
-        return (red - blue)[:, None]
+        logits: Tensor = self.classifier(self.features(images).mean(dim=(2, 3)))
+        return logits
 
 
+@pytest.fixture(scope="module")
 def made() -> Network:
-    network = Network(ModelSpec.of("resnet18", 64))
+    """A network whose backbone is `RedAgainstBlue`."""
+    network = build(ModelSpec.of(MADE, 64))
     network.backbone = RedAgainstBlue()
     return network
 
@@ -55,48 +60,46 @@ def cell_of_peak(cam: npt.NDArray[np.float32]) -> tuple[int, int]:
     return int(row) // 8, int(column) // 8
 
 
-def test_the_peak_is_on_the_decisive_patch() -> None:
+def test_the_peak_is_on_the_decisive_patch(made: Network) -> None:
     squares = np.stack([patched({(1, 6): RED, (5, 2): BLUE}), patched({(4, 4): BLUE, (7, 0): RED})])
-    synthetic = grad_cam(made(), MADE, squares, toward=1)
+    synthetic = grad_cam(made, MADE, squares, toward=1)
     assert [cell_of_peak(cam) for cam in synthetic] == [(1, 6), (7, 0)]
-    real = grad_cam(made(), MADE, squares, toward=0)
+    real = grad_cam(made, MADE, squares, toward=0)
     assert [cell_of_peak(cam) for cam in real] == [(5, 2), (4, 4)]
     assert (real[0, 8:16, 48:56] == 0).all()  # evidence for the other label is left out
 
 
-def test_each_image_can_be_explained_toward_its_own_label() -> None:
+def test_each_image_can_be_explained_toward_its_own_label(made: Network) -> None:
     squares = np.stack([patched({(1, 6): RED, (5, 2): BLUE})] * 2)
-    cams = grad_cam(made(), MADE, squares, toward=pd.Series([1, 0], index=[7, 3]))
+    cams = grad_cam(made, MADE, squares, toward=pd.Series([1, 0], index=[7, 3]))
     assert [cell_of_peak(cam) for cam in cams] == [(1, 6), (5, 2)]
 
 
-def test_the_map_is_zero_without_evidence_for_the_label() -> None:
+def test_the_map_is_zero_without_evidence_for_the_label(made: Network) -> None:
     squares = np.stack([patched({(1, 6): RED}), patched({(2, 2): BLUE})])
-    cams = grad_cam(made(), MADE, squares, toward=0)
+    cams = grad_cam(made, MADE, squares, toward=0)
     assert (cams[0] == 0).all()
     assert cams[1].max() == 1
 
 
-def test_a_batch_gives_the_maps_of_single_images() -> None:
+def test_a_batch_gives_the_maps_of_single_images(made: Network) -> None:
     rng = np.random.default_rng(0)
     squares = rng.integers(0, 256, (35, 64, 64, 3), dtype=np.uint8)
     answers = rng.integers(0, 2, 35)
-    together = grad_cam(made(), MADE, squares, toward=answers)
+    together = grad_cam(made, MADE, squares, toward=answers)
     alone = [
-        grad_cam(made(), MADE, square[None], toward=answer)[0]
+        grad_cam(made, MADE, square[None], toward=answer)[0]
         for square, answer in zip(squares, answers, strict=True)
     ]
     np.testing.assert_allclose(together, alone, atol=1e-6)
-    assert grad_cam(made(), MADE, squares[:0], toward=1).shape == (0, 64, 64)
+    assert grad_cam(made, MADE, squares[:0], toward=1).shape == (0, 64, 64)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def built(request: pytest.FixtureRequest) -> tuple[str, Network]:
     torch.manual_seed(0)
     network = build(ModelSpec.of(request.param, 64))
-    head = network.backbone.get_submodule(ARCHITECTURES[request.param].head)
-    assert isinstance(head, nn.Linear)
-    nn.init.normal_(head.weight, std=0.05)  # some start at zero
+    nn.init.normal_(network.head.weight, std=0.05)  # some start at zero
     return request.param, network
 
 
@@ -111,10 +114,12 @@ def by_hand(
     """Equations 1 and 2 of Selvaraju et al., without captum."""
     kept: list[Tensor] = []
     layer = network.backbone.get_submodule(ARCHITECTURES[arch].cam)
-    if arch == "densenet121":  # followed by an in-place ReLU
-        hook = layer.register_forward_hook(lambda m, i, out: kept.append(out.relu()) or kept[0])
-    else:
-        hook = layer.register_forward_hook(lambda m, i, out: kept.append(out))
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        kept.append(output.relu() if arch == "densenet121" else output)  # an in-place ReLU follows
+        return kept[0]
+
+    hook = layer.register_forward_hook(keep)
     logits = network.eval()(torch.from_numpy(squares).permute(0, 3, 1, 2))
     hook.remove()
     score = (logits if answer else -logits).sum()
@@ -127,7 +132,7 @@ def by_hand(
         coarse = (gradient.mean(dim=(2, 3), keepdim=True) * values).sum(dim=1)
     fine = nn.functional.interpolate(coarse.relu()[:, None], 64, mode="bilinear")[:, 0].numpy()
     highest = fine.max(axis=(1, 2), keepdims=True)
-    return np.where(highest > 0, fine / np.where(highest > 0, highest, 1), 0)  # type: ignore[no-any-return]
+    return np.asarray(np.where(highest > 0, fine / np.where(highest > 0, highest, 1), 0))
 
 
 def test_the_maps_equal_the_equations_and_the_network_is_left_unchanged(
@@ -162,13 +167,15 @@ def test_the_maps_equal_the_equations_and_the_network_is_left_unchanged(
         np.testing.assert_allclose(cam, by_hand(arch, network, squares, answer), atol=2e-4)
 
 
-def test_predictions_are_explained_toward_the_predicted_label(tmp_path: Path) -> None:
+def test_predictions_are_explained_toward_the_predicted_label(
+    made: Network, tmp_path: Path
+) -> None:
     image = patched({(1, 6): RED, (5, 2): BLUE})
     files = [tmp_path / f"{i}.png" for i in range(3)]
     for file in files:
         Image.fromarray(image).save(file)
     table = pd.DataFrame({"path": ["0.png", "1.png", "2.png"], "predicted": [1, 0, 0]})
-    explanation = explain(made(), MADE, table, [2, 0], files, Preprocess(64, "resize"))
+    explanation = explain(made, MADE, table, [2, 0], files, Preprocess(64, "resize"))
     assert explanation.rows["path"].tolist() == ["2.png", "0.png"]
     assert (explanation.squares == image).all()
     assert [cell_of_peak(cam) for cam in explanation.maps] == [(5, 2), (1, 6)]

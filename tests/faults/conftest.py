@@ -17,7 +17,8 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from sweeps.__main__ import COMMANDS as SWEEPS
-from synthdetect.cli import COMMANDS, TRACEBACK, main
+from synthdetect.cli import TRACEBACK, main
+from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build

@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from synthdetect.detectors.detector import Detector
-from synthdetect.models.networks import Start, build, check, initialise
+from synthdetect.models.networks import Network, build
+from synthdetect.models.spec import ModelSpec
 from synthdetect.models.tensors import digest_of
+from synthdetect.models.weights import Start, initialise, require_weights
 from synthdetect.runs.options import TrainOptions
 from synthdetect.training import checkpoint
 from synthdetect.training.devices import Device
@@ -27,14 +29,19 @@ from tests.faults.conftest import TINY, Refused, Say, refusal
 
 
 def calibration(slope: object = 1.0, offset: object = 0.0, knots: object = ()) -> dict[str, Any]:
-    return {"calibration": {"slope": slope, "offset": offset, "knots": knots}}
+    return {"decision.calibration": {"slope": slope, "offset": offset, "knots": knots}}
 
 
 CARDS: dict[str, dict[str, Any]] = {
-    **{f"a threshold of {value!r}": {"threshold": value}
+    # Fields inside the model specification and the decision are named with a dot.
+    **{f"a decision of {value!r}": {"decision": value} for value in (None, [], "x", {})},
+    **{f"a model of {value!r}": {"model": value} for value in (None, [], "x", {})},
+    **{f"a front-end of {value!r}": {"model.front_end": value} for value in ("x", None, [], 1)},
+    **{f"a threshold of {value!r}": {"decision.threshold": value}
        for value in (-0.1, 1.1, "0.5", None, math.nan, math.inf, True, [0.5], {}, 10**400)},
-    **{f"a band of {value!r}": {"unsure": value} for value in (-0.1, 0.6, "x", None, math.nan)},
-    **{f"a size of {value!r}": {"image_size": value}
+    **{f"a band of {value!r}": {"decision.unsure": value}
+       for value in (-0.1, 0.6, "x", None, math.nan)},
+    **{f"a size of {value!r}": {"model.image_size": value}
        for value in (0, -32, 15, 4097, 10**12, "32", 32.0, None, True, [32])},
     **{f"a slope of {value!r}": calibration(slope=value)
        for value in (0, -1, "1", None, math.nan, math.inf, 10**400)},
@@ -42,20 +49,24 @@ CARDS: dict[str, dict[str, Any]] = {
     **{f"knots of {value!r}": calibration(knots=value)
        for value in ([[1]], [[1, 2, 3]], "ab", 3, [["a", "b"]], [[0, math.nan]], [[0, 3], [1, 2]],
                      [[1, 2], [0, 3]], [[0, 1], [0, 2]])},
-    **{f"a calibration of {value!r}": {"calibration": value} for value in (None, [], 1, {}, "x")},
-    **{f"an architecture of {value!r}": {"arch": value}
+    **{f"a calibration of {value!r}": {"decision.calibration": value}
+       for value in (None, [], 1, {}, "x")},
+    **{f"an architecture of {value!r}": {"model.arch": value}
        for value in ("vgg16", "", None, [], {}, "resnet18", "vit_b_16", "../../x", "\x1b[2J")},
     **{f"a geometry of {value!r}": {"geometry": value} for value in ("stretch", None, [], {})},
     **{f"an origin of {value!r}": {"provenance": value} for value in (None, [], "x", 1)},
     **{f"a quality of {value!r}": {"equalise_quality": value}
        for value in (-1, 101, 50.5, "75", None, True)},
-    **{f"a format of {value!r}": {"format": value} for value in (0, 1, 3, None, "2", [2], {})},
+    **{f"a format of {value!r}": {"format": value} for value in (0, 1, 2, 4, None, "3", [3], {})},
     **{f"an engine of {value!r}": {"engine": value} for value in ("onnxruntime", "", None, {})},
     **{f"a hash of {value!r}": {"weights_sha256": value} for value in ("", "0" * 64, None, 3)},
     "other classes": {"classes": ["synthetic", "real"]},
     "three classes": {"classes": ["real", "synthetic", "both"]},
-    "another mean": {"mean": [0.5, 0.5, 0.5]},
-    "a deviation of zero": {"std": [0, 0, 0]},
+    "a mean of two channels": {"model.mean": [0.5, 0.5]},
+    "a mean of text": {"model.mean": ["a", "b", "c"]},
+    "a mean beyond white": {"model.mean": [0.5, 0.5, 1.5]},
+    "a deviation of zero": {"model.std": [0, 0, 0]},
+    "a deviation that is no number": {"model.std": [math.nan, 1, 1]},
     "a field too many": {"__class__": "os.system"},
 }  # fmt: skip
 
@@ -77,7 +88,11 @@ def test_a_card_that_says_nonsense_is_refused(
     detector_file: Path, tmp_path: Path, case: str, record_property: Say
 ) -> None:
     """A detector whose card has a field of the wrong type, out of range, or unknown."""
-    card = json.dumps(card_of(detector_file) | CARDS[case])
+    changed = card_of(detector_file)
+    for name, value in CARDS[case].items():
+        part, _, field = name.rpartition(".")
+        (changed[part] if part else changed)[field] = value
+    card = json.dumps(changed)
     file = written(tmp_path / "d.safetensors", detector_file, {"card": card})
     message = refusal(lambda: Detector.load(file))
     assert message.startswith(str(file))
@@ -162,7 +177,7 @@ def test_weights_that_are_no_numbers_are_found_when_they_score(
     refused.may_write = True  # the run was rightly opened
     refused(
         "predict", "--model=d.safetensors", f"--data={pictures}", "--workers=0",
-        named=("not finite numbers", "Leave it out"),
+        named=("not finite", "Leave it out"),
     )  # fmt: skip
     assert refused.statuses() == ["FAILED"]
 
@@ -196,11 +211,11 @@ def test_starting_weights_that_are_none_are_refused(
     """A file of starting weights that is none, or another network's."""
     file = tmp_path / f"weights{suffix}"
     WEIGHTS[case](file)
-    network = build("mobilenet_v3_large", 32)
+    network = build(ModelSpec.of("mobilenet_v3_large", 32))
 
     def start() -> None:
-        check("mobilenet_v3_large", 32, str(file))
-        initialise(network, "mobilenet_v3_large", 32, str(file))
+        require_weights(str(file))
+        initialise(network, str(file))
 
     message = refusal(start)
     assert message.startswith("--weights")
@@ -220,7 +235,8 @@ def progress_with(**changes: Any) -> Callable[[dict[str, Any]], object]:
 
 
 TREES: dict[str, Callable[[dict[str, Any]], object]] = {
-    **{f"a format of {value!r}": tree_with(format=value) for value in (0, 3, 5, None, "4", [])},
+    **{f"a format of {value!r}": tree_with(format=value) for value in (0, 4, 6, None, "5", [])},
+    **{f"a model of {value!r}": tree_with(model=value) for value in (None, "x", [1], {})},
     **{f"a start of {value!r}": tree_with(start=value) for value in (None, "x", [1], {})},
     "a start with a field too many": tree_with(start={"source": "", "detail": "", "mood": 1}),
     **{f"progress of {value!r}": tree_with(progress=value) for value in (None, "x", [1], 3)},
@@ -238,14 +254,10 @@ TREES: dict[str, Callable[[dict[str, Any]], object]] = {
 START = Start("random", "asked for")
 
 
-class Tiny(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(3, 1)
-
-
 def training() -> Any:
-    return start_training(Tiny(), Device("cpu", "fp32", 0), TrainOptions.resolve({}))
+    network = Network(ModelSpec.of("mobilenet_v3_large", 32))
+    network.backbone = nn.Linear(3, 1)
+    return start_training(network, Device("cpu", "fp32", 0), TrainOptions.resolve({}))
 
 
 @pytest.mark.parametrize("case", TREES)
@@ -277,13 +289,13 @@ def test_a_flipped_bit_is_found_wherever_it_is(
         checkpoint.save_network(file, made.network)
     whole = file.read_bytes()
     begin = whole.index(b'"sha256":"') + 12
-    place = {"header": whole.index(b"network" if name == "last" else b"head"), "hash": begin,
+    place = {"header": whole.index(b"network" if name == "last" else b"backbone"), "hash": begin,
              "tensors": len(whole) - 2}[where]  # fmt: skip
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     if name == "last":
         message = refusal(lambda: checkpoint.load(file, training()))
     else:
-        message = refusal(lambda: checkpoint.load_network(file, Tiny()))
+        message = refusal(lambda: checkpoint.load_network(file, made.network))
     assert message.startswith(str(file))
     record_property("said", message.removeprefix(f"{tmp_path}/"))
 

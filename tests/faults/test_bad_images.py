@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthdetect.images.geometry import GEOMETRIES, Preprocess
+from synthdetect.images.geometry import Preprocess
+from synthdetect.images.options import GEOMETRIES
 from synthdetect.images.reading import (
     FORMATS,
     MAX_BYTES,

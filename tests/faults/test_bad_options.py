@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.__main__ import COMMANDS as SWEEPS
-from synthdetect.cli import COMMANDS
+from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.config.options import MAX_NAME, Options, option_name
 from tests.faults.conftest import TINY, Refused, refusal
 
@@ -59,7 +59,7 @@ def resolved(options: type[Options], name: str, value: str) -> Any:
         assert len(message) < 1500
         return None
     assert options.resolve(made[0].to_json()) == made[0]
-    return getattr(made[0], name)
+    return made[0].value(name)
 
 
 @pytest.mark.parametrize("odd", ODD)

@@ -24,7 +24,9 @@ from synthdetect.cli import main
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import read
 from synthdetect.detectors.detector import Detector
-from synthdetect.models.networks import build, initialise
+from synthdetect.models.networks import build
+from synthdetect.models.spec import ModelSpec
+from synthdetect.models.weights import initialise
 from synthdetect.tracking.detectors import find_detectors
 from synthdetect.training import checkpoint
 from tests.faults.conftest import STORE, Logged, Refused, Say, refusal
@@ -63,9 +65,7 @@ POISONED: dict[str, Callable[[Path, Path], object]] = {
 READERS: dict[str, Callable[[Path], object]] = {
     "d.safetensors": lambda file: find_detectors((str(file),)),
     "d.onnx": lambda file: find_detectors((str(file),)),
-    "weights.pt": lambda file: initialise(
-        build("mobilenet_v3_large", 32), "mobilenet_v3_large", 32, str(file)
-    ),
+    "weights.pt": lambda file: initialise(build(ModelSpec.of("mobilenet_v3_large", 32)), str(file)),
     "last.safetensors": lambda file: checkpoint.load(file, None),  # type: ignore[arg-type]
     "best.safetensors": lambda file: checkpoint.load_network(file, torch.nn.Linear(1, 1)),
     "m.csv": lambda file: index(read(file)),
@@ -143,14 +143,17 @@ def card_with(**changes: Any) -> Callable[[Path], object]:
         file = weights_of(model)
         with safe_open(file, framework="pt") as opened:
             card = json.loads(opened.metadata()["card"])
-        save_file(load_file(file), file, {"card": json.dumps(card | changes)})
+        decision = card["decision"] | changes.pop("decision", {})
+        save_file(
+            load_file(file), file, {"card": json.dumps(card | changes | {"decision": decision})}
+        )
 
     return change
 
 
 def other_detector(model: Path) -> None:
     torch.manual_seed(9)
-    network = build("mobilenet_v3_large", 32)
+    network = build(ModelSpec.of("mobilenet_v3_large", 32))
     Detector(network, Detector.load(weights_of(model)).card).save(weights_of(model))
 
 
@@ -167,16 +170,17 @@ def described_as(text: str) -> Callable[[Path], object]:
 TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a flipped bit": (flipped, "not those the card was written for"),
     "another detector": (other_detector, "another weights_sha256"),
-    "another threshold": (card_with(threshold=0.9), "another threshold"),
-    "another band": (card_with(unsure=0.4), "another unsure"),
+    "another threshold": (card_with(decision={"threshold": 0.9}), "another decision"),
+    "another band": (card_with(decision={"unsure": 0.4}), "another decision"),
     "another calibration": (
-        card_with(calibration={"slope": 9.0, "offset": 0.0, "knots": []}), "another calibration",
+        card_with(decision={"calibration": {"slope": 9.0, "offset": 0.0, "knots": []}}),
+        "another decision",
     ),
     "another origin": (card_with(provenance={"weights": "imagenet"}), "another provenance"),
-    "a card that is none": (card_with(threshold="high"), "its card does not fit"),
+    "a card that is none": (card_with(decision={"threshold": "high"}), "its card does not fit"),
     "a pickle for the weights": (
         lambda model: weights_of(model).write_bytes(pickle.dumps(Poison(model / "executed"))),
-        "no detector",
+        "not a detector",
     ),
     "no weights": (lambda model: weights_of(model).unlink(), "cannot be loaded"),
     "weights elsewhere": (artifact("/etc/passwd"), "is no detector"),

@@ -245,6 +245,15 @@ def test_an_evaluation_shows_how_its_images_overlap_with_training(make: Make) ->
     assert held.warnings == ("x: sources shared with train: 3 of 10 images.",)
 
 
+@pytest.mark.parametrize("name", ["decision.threshold_rule", "decision.threshold"])
+def test_the_rule_of_the_threshold_is_shown_unless_it_was_not_used(make: Make, name: str) -> None:
+    """Older versions recorded it under the second name."""
+    own = build(make({}, params={name: "f1"}))
+    assert facts(own)["rule of the threshold"] == "f1"
+    given = build(make({}, params={name: "f1", "decision.from": "as the model's card says"}))
+    assert "rule of the threshold" not in facts(given)
+
+
 def test_findings_of_an_audit_with_severity_warning_are_warnings(make: Make) -> None:
     findings = pd.DataFrame({"severity": ["warning", "note"], "name": ["sizes", "modes"]})
     shown = section(build(make({"audit/findings.csv": findings})), "Data audit")

@@ -1,4 +1,4 @@
-"""`synthdetect reproduce`: runs done again bit for bit, and whatever keeps one from it, named."""
+"""Tests of `synthdetect reproduce`: reruns are equal bit for bit, or the reason is named."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def runs(**tags: str) -> list[Run]:
 
 
 def reproduced(run: Run) -> Run:
-    """The newest run that repeats another."""
+    """Return the newest rerun of a run."""
     return runs(synthdetect__reproduces=run.info.run_id)[0]
 
 
@@ -66,7 +66,7 @@ def recorded(workspace: Path) -> Run:
     return run
 
 
-def test_a_training_is_done_again_bit_for_bit_wherever_its_data_are(
+def test_a_training_is_reproduced_bit_for_bit_wherever_its_data_are(
     recorded: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = MlflowClient().get_run(recorded.info.run_id).to_dictionary()
@@ -83,20 +83,20 @@ def test_a_training_is_done_again_bit_for_bit_wherever_its_data_are(
     assert "data         as recorded, image by image" in output
     assert "reproduced bit for bit" in output
     assert MlflowClient().get_run(recorded.info.run_id).to_dictionary() == before
-    again = reproduced(recorded)
-    assert again.info.status == "FINISHED"
-    assert again.data.tags["synthdetect.kind"] == "reproduce"
-    assert again.data.tags["synthdetect.reproduced"] == "reproduced bit for bit"
-    assert again.data.metrics["reproduced/weights/values"] > 4e6
-    assert again.data.metrics["reproduced/weights/differing"] == 0
-    compared = artifact(again, "reproduction/compared.csv")
+    rerun = reproduced(recorded)
+    assert rerun.info.status == "FINISHED"
+    assert rerun.data.tags["synthdetect.kind"] == "reproduce"
+    assert rerun.data.tags["synthdetect.reproduced"] == "reproduced bit for bit"
+    assert rerun.data.metrics["reproduced/weights/values"] > 4e6
+    assert rerun.data.metrics["reproduced/weights/differing"] == 0
+    compared = artifact(rerun, "reproduction/compared.csv")
     assert {"weights", "epochs", "choices", "results", "predictions"} == set(compared["part"])
     assert {"train/loss", "val/auc", "test/auc", "decision/temperature"} <= set(compared["name"])
     logits = compared[compared["part"] == "predictions"].set_index("name")
     assert logits.loc["predictions/test.csv raw_logit", "values"] == 24
-    settings = artifact(again, "reproduction/settings.csv")["setting"].tolist()
+    settings = artifact(rerun, "reproduction/settings.csv")["setting"].tolist()
     assert set(settings) <= {"data.data", "git.dirty"}
-    page = mlflow.artifacts.load_text(f"{again.info.artifact_uri}/report.html")
+    page = mlflow.artifacts.load_text(f"{rerun.info.artifact_uri}/report.html")
     assert "Reproduction of a run" in page
     assert "reproduced bit for bit" in page
 
@@ -129,7 +129,7 @@ def with_other_label(table: pd.DataFrame) -> pd.DataFrame:
     ],
     ids=["altered", "unlinked", "dropped", "label", "split", "source"],
 )
-def test_changed_data_stop_it_before_anything_is_trained(
+def test_changed_data_stop_a_rerun_before_it_trains(
     recorded: Run,
     capsys: pytest.CaptureFixture[str],
     change: Callable[[pd.DataFrame], pd.DataFrame],
@@ -162,8 +162,8 @@ def test_one_bit_of_a_weight_and_another_version_are_found(
     (file,) = folder.rglob("*.safetensors")
     detector = Detector.load(file)
     digest = Detector.load(file).card.weights_sha256
-    name, tensor = next(iter(detector.network.backbone.classifier.named_parameters()))
-    name = f"backbone.classifier.{name}"
+    name = "backbone.classifier.0.weight"
+    tensor = detector.network.get_parameter(name)
     tensor.detach().numpy().view(np.uint32).reshape(-1)[0] ^= 1
     whole, described = file.read_bytes(), (folder / "MLmodel").read_text()
     detector.save(file)
@@ -177,25 +177,24 @@ def test_one_bit_of_a_weight_and_another_version_are_found(
         file.write_bytes(whole)
         (folder / "MLmodel").write_text(described)
     shown = capsys.readouterr()
-    assert "version.torch: 1.13.0 then" in shown.out
+    assert "version.torch: recorded 1.13.0, now " in shown.out
     assert "may change every number" in shown.out
     assert "1 of 4," in shown.err
-    assert "To suspect: " in shown.err
-    assert "version.torch (1.13.0, now" in shown.err
-    again = reproduced(recorded)
-    assert again.info.status == "FINISHED"  # it was trained and compared; the verdict is a result
-    assert again.data.tags["synthdetect.reproduced"] == "not reproduced"
-    compared = artifact(again, "reproduction/compared.csv")
+    assert "version.torch (recorded 1.13.0, now" in shown.err
+    rerun = reproduced(recorded)
+    assert rerun.info.status == "FINISHED"  # it was trained and compared; the verdict is a result
+    assert rerun.data.tags["synthdetect.reproduced"] == "not reproduced"
+    compared = artifact(rerun, "reproduction/compared.csv")
     (row,) = compared[compared["differing"] > 0].to_dict(orient="records")
     assert (row["part"], row["name"], row["at"], row["differing"]) == ("weights", name, 0, 1)
     assert 0 < row["greatest"] < 1e-6
-    assert name in again.data.tags["mlflow.note.content"]
+    assert name in rerun.data.tags["mlflow.note.content"]
 
 
-def test_another_seed_and_other_data_are_told_and_may_be_tolerated(
+def test_another_seed_and_other_data_are_reported_and_may_be_tolerated(
     recorded: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Somebody has changed the record since; the parameters, which never change, tell it."""
+    """The recorded options were changed; the parameters, which never change, show it."""
     file = Path(recorded.info.artifact_uri.removeprefix("file://")) / "config.json"
     record = json.loads(file.read_text())
     kept = file.read_text()
@@ -209,16 +208,37 @@ def test_another_seed_and_other_data_are_told_and_may_be_tolerated(
     finally:
         file.write_text(kept)
     output = capsys.readouterr().out
-    assert "optim.seed: 42 then, 7 now; may change every number" in output
-    assert "To suspect: the data (1 removed); " in output
+    assert "optim.seed: recorded 42, now 7; may change every number" in output
+    assert "the data (1 removed); optim.seed (recorded 42, now 7)" in output
     assert "reproduced within 1e+06" in output
-    again = reproduced(recorded)
-    assert again.data.params["optim.seed"] == "7"
-    assert again.data.metrics["reproduced/weights/differing"] > 1e5
-    assert artifact(again, "reproduction/data.csv")["path"].tolist() == ["0.jpg"]
+    rerun = reproduced(recorded)
+    assert rerun.data.params["optim.seed"] == "7"
+    assert rerun.data.metrics["reproduced/weights/differing"] > 1e5
+    assert artifact(rerun, "reproduction/data.csv")["path"].tolist() == ["0.jpg"]
 
 
-def test_a_cross_validation_is_done_again_and_so_is_each_of_its_trainings(
+NEWER = ("front_end", "schedule", "warmup_epochs", "decay_norms", "clip_norm", "accumulate")
+"""Options that older versions did not have."""
+
+
+def test_the_record_of_an_older_version_is_reproduced(recorded: Run) -> None:
+    """It lacks newer options and has `threshold_rule` under an older name."""
+    file = Path(recorded.info.artifact_uri.removeprefix("file://")) / "config.json"
+    kept = file.read_text()
+    record = json.loads(kept)
+    old = {name: value for name, value in record["options"].items() if name not in NEWER}
+    old["threshold"] = old.pop("threshold_rule")
+    file.write_text(json.dumps(record | {"options": old}))
+    try:
+        assert main(["reproduce", recorded.info.run_id]) == 0
+    finally:
+        file.write_text(kept)
+    rerun = reproduced(recorded)
+    assert rerun.data.tags["synthdetect.reproduced"] == "reproduced bit for bit"
+    assert rerun.data.params["decision.threshold_rule"] == old["threshold"]
+
+
+def test_a_cross_validation_and_each_of_its_trainings_are_reproduced(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pd.read_csv("data/table.csv", keep_default_na=False)
@@ -249,12 +269,12 @@ def test_a_cross_validation_is_done_again_and_so_is_each_of_its_trainings(
     [
         (lambda run: [], "--run-id: give the run"),
         (lambda run: ["0123"], "no run '0123'"),
-        (lambda run: [run("evaluate")], "kind 'evaluate', which is not done again"),
+        (lambda run: [run("evaluate")], "kind 'evaluate'"),
         (lambda run: [run("train", "FAILED")], "is FAILED, so there is no result"),
         (lambda run: [run("train")], "has no model any more"),
     ],
 )
-def test_what_cannot_be_done_again_is_refused(
+def test_a_run_that_cannot_be_rerun_is_refused(
     workspace: Path,
     capsys: pytest.CaptureFixture[str],
     prepare: Callable[[Callable[..., str]], list[str]],

@@ -1,11 +1,11 @@
-"""What has changed in data: each kind of change by itself, and what is none."""
+"""Tests of manifest diffs: each kind of change, and differences that are no change."""
 
 from collections.abc import Callable
 
 import pandas as pd
 import pytest
 
-from synthdetect.reproduction.manifest_diff import changes, match
+from synthdetect.reproduction.manifest_diff import diff_manifests, match
 
 COLUMNS = ["path", "label", "split", "generator", "category", "source_id", "sha256"]
 
@@ -22,7 +22,7 @@ def recorded() -> pd.DataFrame:
 
 
 def listed(recorded: pd.DataFrame, today: pd.DataFrame) -> list[tuple[str, ...]]:
-    return [tuple(row) for row in changes(recorded, today).to_numpy()]
+    return [tuple(row) for row in diff_manifests(recorded, today).to_numpy()]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from synthdetect.training.devices import Device
 from synthdetect.training.loop import predict
 
 SIZE = 32
+SPEC = ModelSpec.of("mobilenet_v3_large", SIZE)
 CPU = Device("cpu", "fp32", 0)
 LEVELS = select_perturbations("jpeg:50,blur:1,crop,noise:5")
 
@@ -40,7 +41,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(0)
-    return build(ModelSpec.of("mobilenet_v3_large", SIZE)).eval()
+    return build(SPEC).eval()
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_an_image_is_decoded_once_for_all_perturbations(
         return read_image(data)
 
     monkeypatch.setattr(scoring, "read_image", logged)
-    network = build(ModelSpec.of("mobilenet_v3_large", SIZE))
+    network = build(SPEC)
     score(network, files, device=Device("cpu", "fp32", workers))
     assert sorted(log.read_text().split()) == sorted(hashes(files))
 

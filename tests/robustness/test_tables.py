@@ -186,9 +186,9 @@ def test_the_figure_has_one_panel_per_perturbation_starting_with_unperturbed_ima
                                                    for part in selection.split(",")]  # fmt: skip
     assert len(used) == panels
     for axes in used:
-        auc = axes.get_lines()[1].get_ydata()
+        auc = np.asarray(axes.get_lines()[1].get_ydata()).tolist()
         levels = table.loc[table["perturbation"] == axes.get_title(), "auc"]
-        assert list(auc) == [table["auc"][0], *levels]
+        assert auc == [table["auc"][0], *levels]
         assert axes.get_xticklabels()[0].get_text() == "as is"
     assert png(figure)
 

@@ -1,4 +1,4 @@
-"""What a detector was adapted to without labels is recorded, and told where it is tested on it."""
+"""Tests that images a detector was adapted to are recorded, and reported in its tests."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pytest
 from mlflow.entities import Run
 
 from synthdetect.cli import main
+from synthdetect.report.held_out import _REPORTED_ONLY
 from synthdetect.tracking import evaluation
 from tests.conftest import artifact
 
@@ -19,7 +20,7 @@ def newest() -> Run:
     return mlflow.search_runs(output_format="list")[0]
 
 
-def test_a_test_that_was_adapted_to_is_told_by_the_report_and_by_evaluate(
+def test_report_and_evaluation_warn_of_test_images_that_were_adapted_to(
     workspace: Path,
     small_manifest: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -34,8 +35,8 @@ def test_a_test_that_was_adapted_to_is_told_by_the_report_and_by_evaluate(
     assert list(target) == ["path", "sha256"]
     assert main(["report", trained.info.run_id, "--output=page.html"]) == 0
     page = Path("page.html").read_text()
-    assert "adapted to images of test, without their labels" in page
-    assert "test images and further splits were scored once, at the end, and only" not in page
+    assert "adapted to images of test without" in page
+    assert _REPORTED_ONLY["train"] not in page
 
     pd.read_csv(small_manifest).query("split in ('test', 'control')").to_csv("two.csv", index=False)
     given = [f"--model={trained.info.run_id}", "--data=two.csv", "--explain=0", "--spectra=false"]

@@ -69,7 +69,9 @@ def test_the_last_checkpoint_is_removed_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed:
-        killed.setattr(training.shutil, "rmtree", lambda *arguments, **options: None)
+        killed.setattr(
+            "synthdetect.runs.training.shutil.rmtree", lambda *arguments, **options: None
+        )
         training._remove(folder)
     assert [file.name for file in folder.iterdir()] == [BEST]
     training._remove(folder)

@@ -1,4 +1,4 @@
-"""`synthdetect evaluate`: of a table and of a detector; test images decide nothing."""
+"""Tests of `synthdetect evaluate`: tables and detectors; test images influence no decision."""
 
 import io
 from collections.abc import Iterator
@@ -66,14 +66,14 @@ def test_a_table_is_decided_on_its_val_rows_and_reported_on_the_others(workspace
     best = choose_threshold(test["label"], calibrated, "balanced_accuracy")
     assert logged["test/oracle/threshold"] == pytest.approx(best)
     assert logged["test/oracle/balanced_accuracy"] >= logged["test/balanced_accuracy"]
-    assert run.data.params["decision.from"] == "chosen on the val rows given here"
+    assert run.data.params["decision.from"] == "chosen on the val rows of these data"
     written = pd.read_csv(workspace / "evaluation" / run.info.run_id / "predictions" / "test.csv")
     assert written["raw_logit"].to_numpy() == pytest.approx(test["logit"].to_numpy())
 
 
 @pytest.mark.parametrize("calibration", ["temperature", "platt", "isotonic"])
-def test_test_rows_decide_nothing(workspace: Path, calibration: str) -> None:
-    """Turn all test labels round and move all test scores: threshold and calibration stay."""
+def test_test_rows_influence_no_decision(workspace: Path, calibration: str) -> None:
+    """Swap all test labels and change all test scores: threshold and calibration stay."""
 
     def decision(**changes: npt.NDArray[np.int64]) -> dict[str, float]:
         write_table(workspace / "table.csv", **changes)
@@ -137,7 +137,7 @@ def test_a_detector_can_be_decided_anew_though_only_test_is_reported(
     given = ["--model", newest().info.run_id, "--data", str(small_manifest), "--splits", "test"]
     assert main(["evaluate", *given, "--decide", "val"]) == 0
     run = newest()
-    assert run.data.params["decision.from"] == "chosen on the val rows given here"
+    assert run.data.params["decision.from"] == "chosen on the val rows of these data"
     assert "test/auc" in run.data.metrics
     assert "val/auc" not in run.data.metrics
 
@@ -157,15 +157,18 @@ def test_a_detector_can_be_decided_anew_though_only_test_is_reported(
         (["--predictions", "two.csv"], "'threshold' holds 2 values"),
         (["--predictions", "t.csv", "--robustness", "all"], "--robustness: a table of"),
         (["--predictions", "t.csv", "--equalised", "true"], "--equalised: a table of"),
-        (["--predictions", "own.csv", "--threshold", "fpr", "--max-fpr", "0.1"],
-         "--threshold, --max-fpr: nothing is decided here, the threshold is as the table says. "
-         "Give --decide val"),
-        (["--predictions", "own.csv", "--calibration", "none"], "--calibration: nothing is"),
-        (["--predictions", "one.csv", "--calibration", "platt"], "the threshold is 0.5, since"),
-        (["--predictions", "t.csv", "--decide", "given", "--threshold", "f1"], "--threshold: noth"),
+        (["--predictions", "own.csv", "--threshold-rule", "fpr", "--max-fpr", "0.1"],
+         "--threshold-rule, --max-fpr: not used"),
+        (["--predictions", "own.csv", "--threshold-rule", "fpr"], "given by the table"),
+        (["--predictions", "own.csv", "--threshold-rule", "fpr"], "Give --decide val"),
+        (["--predictions", "own.csv", "--calibration", "none"], "--calibration: not used"),
+        (["--predictions", "one.csv", "--calibration", "platt"], "the threshold is 0.5"),
+        (["--predictions", "t.csv", "--decide", "given", "--threshold-rule", "f1"],
+         "--threshold-rule: not used"),
+        (["--predictions", "t.csv", "--threshold", "f1"], "--threshold-rule"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_evaluated_is_refused(
+def test_options_that_do_not_fit_are_refused(
     workspace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     table = write_table(workspace / "t.csv")
@@ -181,14 +184,13 @@ def test_a_tables_own_threshold_is_kept(workspace: Path) -> None:
     write_table(workspace / "t.csv").assign(threshold=0.7).to_csv("t.csv", index=False)
     assert main(["evaluate", "--predictions", "t.csv"]) == 0
     assert newest().data.metrics["decision/threshold"] == 0.7
-    assert newest().data.params["decision.from"] == "as the table says"
+    assert newest().data.params["decision.from"] == "given by the table"
 
 
-def test_of_a_table_that_is_decided_on_val_the_options_are_used(workspace: Path) -> None:
-    """As README has it."""
+def test_the_options_of_the_decision_are_used_on_val_rows(workspace: Path) -> None:
     table = write_table(workspace / "t.csv")
     table.assign(threshold=0.7).to_csv("t.csv", index=False)
-    options = ["--decide", "val", "--threshold", "fpr", "--max-fpr", "0.2", "--unsure", "0.1"]
+    options = ["--decide", "val", "--threshold-rule", "fpr", "--max-fpr", "0.2", "--unsure", "0.1"]
     assert main(["evaluate", "--predictions", "t.csv", "--calibration", "none", *options]) == 0
     val, logged = table[table["split"] == "val"], newest().data.metrics
     expected = choose_threshold(val["label"], val["logit"], "fpr", 0.2)
@@ -224,6 +226,13 @@ def test_a_probability_at_a_tables_threshold_is_called_synthetic(
     assert newest().data.metrics["decision/threshold"] == percent / 100
 
 
+def model_inputs(run_id: str) -> list[str]:
+    """Return the ids of the models that a run names as its inputs."""
+    inputs = MlflowClient().get_run(run_id).inputs
+    assert inputs is not None
+    return [model.model_id for model in inputs.model_inputs]
+
+
 QUICK = ["--explain", "0", "--spectra", "false"]
 FURTHER = ["--robustness", "jpeg:50,blur:2", "--equalised", "true", *QUICK]
 
@@ -252,7 +261,7 @@ def evaluated(trained: Run) -> tuple[Run, str]:
     return newest(), printed.getvalue()
 
 
-def test_robustness_and_equalised_stand_beside_the_images_as_they_are(
+def test_perturbed_and_equalised_images_are_compared_with_unchanged_ones(
     evaluated: tuple[Run, str],
 ) -> None:
     run, printed = evaluated
@@ -289,7 +298,7 @@ def test_robustness_and_equalised_stand_beside_the_images_as_they_are(
     assert run.data.metrics["test/equalised/auc"] == test["auc"][1]
 
 
-def test_a_detector_sees_equalised_what_one_trained_so_would_see(trained: Run) -> None:
+def test_equalised_images_are_those_of_a_training_with_equalise(trained: Run) -> None:
     """Score by hand, with the decision in force, the squares that `equalise` makes."""
     given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "test"]
     assert main(["evaluate", *given, *FURTHER, "--decide", "given"]) == 0
@@ -313,7 +322,7 @@ def test_metrics_are_bound_to_the_images_and_to_the_model(
     (model,) = client.search_logged_models([trained.info.experiment_id])
 
     def bound(run_id: str) -> set[tuple[str, str]]:
-        assert [m.model_id for m in client.get_run(run_id).inputs.model_inputs] == [model.model_id]
+        assert model_inputs(run_id) == [model.model_id]
         found = client.get_logged_model(model.model_id).metrics or []
         return {(m.key, str(m.dataset_name)) for m in found if m.run_id == run_id}
 
@@ -331,31 +340,31 @@ def test_a_detectors_file_is_evaluated_without_a_model_to_bind_to(trained: Run) 
     detector.save(Path("detector.safetensors"))
     given = ["--model", "detector.safetensors", "--data", "small.csv", "--splits", "val", *QUICK]
     assert main(["evaluate", *given]) == 0
-    inputs = MlflowClient().get_run(newest().info.run_id).inputs
-    assert inputs.model_inputs == []
+    assert model_inputs(newest().info.run_id) == []
 
 
-def test_of_a_detector_only_the_band_is_chosen_unless_it_is_decided_on_val(
+def test_for_a_detector_only_the_band_can_be_chosen_without_decide_val(
     trained: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "val", *QUICK]
     assert main(["evaluate", *given, "--unsure", "0.1"]) == 0
     assert "val/unsure/share" in newest().data.metrics
     before = newest().info.run_id
-    for option in (["--threshold", "fpr"], ["--max-fpr", "0.1"], ["--calibration", "none"]):
+    for option in (["--threshold-rule", "fpr"], ["--max-fpr", "0.1"], ["--calibration", "none"]):
         assert main(["evaluate", *given, *option]) == 2
-        message = f"{option[0]}: nothing is decided here, the threshold is as the model's card says"
-        assert message in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert f"{option[0]}: not used" in message
+        assert "given by the model's card" in message
         assert newest().info.run_id == before
         assert not Path("evaluation/state.json").exists()
     assert main(["evaluate", *given, "--calibration", "none", "--decide", "val"]) == 0
     assert newest().data.metrics["decision/temperature"] == 1
 
 
-def test_after_a_failure_to_read_the_same_command_goes_on(
+def test_after_a_failure_to_read_the_same_command_resumes(
     trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the file system once refused is read again, and what is scored is not."""
+    """An image that could not be read is read again; scored images are not."""
     given = ["--model", trained.info.run_id, "--data", "small.csv", "--splits", "val,test", *QUICK]
     options = ["--batch-size", "8", "--workers", "0"]
     read, was_read, refused = ImageFiles.read, list[int](), {20}
@@ -369,7 +378,9 @@ def test_after_a_failure_to_read_the_same_command_goes_on(
     monkeypatch.setattr(ImageFiles, "read", reading)
     for _ in range(2):
         assert main(["evaluate", *given, *options]) == 2
-        assert "Input/output error. Restore it and start again" in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert "Input/output error" in message
+        assert "resume" in message
     refused.clear()
     was_read.clear()
     assert main(["evaluate", *given, *options]) == 0
@@ -380,7 +391,7 @@ def test_after_a_failure_to_read_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize(("strict", "left"), [(False, 4), (True, 2)])
-def test_what_earlier_versions_kept_of_unreadable_images_is_kept_for_a_prediction_only(
+def test_unreadable_images_in_a_journal_are_kept_unless_strict(
     trained: Run, tmp_path: Path, strict: bool, left: int
 ) -> None:
     ((_, detector, _),) = find_detectors((trained.info.run_id,))

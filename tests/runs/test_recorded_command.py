@@ -1,12 +1,13 @@
-"""The command that a run records does the same again, whatever recipe its options go against."""
+"""Tests of the recorded command: it repeats the run, whichever recipe its options override."""
 
 import shlex
 from typing import Any
 
 import pytest
 
-from synthdetect.cli import COMMANDS, parse
-from synthdetect.commands.train import tags
+from synthdetect.cli import parse
+from synthdetect.commands.catalogue import COMMANDS
+from synthdetect.runs.messages import command_tags
 
 
 @pytest.mark.parametrize("command", ["train", "cv"])
@@ -23,7 +24,7 @@ from synthdetect.commands.train import tags
 )
 def test_the_recorded_command_means_the_same_options(command: str, given: dict[str, Any]) -> None:
     options = COMMANDS[command].options.resolve(given)
-    recorded = shlex.split(tags(command, options)["synthdetect.command"])
-    name, again = parse(recorded[1:], "synthdetect", COMMANDS)
-    assert COMMANDS[name].options.resolve(again) == options
-    assert len(again) <= len(given)
+    recorded = shlex.split(command_tags(command, options)["synthdetect.command"])
+    name, repeated = parse(recorded[1:], "synthdetect", COMMANDS)
+    assert COMMANDS[name].options.resolve(repeated) == options
+    assert len(repeated) <= len(given)

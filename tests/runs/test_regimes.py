@@ -1,4 +1,4 @@
-"""`synthdetect regimes`: both tables beside the paper's, and every combination in the factorial."""
+"""Tests of `synthdetect regimes`: the paper's tables, and every combination of the factorial."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 from mlflow.entities import Run
 
 from synthdetect.cli import main
-from synthdetect.commands import regimes
 from synthdetect.datasets.manifest import load
 from synthdetect.evaluation.metrics import metrics
+from synthdetect.runs import regimes
 from tests.conftest import artifact
 
 SMALL = ["--image-size", "32", "--epochs", "1", "--weights", "none", "--batch-size", "16"]
@@ -147,9 +147,9 @@ def test_the_open_regime_alone_has_the_supplement_and_validation_images(
     # What a test of one class cannot have is undefined, and no metric.
     tables = artifact(parent(), "regimes/tables.csv").set_index(["table", "regime", "metric"])
     assert pd.isna(tables.loc[("test", "open (resnet50)", "auc"), "ours"])
-    found = {name for name in parent().data.metrics if name.startswith("regimes/open/")}
-    assert "regimes/open/test/auc" not in found
-    assert {"regimes/open/val/auc", "regimes/open/test/accuracy"} <= found
+    logged_metrics = {name for name in parent().data.metrics if name.startswith("regimes/open/")}
+    assert "regimes/open/test/auc" not in logged_metrics
+    assert {"regimes/open/val/auc", "regimes/open/test/accuracy"} <= logged_metrics
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def begun(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*arguments: object) -> None:
         raise RuntimeError("nothing is trained")
 
-    monkeypatch.setattr(regimes, "train_parts", stop)
+    monkeypatch.setattr(regimes, "train_children", stop)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""In what settings differ: what changes numbers is listed, the rest is not."""
+"""Tests of the comparison of settings: only differences that may change numbers are listed."""
 
 import pytest
-from synthdetect.reproduction.settings import MAY_CHANGE, compare_settings
 
+from synthdetect.config.options import Affects
 from synthdetect.runs.options import CvOptions
+from synthdetect.runs.settings import FACTS, compare_settings, option_effects
 
 SETTINGS = {"version.torch": "2.14.1", "hardware.threads": "2", "optim.seed": "42",
             "git.commit": "abc", "git.dirty": "false", "run.output": "runs",
@@ -11,10 +12,10 @@ SETTINGS = {"version.torch": "2.14.1", "hardware.threads": "2", "optim.seed": "4
 
 
 def listed(recorded: dict[str, str], today: dict[str, str]) -> list[list[str]]:
-    return list(compare_settings(recorded, today).to_numpy().tolist())
+    return list(compare_settings(recorded, today, CvOptions).to_numpy().tolist())
 
 
-def test_equal_settings_are_none_to_list() -> None:
+def test_equal_settings_are_not_listed() -> None:
     assert listed(SETTINGS, SETTINGS) == []
 
 
@@ -23,9 +24,9 @@ def test_equal_settings_are_none_to_list() -> None:
     [
         ("version.torch", "every number"),
         ("version.mlflow", "nothing but the record"),
-        ("hardware.threads", "the last bits of sums, and with them every number"),
+        ("hardware.threads", "the last bits of sums, and through them every number"),
         ("optim.seed", "every number"),
-        ("git.commit", "every number, by other code"),
+        ("git.commit", "every number, through other code"),
         ("data.data", "nothing if the images are the same"),
     ],
 )
@@ -35,7 +36,7 @@ def test_a_difference_is_listed_with_what_it_may_change(name: str, effect: str) 
 
 
 @pytest.mark.parametrize("name", ["run.output", "hardware.cores", "device.workers"])
-def test_what_changes_no_number_is_not_listed(name: str) -> None:
+def test_a_setting_that_changes_no_number_is_not_listed(name: str) -> None:
     assert listed(SETTINGS, SETTINGS | {name: "other"}) == []
 
 
@@ -45,13 +46,24 @@ def test_an_option_of_a_later_version_is_listed() -> None:
     ]
 
 
-def test_code_that_no_commit_has_is_listed_even_if_it_was_so_then() -> None:
+def test_uncommitted_code_is_listed_even_if_it_was_so_before() -> None:
     dirty = SETTINGS | {"git.dirty": "true"}
-    assert listed(dirty, dirty) == [["git.dirty", "true", "true", "every number, by other code"]]
+    assert listed(dirty, dirty) == [
+        ["git.dirty", "true", "true", "every number, through other code"]
+    ]
 
 
-def test_what_is_said_of_options_is_said_of_options_there_are() -> None:
-    known = {*CvOptions.resolve({}).to_flat()}
+def test_options_are_listed_if_they_affect_numbers_or_the_place_of_images() -> None:
+    names = {name: f"{section}.{name}" for name, section in CvOptions.sections().items()}
+    found = listed(dict.fromkeys(names.values(), "old"), dict.fromkeys(names.values(), "new"))
+    # Of initial weights, those that were found are compared instead.
+    expected = CvOptions.affecting(Affects.NUMBERS, Affects.PLACE) - {"weights"}
+    assert {setting for setting, *_ in found} == {names[name] for name in expected}
+
+
+def test_facts_about_options_name_existing_options() -> None:
+    known = CvOptions.resolve({}).to_flat()
     sections = {name.partition(".")[0] for name in known}
-    said = {name for name in MAY_CHANGE if name.partition(".")[0] in sections}
-    assert {name for name in said if not name.endswith(".")} <= known
+    named = {name for name in FACTS if name.partition(".")[0] in sections}
+    assert named <= set(known)
+    assert option_effects(CvOptions).keys() == known.keys()

@@ -1,4 +1,4 @@
-"""What a user may get wrong is said before anything is trained, with status 2 and no run."""
+"""Tests that wrong options and data are reported before anything is trained, without a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_excluded_images_are_listed_and_counted(
     listed = MlflowClient().download_artifacts(run.info.run_id, "data/excluded.csv")
     assert pd.read_csv(listed)["path"].tolist() == [str(bad)]
     assert not MlflowClient().list_artifacts(run.info.run_id, "checkpoints")
-    assert "1 unreadable image(s) left out" in capsys.readouterr().out
+    assert "1 unreadable image(s)" in capsys.readouterr().out
 
 
 def test_a_source_on_both_sides_is_refused(
@@ -102,7 +102,7 @@ def test_one_content_with_both_labels_is_refused(
         (["--arch=vit_b_16", "--image-size=40"], "--image-size: vit_b_16 needs a multiple of 16"),
     ],
 )
-def test_options_that_cannot_be_met(
+def test_options_that_do_not_fit_are_refused(
     workspace: Path,
     small_manifest: Path,
     capsys: pytest.CaptureFixture[str],
@@ -112,5 +112,5 @@ def test_options_that_cannot_be_met(
     assert message in refused(small_manifest, capsys, *options)
 
 
-def test_data_that_are_not_there(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_are_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "neither 'sample' nor a folder" in refused(Path("/nowhere"), capsys)

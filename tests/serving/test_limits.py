@@ -73,7 +73,7 @@ def test_a_served_model_enforces_the_limits(
     served.detector.preprocess = _never  # type: ignore[assignment]
     with pytest.raises(Refused, match=reason) as refused:
         served.predict(None, pd.DataFrame({"image": [_image()] * 5}))
-    assert refused.value.get_http_status_code() == 400
+    assert refused.value.get_http_status_code() == 400  # type: ignore[no-untyped-call]
 
 
 def test_a_request_may_have_exactly_as_many_pixels_as_the_limit(

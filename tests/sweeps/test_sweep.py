@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from mlflow.entities import Run
 from optuna.trial import TrialState
@@ -16,6 +18,8 @@ from sweeps.strategies import STRATEGIES, FloatRange, SearchParameter
 from synthdetect.cli import main
 from synthdetect.models.networks import build
 from synthdetect.models.spec import ModelSpec
+from synthdetect.tracking.models import models_of
+from synthdetect.tracking.tags import CHECKPOINTS
 from tests.conftest import artifact
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--batch-size", "16",
@@ -93,6 +97,19 @@ def test_a_sweep_tunes_fits_and_judges(
     assert {"figures", "sweep", "report.html"} <= artifacts
     figures = mlflow.artifacts.list_artifacts(run_id=parent.info.run_id, artifact_path="figures")
     assert "figures/forest.png" in {f.path for f in figures}
+
+    # Every final fit logs one model, which predicts what the run recorded.
+    for run in runs("final"):
+        assert len(models_of(run.info.run_id)) == 1
+        assert not mlflow.MlflowClient().list_artifacts(run.info.run_id, CHECKPOINTS)
+    final = by_side["focal"][0]
+    recorded = artifact(final, "predictions/test.csv")
+    recorded[["path"]].to_csv("test.csv", index=False)
+    assert main(["predict", "--model", final.info.run_id, "--data", "test.csv"]) == 0
+    predicted = pd.read_csv("predictions/predictions.csv")
+    assert predicted["image"].tolist() == recorded["path"].tolist()
+    np.testing.assert_array_equal(predicted["logit"], recorded["logit"])
+    np.testing.assert_array_equal(predicted["label"], recorded["predicted"])
 
     # The study continues without training anything again, and refuses other options.
     capsys.readouterr()
