@@ -21,7 +21,7 @@ from synthdetect.system.files import file_sha256
 
 
 def main() -> None:
-    arguments = parser("decoded-image cache", rounds=8)
+    arguments = parser("Measure the decoded-image cache.", rounds=8)
     arguments.add_argument("--arch", default="mobilenet_v3_large")
     arguments.add_argument("--image-size", type=int, default=96)
     arguments.add_argument("--images", type=int, default=192, help="images per epoch")

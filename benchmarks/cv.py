@@ -25,7 +25,7 @@ from synthdetect.training.session import Session
 
 
 def main() -> None:
-    arguments = parser("cross-validation", rounds=1)
+    arguments = parser("Measure a cross-validation.", rounds=1)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
     arguments.add_argument("--epochs", type=int, default=8)

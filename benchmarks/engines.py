@@ -43,7 +43,7 @@ Work = Callable[[], int]
 
 
 def main() -> None:
-    arguments = parser("engines", rounds=10)
+    arguments = parser("Measure the inference engines.", rounds=10)
     arguments.add_argument("--model", default="", help="trained detector: a run id or a file")
     arguments.add_argument("--arch", default="resnet18", help="architecture, without --model")
     arguments.add_argument("--images", type=int, default=128, help="files per round of predict")

@@ -3,8 +3,9 @@
     python -m benchmarks.inference [--arch resnet18] [--images 1000] [--rounds 10]
 
 With torch and with every inference engine, in fp32, each round scores a thousand files as
-`synthdetect predict` does, and then as many tensors in memory. The files are links to the sample's
-images, in a new folder for each round and engine.
+`synthdetect predict` does, and then as many tensors in memory. The forward pass of the fastest
+engine is the limit. The files are links to the sample's images, in a new folder for each round and
+engine.
 """
 
 import copy
@@ -35,7 +36,7 @@ BATCH = 64
 
 
 def main() -> None:
-    arguments = parser("batch inference", rounds=10)
+    arguments = parser("Measure batch inference.", rounds=10)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
     arguments.add_argument("--images", type=int, default=1000, help="images per round")

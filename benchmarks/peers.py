@@ -50,7 +50,7 @@ Work = Callable[[], int]
 
 
 def main() -> None:
-    arguments = parser("training and inference against others", rounds=6)
+    arguments = parser("Compare training and inference with other software.", rounds=6)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
     arguments.add_argument("--images", type=int, default=192, help="images per round")

@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 
 class Step(NamedTuple):
-    """The cost of a step: its seconds, and the growth of the process in MiB by its end."""
+    """The cost of a step: its seconds, and the growth of peak memory in MiB by its end."""
 
     seconds: float
     mib: float
@@ -58,7 +58,7 @@ class Untouched(ImageFiles):
 
 
 def main() -> None:
-    arguments = parser("how cost grows with the number of images", rounds=1)
+    arguments = parser("Measure how time and memory grow with the number of images.", rounds=1)
     arguments.add_argument("--sizes", default="1000,10000,100000,700000", help="numbers of images")
     arguments.add_argument(
         "--measure", type=Path, help="measure this folder and print JSON (used internally)"

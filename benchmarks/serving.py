@@ -36,7 +36,7 @@ from synthdetect.training.devices import resolve
 
 
 def main() -> None:
-    arguments = parser("serving", rounds=3)
+    arguments = parser("Measure a server.", rounds=3)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
     arguments.add_argument("--requests", type=int, default=200, help="requests per measurement")

@@ -25,7 +25,7 @@ sys.exit(main(["train", "--arch=mobilenet_v3_large", "--image-size=32", "--weigh
 
 
 def main() -> None:
-    arguments = parser("time to help and to the first step", rounds=5)
+    arguments = parser("Measure the time to help and to the first training step.", rounds=5)
     given = arguments.parse_args()
     if given.smoke:
         given.rounds = 1

@@ -49,7 +49,7 @@ _PRUNERS: dict[str, Callable[[], BasePruner]] = {
 
 
 def main() -> None:
-    arguments = parser("sweep", rounds=1)
+    arguments = parser("Measure what pruning and the cache save in a sweep.", rounds=1)
     arguments.add_argument("--strategies", default="label_smoothing")
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=64)

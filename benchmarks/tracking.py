@@ -26,7 +26,7 @@ from synthdetect.training.session import Session
 
 
 def main() -> None:
-    arguments = parser("training with tracking and without", rounds=3)
+    arguments = parser("Measure the cost of tracking.", rounds=3)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
     arguments.add_argument("--epochs", type=int, default=3)
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _tracked(options: TrainOptions, prepared: Prepared, device: Device) -> list[float]:
-    """Return when each epoch ended, in seconds since 1970."""
+    """Train with tracking; return when each epoch ended, in seconds since 1970."""
     with open_run("benchmark", kind="benchmark", tags={}) as run:
         run_training(run, options, prepared, device)
     history = mlflow.MlflowClient().get_metric_history(run.id, "train/loss")
@@ -80,7 +80,7 @@ def _tracked(options: TrainOptions, prepared: Prepared, device: Device) -> list[
 def _untracked(
     options: TrainOptions, prepared: Prepared, device: Device, folder: Path
 ) -> list[float]:
-    """Return the same of a training without tracking."""
+    """Train without tracking; return when each epoch ended, in seconds since 1970."""
     ended: list[float] = []
 
     class Timing(Hooks):

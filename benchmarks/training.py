@@ -30,7 +30,7 @@ Work = Callable[[], int]
 
 
 def main() -> None:
-    arguments = parser("training throughput", rounds=12)
+    arguments = parser("Measure the throughput of training.", rounds=12)
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
     arguments.add_argument("--images", type=int, default=96, help="images per epoch")

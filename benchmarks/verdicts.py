@@ -174,7 +174,7 @@ def rounds(
 
 
 def main() -> None:
-    given = parser("verdicts", rounds=1000).parse_args()
+    given = parser("Measure the errors of verdicts.", rounds=1000).parse_args()
     cells = list(product((2, 3, 5, 10), (20, 60, 150), SPREADS))
     if given.smoke:
         given.rounds, cells = 5, [(3, 20, "alike")]

@@ -105,7 +105,7 @@ class Options:
     """Options that a recipe does not set in this class."""
 
     shown_first: ClassVar[tuple[str, ...]] = ()
-    """Own options and nested sections that are listed before the others."""
+    """Nested sections that are listed before the others; plain options come before all sections."""
 
     @classmethod
     def nested_sections(cls) -> dict[str, type["Options"]]:
@@ -122,7 +122,8 @@ class Options:
         """Yield name, field, heading and name of the nested section of every option."""
         inside = cls.nested_sections()
         own: dict[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
-        for name, info in sorted(own.items(), key=lambda item: item[0] not in cls.shown_first):
+        for name in sorted(own, key=lambda name: (name in inside, name not in cls.shown_first)):
+            info = own[name]
             if name in inside:
                 for inner, field, heading, _ in inside[name]._walk():
                     yield inner, field, heading, name

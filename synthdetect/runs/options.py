@@ -69,7 +69,7 @@ class RecipeOptions(TrainingOptions):
     """Everything that the results of a training depend on."""
 
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
-    shown_first: ClassVar[tuple[str, ...]] = ("recipe", "data")
+    shown_first: ClassVar[tuple[str, ...]] = ("data",)
 
     recipe: Annotated[str, one_of(RECIPES)] = option(
         "baseline", "Named set of differences from the defaults; see `synthdetect list recipes`."

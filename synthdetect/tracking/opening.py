@@ -20,6 +20,7 @@ from mlflow.tracking.fluent import (
     ActiveRun,
     _active_run_stack,
     _get_experiment_id,
+    _last_active_run_id,
     run_id_to_system_metrics_monitor,
 )
 
@@ -157,6 +158,7 @@ def _deactivate(run_id: str) -> list[str]:
         return [run_id]
     position = ids.index(run_id)
     del stack[position:]
+    _last_active_run_id.set(run_id)  # type: ignore[no-untyped-call]
     return ids[position:][::-1]
 
 

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from sweeps.__main__ import COMMANDS
 from synthdetect.cli import main
 from synthdetect.commands import extensions
-from synthdetect.tracking.run import WEIGHTS
+from synthdetect.tracking.tags import WEIGHTS
 from tests.conftest import artifact
 from tests.sweeps.test_sweep import run_sweep, runs
 

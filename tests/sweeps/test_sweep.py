@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 from optuna.trial import TrialState
-from synthdetect.runs.artifacts import CHECKPOINTS
 
 from sweeps import study as study_module
 from sweeps import tuning
@@ -20,6 +19,7 @@ from synthdetect.cli import main
 from synthdetect.models.networks import build
 from synthdetect.models.spec import ModelSpec
 from synthdetect.tracking.models import models_of
+from synthdetect.tracking.tags import CHECKPOINTS
 from tests.conftest import artifact
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--batch-size", "16",

