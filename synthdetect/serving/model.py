@@ -86,10 +86,10 @@ class ServedDetector(PythonModel):
                 there are too many images or pixels.
         """
         threshold = float((params or {}).get("threshold", -1.0))
-        if threshold < 0:
-            threshold = self.detector.card.decision.threshold
         if not threshold <= 1:
             raise Refused(f"threshold: give a number from 0 to 1 (got {threshold}).")
+        if threshold < 0:
+            threshold = self.detector.card.decision.threshold  # which may be above 1
         texts = _texts(model_input)
         if len(texts) > self.limits.max_images:
             raise Refused(f"more than {self.limits.max_images} images; send them in parts.")
