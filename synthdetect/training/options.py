@@ -121,7 +121,7 @@ class OptimOptions(Options):
         0.0, "Largest norm of the gradient; larger ones are scaled down (0: no clipping).", ge=0
     )
     accumulate: int = option(
-        1, "Batches whose gradients are averaged before an optimizer step.", ge=1
+        1, "Batches before an optimizer step; each gives its gradient divided by this number.", ge=1
     )
 
     @model_validator(mode="after")

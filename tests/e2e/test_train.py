@@ -117,8 +117,9 @@ def test_the_model_is_logged_once_without_pickle_and_scores_as_offline(
     val = pd.read_csv(artifact(finished, "predictions/val.csv"))
     squares = [detector.preprocess(Path(path).read_bytes()) for path in val["path"]]
     np.testing.assert_allclose(detector.score(np.stack(squares)), val["probability"], atol=1e-5)
-    assert card["threshold"] == detector.card.decision.threshold
-    assert ((val["probability"] >= card["threshold"]) == val["predicted"]).all()
+    threshold = card["decision"]["threshold"]
+    assert threshold == detector.card.decision.threshold
+    assert ((val["probability"] >= threshold) == val["predicted"]).all()
 
 
 def test_the_first_version_is_the_champion_and_only_promoting_moves_it(
