@@ -1,4 +1,4 @@
-"""A real `mlflow models serve` on loopback, asked in every way that MLflow's protocol has."""
+"""Tests of `mlflow models serve` with every kind of request that MLflow's protocol has."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def encoded(predictions: pd.DataFrame) -> list[str]:
     return [base64.b64encode(Path(p).read_bytes()).decode() for p in predictions["path"]]
 
 
-SHAPES = {
+SHAPES: dict[str, Callable[[list[str]], dict[str, Any]]] = {
     "dataframe_split": lambda images: {
         "dataframe_split": {"columns": ["image"], "data": [[image] for image in images]}
     },
