@@ -157,7 +157,9 @@ def refused(
     monkeypatch.delenv(TRACEBACK, raising=False)
     shutil.copy(empty_store, workspace / STORE)
     answers = Refused(workspace, lambda: capfd.readouterr().err)
+    before = mlflow.get_tracking_uri()
     yield answers
+    mlflow.set_tracking_uri(before)  # a test may have set that of a store that does not work
     if answers.said:
         record_property("said", answers.said[0])
 
