@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from PIL import Image
 
 from synthdetect.datasets.unlabelled import unlabelled
 from synthdetect.images.reading import MAX_BYTES, BadImage
+from tests.datasets.conftest import tar_info
 from tests.faults.conftest import Refused, Say, refusal
 
 
@@ -41,14 +41,6 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
     return file.getvalue()
 
 
-def header(name: str, size: int = 0, **fields: Any) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.size = size
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info
-
-
 def tarred(*members: tuple[tarfile.TarInfo, bytes], style: int = tarfile.GNU_FORMAT) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=style) as archive:
@@ -58,7 +50,7 @@ def tarred(*members: tuple[tarfile.TarInfo, bytes], style: int = tarfile.GNU_FOR
 
 
 ZIP = zipped({"a.png": PICTURE, "b.png": PICTURE})
-TAR = tarred((header("a.png", len(PICTURE)), PICTURE), (header("b.png", len(PICTURE)), PICTURE))
+TAR = tarred((tar_info("a.png", len(PICTURE)), PICTURE), (tar_info("b.png", len(PICTURE)), PICTURE))
 END = ZIP.index(b"PK\x05\x06")
 LISTING = ZIP.index(b"PK\x01\x02")
 
@@ -88,7 +80,7 @@ NO_ARCHIVES: dict[str, tuple[str, bytes]] = {
     "an empty tar file": ("a.tar", b""),
     "text called tar": ("a.tar", b"no archive" * 100),
     "a tar of zeros": ("a.tar", bytes(10_240)),
-    "a tar without images": ("a.tar", tarred((header("a.txt"), b""))),
+    "a tar without images": ("a.tar", tarred((tar_info("a.txt"), b""))),
     "a tar cut in a member": ("a.tar", TAR[: 512 + len(PICTURE) // 2]),
     "a tar cut in a header": ("a.tar", TAR[:700]),
     "a tar with a wrong checksum": ("a.tar", patched(TAR, 148, b"0000000\0")),
@@ -139,7 +131,7 @@ def test_an_archive_that_is_no_file_is_refused(
 
 
 def link(kind: bytes, target: str) -> bytes:
-    return tarred((header("x.png", type=kind, linkname=target), b""))
+    return tarred((tar_info("x.png", type=kind, linkname=target), b""))
 
 
 def claims(size: int) -> bytes:
@@ -199,27 +191,27 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a link that climbs": ("a.tar", lambda: link(tarfile.SYMTYPE, "../../../etc/passwd")),
     "a hard link": ("a.tar", lambda: link(tarfile.LNKTYPE, "/etc/passwd")),
     "a link to itself": ("a.tar", lambda: link(tarfile.SYMTYPE, "x.png")),
-    "a device": ("a.tar", lambda: tarred((header("x.png", type=tarfile.CHRTYPE, devmajor=1,
+    "a device": ("a.tar", lambda: tarred((tar_info("x.png", type=tarfile.CHRTYPE, devmajor=1,
                                                  devminor=5), b""))),
-    "a pipe": ("a.tar", lambda: tarred((header("x.png", type=tarfile.FIFOTYPE), b""))),
-    "a climbing name in a tar": ("a.tar", lambda: tarred((header("../../x.png", 1), b"x"))),
-    "a tar's name of 60,000 letters": ("a.tar", lambda: tarred((header("x/" * 30_000 + "x.png", 1),
-                                                                b"x"))),
+    "a pipe": ("a.tar", lambda: tarred((tar_info("x.png", type=tarfile.FIFOTYPE), b""))),
+    "a climbing name in a tar": ("a.tar", lambda: tarred((tar_info("../../x.png", 1), b"x"))),
+    "a tar's name of 60,000 letters": (
+        "a.tar", lambda: tarred((tar_info("x/" * 30_000 + "x.png", 1), b"x"))),
     "a member with strange headers": (
         "a.tar",
-        lambda: tarred((header("x.png", 1, pax_headers={"path": "../../y.png", "size": "99999"}),
+        lambda: tarred((tar_info("x.png", 1, pax_headers={"path": "../../y.png", "size": "99999"}),
                         b"x"), style=tarfile.PAX_FORMAT),
     ),
     "a name that unpacks to gigabytes": (
         "a.tgz",
-        lambda: gzip.compress(header("x", 2**32, type=tarfile.GNUTYPE_LONGNAME).tobuf()
+        lambda: gzip.compress(tar_info("x", 2**32, type=tarfile.GNUTYPE_LONGNAME).tobuf()
                               + bytes(2**20)),
     ),
     "a header that unpacks to gigabytes": (
         "a.tgz",
-        lambda: gzip.compress(header("x", 2**32, type=tarfile.XHDTYPE).tobuf() + bytes(2**20)),
+        lambda: gzip.compress(tar_info("x", 2**32, type=tarfile.XHDTYPE).tobuf() + bytes(2**20)),
     ),
-    "a member of setuid root": ("a.tar", lambda: tarred((header("x.png", 1, mode=0o4777, uid=0),
+    "a member of setuid root": ("a.tar", lambda: tarred((tar_info("x.png", 1, mode=0o4777, uid=0),
                                                          b"x"))),
 }  # fmt: skip
 
