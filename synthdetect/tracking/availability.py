@@ -24,6 +24,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from synthdetect.system.console import console
+from synthdetect.system.errors import UserError
 from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.store import tracking_uri
 
@@ -63,8 +64,9 @@ def retry(
 
     Raises:
         StoreAway: If the store is away for longer than `SYNTHDETECT_PATIENCE` allows.
+        UserError: If `SYNTHDETECT_PATIENCE` is not a number of seconds.
     """
-    patience = float(os.environ.get(PATIENCE) or 600)
+    patience = _patience()
     end = time.monotonic() + patience
     failure: Exception | None = None
     while True:
@@ -80,6 +82,17 @@ def retry(
         if time.monotonic() >= end:
             raise StoreAway(f"{_described(failure)} {advice}") from failure
         time.sleep(PAUSE)
+
+
+def _patience() -> float:
+    text = os.environ.get(PATIENCE) or "600"
+    try:
+        patience = float(text)
+    except ValueError:
+        patience = -1.0
+    if not patience >= 0:
+        raise UserError(f"{PATIENCE}={text}: give a number of seconds, 0 or more.")
+    return patience
 
 
 def retrying(client: MlflowClient, retry: Retry = retry) -> MlflowClient:

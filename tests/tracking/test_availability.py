@@ -23,6 +23,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.tracking import MlflowClient
 
+from synthdetect.system.errors import UserError
 from synthdetect.tracking import availability
 from synthdetect.tracking.availability import (
     PATIENCE,
@@ -65,6 +66,15 @@ def test_a_store_that_stays_away_is_an_error(
     monkeypatch.setenv(PATIENCE, "0.2")
     with pytest.raises(StoreAway, match=r"mlflow\.db.*refused.*Do this"):
         retry(failing(*[requests.ConnectionError("refused")] * 10**6), "Do this.")
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
+def test_a_patience_that_is_no_number_of_seconds_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(PATIENCE, text)
+    with pytest.raises(UserError, match=f"^SYNTHDETECT_PATIENCE={text}: give a number"):
+        retry(failing())
 
 
 def test_only_a_store_that_is_away_is_retried(workspace: Path, impatient: None) -> None:
