@@ -14,18 +14,30 @@ from benchmarks.summary import write_page
 
 COMMANDS = (
     "startup",
+    "step",
+    "processes",
     "training",
     "training --arch resnet50 --rounds 6",
+    "gpu",
     "cache",
+    "reading",
     "inference",
+    "ray_engine",
+    "billion",
     "peers",
     "engines",
     "serving",
+    "load --peers build/peers",
     "tracking",
     "cv",
     "sweep",
     "scaling",
+    "shards",
     "verdicts",
+    "cross_fitting --rounds 500",
+    "intervals",
+    "adaptation",
+    "front_ends",
 )
 """All benchmarks, with the options of the results on the page."""
 

@@ -1,21 +1,25 @@
 """What the benchmarks share: they measure ratios of speeds, side by side.
 
-The speed of a machine drifts, so speeds of different processes are not compared. The contenders
-take turns in one process, round after round, and a ratio is the median of the rounds' ratios.
+The speed of a machine drifts, so speeds of different times are not compared. The contenders take
+turns, round after round, and a ratio is the median of the rounds' ratios.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import psutil
 import torch
 
 from synthdetect.detectors.card import Card
@@ -23,13 +27,26 @@ from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
 from synthdetect.models.spec import ModelSpec
 from synthdetect.system.console import table
+from synthdetect.system.errors import UserError
+from synthdetect.system.extras import require_extra
 from synthdetect.training.devices import Device
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def parser(description: str, *, rounds: int) -> argparse.ArgumentParser:
-    """Return a parser with the options that all benchmarks have."""
+def parser(description: str, *, rounds: int, needs: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return a parser with the options that all benchmarks have.
+
+    Args:
+        description: What is measured.
+        rounds: Default number of rounds.
+        needs: Extras without whose packages the benchmark ends here, before anything is measured.
+    """
+    try:
+        for extra in needs:
+            require_extra(extra, "this benchmark")
+    except UserError as error:
+        sys.exit(str(error))
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--rounds", type=int, default=rounds, help="rounds that are measured")
     result.add_argument("--smoke", action="store_true", help="run on the smallest input, as a test")
@@ -63,6 +80,58 @@ def take_turns(contenders: Mapping[str, Callable[[], int]], rounds: int) -> dict
             if number:
                 speeds[name].append(units / (time.perf_counter() - began))
     return speeds
+
+
+class Contender:
+    """A contender in a process of its own, which waits while others compute.
+
+    Attributes:
+        memory: Resident memory after each turn in MiB.
+
+    Args:
+        make: A function of a module that returns a context, which gives the work, and what is
+            asked of it at the end.
+        arguments: The function's arguments, which are pickled.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., AbstractContextManager[tuple[Callable[[], int], Callable[[], Any]]]],
+        *arguments: Any,
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        given = (theirs, multiprocessing.get_start_method(), make, arguments)
+        self._process = context.Process(target=_take_turns, args=given)
+        self._process.start()
+        theirs.close()
+        self.memory: list[float] = []
+
+    def work(self) -> int:
+        """Work, and return the number of units."""
+        self._ours.send(True)
+        units, memory = self._ours.recv()
+        self.memory.append(memory)
+        return int(units)
+
+    def end(self) -> Any:
+        """End the process, and return what is asked of the contender at the end."""
+        self._ours.send(False)
+        result = self._ours.recv()
+        self._process.join()
+        return result
+
+
+def _take_turns(
+    pipe: Connection, method: str, make: Callable[..., Any], arguments: Sequence[Any]
+) -> None:
+    # Else processes that a contender starts, such as readers, would import everything anew.
+    multiprocessing.set_start_method(method, force=True)
+    with make(*arguments) as (work, result):
+        while pipe.recv():
+            units = work()
+            pipe.send((units, psutil.Process().memory_info().rss / 2**20))
+        pipe.send(result())
 
 
 def ratio(speeds: dict[str, list[float]], of: str, to: str) -> dict[str, float]:

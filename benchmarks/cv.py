@@ -44,7 +44,8 @@ def main() -> None:
         options = CvOptions.resolve(values)
         seed = options.optim.seed
         prepared = prepare(options.data, seed=seed)
-        folds = assign_folds(prepared.manifest, options.folds, seed=seed)
+        val_share = options.data.val_share
+        folds = assign_folds(prepared.manifest, options.folds, seed=seed, val_share=val_share)
         number = int(folds["fold"].min())
         fold = replace(prepared, manifest=fold_manifest(prepared.manifest, folds, number))
         _compute(options, fold, device, Path(folder) / "warm", epochs=1)
@@ -72,7 +73,7 @@ def _compute(
     with deterministic(options.optim.seed):
         session = Session(options, fold, device, folder)
         session.fit(Hooks(), epochs=epochs)
-        session.score([split for split in fold.manifest.splits if split != "train"])
+        session.outputs([split for split in fold.manifest.splits if split != "train"])
     return time.perf_counter() - began
 
 

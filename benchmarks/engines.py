@@ -43,7 +43,7 @@ Work = Callable[[], int]
 
 
 def main() -> None:
-    arguments = parser("Measure the inference engines.", rounds=10)
+    arguments = parser("Measure the inference engines.", rounds=10, needs=("export",))
     arguments.add_argument("--model", default="", help="trained detector: a run id or a file")
     arguments.add_argument("--arch", default="resnet18", help="architecture, without --model")
     arguments.add_argument("--images", type=int, default=128, help="files per round of predict")
@@ -128,9 +128,7 @@ def _workloads(
         def work() -> int:
             with tempfile.TemporaryDirectory(dir=folder) as journals:
                 images = ImageFiles(files, detector.preprocess)
-                scoring = Scoring(
-                    Path(journals), [detector], images, data="", tta="none", batch_size=BATCH
-                )
+                scoring = Scoring(Path(journals), [detector], images, data="", batch_size=BATCH)
                 scoring.run(device, lambda done, total: None)
                 scoring.scores()
             return len(files)

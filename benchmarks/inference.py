@@ -36,7 +36,7 @@ BATCH = 64
 
 
 def main() -> None:
-    arguments = parser("Measure batch inference.", rounds=10)
+    arguments = parser("Measure batch inference.", rounds=10, needs=("export",))
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=224)
     arguments.add_argument("--images", type=int, default=1000, help="images per round")
@@ -69,7 +69,7 @@ def main() -> None:
             listed = unlabelled(str(folder))
             scoring = Scoring(
                 folder.with_suffix(".out"), [detector], listed,
-                data=str(folder), tta="none", batch_size=BATCH,
+                data=str(folder), batch_size=BATCH,
             )  # fmt: skip
             scoring.run(device, lambda done, total: None)
             scoring.scores()
@@ -118,7 +118,7 @@ def _folders(root: Path, number: int, images: int) -> "cycle[Path]":
     files = []
     for row, path in enumerate(sample.table["path"]):
         copy = root / f"{row}.jpg"
-        copy.write_bytes(sample.file(path).read_bytes())
+        copy.write_bytes(Path(sample.file(path)).read_bytes())
         files.append(copy)
     source = cycle(files)
     folders = []

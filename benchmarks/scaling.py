@@ -33,7 +33,7 @@ from synthdetect.datasets.selection import select
 from synthdetect.datasets.splits import check_splits, make_missing_splits
 from synthdetect.images.batches import Batches, ImageFiles, Order, Pixels
 from synthdetect.images.cache import DecodedCache
-from synthdetect.images.geometry import Preprocess
+from synthdetect.images.geometry import Place, Preprocess
 from synthdetect.training.devices import resolve
 
 GENERATORS, FOLDERS = 8, 20
@@ -52,7 +52,7 @@ class Step(NamedTuple):
 class Untouched(ImageFiles):
     """Files that are named but not read, so that only the cost of their rows remains."""
 
-    def _make(self, epoch: int, row: int) -> Pixels:
+    def _make(self, row: int, place: Place) -> Pixels:
         self.name(row)
         return np.zeros((8, 8, 3), np.uint8)
 
@@ -173,8 +173,9 @@ def _described(manifest: Manifest) -> Manifest:
     table["bytes"] = [stat.st_size for stat in stats]
     table["mtime_ns"] = [stat.st_mtime_ns for stat in stats]
     table = table.assign(
-        width=8, height=8, format="JPEG", mode="RGB", jpeg_quality=75, exif=False, error=""
-    )
+        width=8, height=8, format="JPEG", mode="RGB", jpeg_quality=75, exif=False, provenance="",
+        error="",
+    )  # fmt: skip
     table["sha256"] = [f"{row:064x}" for row in range(len(table))]
     table["source_id"] = [f"photo {row // 2}" for row in range(len(table))]
     table["category"] = [f"category {row % FOLDERS}" for row in range(len(table))]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.billion import write_table
 from benchmarks.common import RESULTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -23,6 +24,11 @@ def render(results: list[dict[str, Any]]) -> str:
     """Return the text of the page."""
     parts = [_HEAD]
     for result in results:
+        if "missing" in result:
+            parts.append(
+                f"\n## {result['benchmark']}\n\n`{result['command']}`: {result['missing']}.\n"
+            )
+            continue
         machine = result["machine"]
         parts.append(
             f"\n## {result['benchmark']}\n\n"
@@ -40,6 +46,8 @@ def render(results: list[dict[str, Any]]) -> str:
             )
         if "steps" in result:
             parts.append(_steps(result["steps"]))
+        if "operators" in result:
+            parts.append(_operators(result["operators"]))
     return "".join(parts)
 
 
@@ -56,6 +64,15 @@ def _steps(steps: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n" + "\n".join(lines) + "\n\n![Growth](../benchmarks/results/scaling.png)\n"
 
 
+def _operators(operators: list[dict[str, Any]]) -> str:
+    """Return a table of the operators of a step, the costliest first."""
+    lines = ["| operator | share of the time | calls |", "| --- | --- | --- |"]
+    lines += [f"| `{o['name']}` | {o['share']:.1%} | {o['calls']} |" for o in operators]
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def write_page() -> None:
-    """Write the page from all results."""
-    PAGE.write_text(render([json.loads(f.read_text()) for f in sorted(RESULTS.glob("*.json"))]))
+    """Write the page from all results, and the table in `docs/scaling.md`."""
+    results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+    PAGE.write_text(render(results))
+    write_table(results)

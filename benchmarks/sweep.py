@@ -3,9 +3,10 @@
     python -m benchmarks.sweep [--trials 20] [--epochs 25]
 
 Both are whole processes with tracking, on the sample, with the recipe's epochs and early stopping,
-and each starts with an empty cache. Trials are sampled at random, so that both have the same values
-and differ only by pruning and the cache. The notes give the verdicts of both, which must be the
-same if the saved time is to count.
+and each starts with an empty cache. There are ten final fits a side, with which verdicts can
+differ; neither pruning nor much of the cache saves time in these. Trials are sampled at random, so
+that both have the same values and differ only by pruning and the cache. The notes give the verdicts
+of both, which must be the same if the saved time is to count.
 
 The trials without pruning are then replayed to several pruners in many orders, always beginning
 with the first values of the search space. For each pruner the result is how many epochs of tuning
@@ -50,22 +51,23 @@ _PRUNERS: dict[str, Callable[[], BasePruner]] = {
 
 def main() -> None:
     arguments = parser("Measure what pruning and the cache save in a sweep.", rounds=1)
-    arguments.add_argument("--strategies", default="label_smoothing")
+    arguments.add_argument("--strategies", default="sgd")
     arguments.add_argument("--arch", default="resnet18")
     arguments.add_argument("--image-size", type=int, default=64)
     arguments.add_argument("--trials", type=int, default=20)
     arguments.add_argument("--folds", type=int, default=2)
+    arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--epochs", type=int, default=25)
     given = arguments.parse_args()
     if given.smoke:
         given.strategies, given.image_size = "label_smoothing", 32
-        given.trials, given.folds, given.epochs = 1, 2, 1
+        given.trials, given.folds, given.seeds, given.epochs = 1, 2, 1, 1
 
     options = [
         f"--strategies={given.strategies}", f"--image-size={given.image_size}",
-        f"--trials={given.trials}", f"--folds={given.folds}", f"--epochs={given.epochs}",
-        f"--arch={given.arch}", "--geometry=center_crop", "--weights=none", "--lr=1e-3",
-        "--sampler=random",
+        f"--trials={given.trials}", f"--folds={given.folds}", f"--seeds={given.seeds}",
+        f"--epochs={given.epochs}", f"--arch={given.arch}",
+        "--geometry=center_crop", "--weights=none", "--lr=1e-3", "--sampler=random",
     ]  # fmt: skip
     speeds: dict[str, list[float]] = {"sweep": [], "full": []}
     verdicts: dict[str, str] = {}
@@ -87,9 +89,9 @@ def main() -> None:
     notes = (
         f"{given.strategies} against the baseline on the sample, {given.arch} at "
         f"{given.image_size}, {given.epochs} epochs, "
-        f"{given.folds} folds, {given.rounds} round(s), cold caches; verdicts {same}: "
-        f"{verdicts['sweep']} (in full: {verdicts['full']}); the pruners are compared on the "
-        f"trials in full, replayed in {_ORDERS} orders"
+        f"{given.folds} folds x {given.seeds} seeds, {given.rounds} round(s), cold caches; "
+        f"verdicts {same}: {verdicts['sweep']} (in full: {verdicts['full']}); the pruners are "
+        f"compared on the trials in full, replayed in {_ORDERS} orders"
     )
     device = resolve("auto", "auto", "auto", given.arch)
     rows = [row, *(_replayed(name, make, sides) for name, make in _PRUNERS.items())]

@@ -90,7 +90,7 @@ def _untracked(
     with deterministic(options.optim.seed):
         session = Session(options, prepared, device, folder)
         session.fit(Timing())
-        session.score([split for split in prepared.manifest.splits if split != "train"])
+        session.outputs([split for split in prepared.manifest.splits if split != "train"])
     shutil.rmtree(folder)
     return ended
 

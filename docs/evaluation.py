@@ -28,12 +28,13 @@ _HEAD = """\
 # Evaluations, audits and regimes
 
 Written by `python docs/evaluation.py` from the runs of the commands below. **The images are neural
-upscalings of real photographs, not text-to-image output**, everything was trained from random
-weights at {size} pixels, and intervals (95 %) are over photographs, so they say nothing of other
-seeds. `realcugan_se` and `realsr_df2k` (of the larger set: `realsr_df2k` and `waifu2x_photo`, where
-it is trained on) were in no training image. `control` are real photographs shrunk and
-enlarged without any network: against the other real images an AUC of 0.5 is wanted of them, and
-how far it is above says how much of the rest is blur and not generation.
+upscalings of real photographs, not text-to-image output**, and everything was trained from random
+weights. Intervals (95 %) of an evaluation are over photographs, so they say nothing of other seeds.
+`realcugan_se` and `realsr_df2k` (of the larger set: `realsr_df2k` and `waifu2x_photo`, where it is
+trained on) were in no training image. `control` are real photographs shrunk and enlarged without
+any network: against the other real images an AUC of 0.5 is wanted of them, and how far it is above
+says how much of the rest is blur and not generation. `docs/larger_set.py` makes the manifests of
+the larger set: the detector is evaluated on photographs that it was not trained on.
 """
 _TRAINED = "\nThe detector that is evaluated on both sets came from\n\n"
 
@@ -81,7 +82,7 @@ def main() -> None:
         for ids in (given.evaluations, given.audits, given.regimes)
     )
     trained = page.client.get_run(evaluations[0].data.params["evaluate.model"])
-    page.text = _HEAD.format(size=trained.data.params["image.image_size"]) + _TRAINED
+    page.text = _HEAD + _TRAINED
     page.command(trained)
     for where, run in zip(_SETS, evaluations, strict=True):
         _evaluation(page, run, where)
@@ -149,8 +150,8 @@ def _regimes(page: Page, run: Run) -> None:
     on = "the sample" if run.data.tags["synthdetect.data"] == "sample" else "the larger set"
     page.text += f"\n## {'Each change by itself' if factorial else 'The two regimes'}: {on}\n\n"
     page.command(run)
-    narrow = run.data.params["regimes.narrow_generators"]
-    page.text += f"\nNarrow data are those of {narrow}.\n\n{run.data.tags['mlflow.note.content']}\n"
+    compared = run.data.params["regimes.compared_data"]
+    page.text += f"\n{compared}\n\n{run.data.tags['mlflow.note.content']}\n"
     if factorial:
         page.picture(run, "figures/effects.png", "effects.png", "Effects with their intervals")
 

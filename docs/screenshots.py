@@ -1,7 +1,8 @@
-"""Pictures of the MLflow UI for the README, from real runs in a real browser.
+"""Pictures of the MLflow UI and of our server's page, from real runs in a real browser.
 
     python docs/screenshots.py STORE RUN_ID
     python docs/screenshots.py STORE --study NAME
+    python docs/screenshots.py --page ADDRESS PICTURE
 
 Needs `pip install playwright` and Debian's Chromium.
 """
@@ -67,6 +68,17 @@ def _shoot_study(page: Page, address: str, study: str) -> None:
     page.screenshot(path=IMAGES / "study.png")
 
 
+def shoot_page(address: str, picture: str) -> None:
+    """The page of a running `synthdetect serve`, with the details of one picture."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1150})
+        page.goto(address)
+        page.locator("#files").set_input_files(picture)
+        page.locator(".evidence img").nth(1).wait_for()
+        page.screenshot(path=IMAGES / "page.png")
+
+
 def _shoot(page: Page, address: str, name: str) -> None:
     page.goto(address)
     page.reload()  # a changed fragment alone loads nothing
@@ -88,4 +100,7 @@ def _wait(address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "--page":
+        shoot_page(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

@@ -4,11 +4,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sweeps.extension import EXTENSION
 from sweeps.options import SweepOptions
 from sweeps.setting import Setting, make_setting
-from sweeps.training import FINAL_FOLD, fit_finally, tune_in
+from sweeps.training import FINAL_DIVISION, FINAL_FOLD, fit_finally, tune_in
 from synthdetect.commands.reproduce import reproduce_run
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.reproduction.options import ReproduceOptions
@@ -23,9 +24,9 @@ Train = Callable[[Run, TrainOptions, Setting], object]
 """Trains in an open run."""
 
 
-def reproduce(options: ReproduceOptions) -> None:
+def reproduce(options: ReproduceOptions) -> dict[str, Any]:
     """Run the reproduce command with this extension, whether it is installed or not."""
-    reproduce_run(options, [EXTENSION])
+    return reproduce_run(options, [EXTENSION])
 
 
 def rerun_trial(recorded: RecordedRun, device: Device) -> Rerun:
@@ -45,12 +46,13 @@ def rerun_trial(recorded: RecordedRun, device: Device) -> Rerun:
 def rerun_final_fit(recorded: RecordedRun, device: Device) -> Rerun:
     """Prepare the rerun of a final fit."""
     setting = _setting(recorded, device)
+    division = int(recorded.params.get(FINAL_DIVISION, 0))  # older records have only one
     fold = int(recorded.params[FINAL_FOLD])
 
     def train(run: Run, options: TrainOptions, setting: Setting) -> None:
-        fit_finally(run, options, setting, device, fold)
+        fit_finally(run, options, setting, device, division, fold)
 
-    return _rerun(recorded, setting, [setting.splits.final[fold]], train)
+    return _rerun(recorded, setting, [setting.splits.final[division][fold]], train)
 
 
 def _setting(recorded: RecordedRun, device: Device) -> Setting:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import optuna
@@ -12,7 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as visualization
 
 from sweeps import tuning
+from sweeps.seeds import final_seed
+from sweeps.splits import CONTROL
 from sweeps.statistics.comparison import (
+    OUTCOMES,
+    TABLES,
     Comparison,
     Difference,
     compare,
@@ -22,10 +27,8 @@ from sweeps.statistics.comparison import (
 from sweeps.statistics.figures import forest
 from sweeps.statistics.final_fits import FinalFit, FitKey, Side
 from sweeps.statistics.verdicts import (
-    BETTER,
-    NO_EVIDENCE,
     RULES,
-    WORSE,
+    WORDS,
     Verdict,
     rules_table,
     verdict,
@@ -33,10 +36,9 @@ from sweeps.statistics.verdicts import (
 )
 from sweeps.strategies import BASELINE
 from sweeps.sweep import Sweep
-from synthdetect.datasets.labels import REAL
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.evaluation.summary import markdown
-from synthdetect.system.console import table
+from synthdetect.system.console import console, table
 from synthdetect.tracking.queries import existing, read_table
 from synthdetect.tracking.run import Run
 
@@ -49,16 +51,21 @@ def conclude(sweep: Sweep, run: Run) -> None:
     """
     sides = {name: _read_side(sweep, name) for name in sweep.sides}
     baseline = sides.pop(BASELINE)
+    rules = replace(RULES, smallest_effect=sweep.options.study.smallest_effect)
     found = compare(
-        baseline, list(sides.values()), level=1 - RULES.error, seed=sweep.options.optim.seed
+        baseline,
+        list(sides.values()),
+        level=1 - rules.error,
+        smallest_effect=rules.smallest_effect,
+        seed=sweep.options.optim.seed,
     )
-    verdicts = {name: verdict(comparison) for name, comparison in found.items()}
+    verdicts = {name: verdict(comparison, rules) for name, comparison in found.items()}
     trials = pd.concat([_trial_table(sweep.study(name), name) for name in sweep.sides])
     tables = {
         "comparison": comparison_table(found),
         "outcomes": outcome_table(found),
-        "verdicts": verdict_table(found),
-        "rules": rules_table(),
+        "verdicts": verdict_table(found, rules),
+        "rules": rules_table(rules),
         "trials": trials,
         "trainings": _final_fit_table([baseline, *sides.values()]),
     }
@@ -73,7 +80,10 @@ def conclude(sweep: Sweep, run: Run) -> None:
     summary = _summary(found, verdicts)
     table(f"{sweep.options.study.study}: strategies against the baseline", list(summary.columns),
           summary.to_numpy().tolist())  # fmt: skip
-    run.describe(markdown(summary))
+    primary = OUTCOMES[next(iter(found.values())).primary].label
+    note = f"Primary outcome, on which the verdicts rest: the change of {primary}."
+    console.print(note)
+    run.describe_results("", f"{markdown(summary)}\n\n{note}", "figures/forest.png")
 
 
 def _read_side(sweep: Sweep, name: str) -> Side:
@@ -81,9 +91,11 @@ def _read_side(sweep: Sweep, name: str) -> Side:
     fits: list[FinalFit] = []
     lost: list[FitKey] = []
     for trial in tuning.settled(sweep.final_fits()):
-        side, fold, seed = (trial.user_attrs.get(key) for key in ("side", "fold", "seed"))
-        if side != name or fold is None or seed is None:
+        keys = ("side", "division", "fold")
+        side, division, fold = (trial.user_attrs.get(key) for key in keys)
+        if side != name or division is None or fold is None:
             continue
+        seed = final_seed(sweep.options.optim.seed, division, fold)
         if trial.state == TrialState.COMPLETE:
             fits.append(_read_final_fit(sweep, trial, fold, seed))
         else:
@@ -101,25 +113,27 @@ def _read_final_fit(sweep: Sweep, trial: FrozenTrial, fold: int, seed: int) -> F
         if rows is None:
             raise RuntimeError(f"run {run_id} has no predictions/{split}.csv any more")
         tables[split] = rows
-    test = tables["test"]
-    is_real = test["label"] == REAL
-    is_seen = test["generator"].isin(sweep.splits.seen)
-    aucs = {
-        split: metrics(tables[split]["label"], tables[split]["logit"], 0.5)["auc"]
-        for split in ("train", "val")
-    }
+    control = read_table(run_id, f"predictions/{CONTROL}.csv")
+    parts = sweep.splits.test_parts(
+        tables["test"], tables["test"][:0] if control is None else control
+    )
     measured = existing(run_id).metrics
     return FinalFit(
         fold=fold,
         seed=seed,
-        seen=test[is_real | is_seen].reset_index(drop=True),
-        unseen=test[is_real | ~is_seen].reset_index(drop=True),
+        seen=parts["seen"],
+        unseen=parts["unseen"],
+        control=parts["control"],
         threshold=measured["decision/threshold"],
-        train_auc=aucs["train"],
-        val_auc=aucs["val"],
+        train_auc=_auc(tables["train"]),
+        val_auc=_auc(tables["val"]),
         seconds_per_image=measured["final/seconds_per_image"],
         peak_mib=measured["final/peak_mib"],
     )
+
+
+def _auc(predictions: pd.DataFrame) -> float:
+    return metrics(predictions["label"], predictions["logit"], 0.5)["auc"]
 
 
 def _trial_table(study: optuna.Study, side: str) -> pd.DataFrame:
@@ -144,10 +158,7 @@ def _final_fit_table(sides: list[Side]) -> pd.DataFrame:
             "side": side.name,
             "fold": fit.fold,
             "seed": fit.seed,
-            **{
-                f"auc_{part}": metrics(rows["label"], rows["logit"], fit.threshold)["auc"]
-                for part, rows in (("seen", fit.seen), ("unseen", fit.unseen))
-            },
+            **{f"auc_{part}": _auc(getattr(fit, part)) for part in TABLES},
             "train_auc": fit.train_auc,
             "val_auc": fit.val_auc,
             "seconds_per_image": fit.seconds_per_image,
@@ -166,7 +177,7 @@ def _logged_metrics(found: dict[str, Comparison], verdicts: dict[str, Verdict]) 
         for outcome, difference in comparison.differences.items()
         if not math.isnan(difference.value)
     }
-    for word in (BETTER, NO_EVIDENCE, WORSE):
+    for word in WORDS:
         count = sum(judged.word == word for judged in verdicts.values())
         values[f"sweep/{word.replace(' ', '_')}"] = float(count)
     return values
@@ -174,12 +185,15 @@ def _logged_metrics(found: dict[str, Comparison], verdicts: dict[str, Verdict]) 
 
 def _summary(found: dict[str, Comparison], verdicts: dict[str, Verdict]) -> pd.DataFrame:
     """The table that the console and the parent run's description show."""
+    shown = {"auc_seen": "AUC in-distribution", "auc_unseen": "AUC unseen"}
+    if any(c.sources["control"] for c in found.values()):
+        shown["auc_control"] = "AUC of controls"
     rows = []
     for name, comparison in found.items():
-        aucs = [_interval(comparison.differences[o]) for o in ("auc_seen", "auc_unseen")]
+        aucs = [_interval(comparison.differences[outcome]) for outcome in shown]
         judged = verdicts[name]
         rows.append([name, *aucs, judged.word, ", ".join(judged.criteria)])
-    columns = ["strategy", "AUC in-distribution", "AUC unseen", "verdict", "criteria"]
+    columns = ["strategy", *shown.values(), "verdict", "criteria"]
     return pd.DataFrame(rows, columns=columns)
 
 

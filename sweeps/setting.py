@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sweeps.options import SweepOptions
 from sweeps.splits import SweepSplits, make_splits, write_target
 from sweeps.strategies import BASELINE, STRATEGIES, first_values, options_of, space
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.pairs import require_photographs
 from synthdetect.datasets.prepare import Prepared, narrow, prepare_whole
 from synthdetect.datasets.splits import require_both_classes
 from synthdetect.datasets.target import Target, load_target
@@ -66,9 +68,12 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
         UserError: If the options of a side or the data cannot be used.
     """
     base = {k: v for k, v in options.to_json().items() if k in TrainOptions.fields()}
+    paired = False
     for side in (BASELINE, *options.compared):
-        first = options_of(side, base, first_values(space(side, options.optim.lr)), "list.csv")
-        require_trainable(first)
+        first = first_values(space(side, options.optim.lr, options.optim.epochs))
+        training = options_of(side, base, first, "list.csv")
+        require_trainable(training)
+        paired |= training.pair.needed
     with counting("reading the data") as count:
         prepared = prepare_whole(options.data, seed=options.optim.seed, progress=count)
     adapts = any(STRATEGIES[name].needs_target for name in options.compared)
@@ -77,12 +82,15 @@ def make_setting(options: SweepOptions, device: Device) -> Setting:
         tuning_share=options.study.tuning_share,
         tuning_folds=options.study.tuning_folds,
         folds=options.study.folds,
+        divisions=options.study.seeds,
         target_share=options.study.target_share if adapts else 0.0,
         seed=options.optim.seed,
         narrow=partial(narrow, options=options.data, seed=options.optim.seed),
     )
-    for fold in (*splits.tuning, *splits.final):
+    for fold in chain(splits.tuning, *splits.final):
         require_both_classes(fold)
+        if paired:
+            require_photographs(fold)
     target = None
     if adapts:
         file = Path(options.study.output).absolute() / options.study.study / "target.csv"

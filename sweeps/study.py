@@ -8,37 +8,43 @@ one process, the leader, opens the parent run and concludes; workers only run tr
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps import tuning
 from sweeps.options import SweepOptions
 from sweeps.plan import show_plan
 from sweeps.results import conclude
+from sweeps.seeds import final_seed, tuning_seed
 from sweeps.setting import make_setting
-from sweeps.strategies import BASELINE, first_values, space
+from sweeps.storage import open_storage, require_storage
+from sweeps.strategies import BASELINE, SearchParameter, first_values, space
 from sweeps.sweep import Sweep
 from sweeps.training import fit_finally, tune_in
 from synthdetect.config.options import Affects
 from synthdetect.report.writing import write_report
-from synthdetect.runs.messages import command_tags
+from synthdetect.runs.messages import announce, command_tags
 from synthdetect.runs.preflight import resolve_device
 from synthdetect.runs.setting import log_setting
-from synthdetect.system.console import console
+from synthdetect.system.console import console, waiting
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
 from synthdetect.system.processes import is_gone, this_process
 from synthdetect.system.redaction import without_secrets
+from synthdetect.system.timetable import Part, current, timetable
+from synthdetect.tracking.availability import PATIENCE, patience
 from synthdetect.tracking.opening import Stopped, open_run, stand_aside
 from synthdetect.tracking.queries import child_runs, close_unbegun
+from synthdetect.tracking.results import run_result
 from synthdetect.tracking.run import Run
-from synthdetect.tracking.tags import MANIFEST, PROCESS
+from synthdetect.tracking.tags import KIND, MANIFEST, PROCESS
+from synthdetect.tracking.views import RESULTS, View
 
 STUDY, STRATEGY, TRIAL, STATE = (
     f"synthdetect.{name}" for name in ("study", "strategy", "trial", "trial_state")
@@ -51,10 +57,13 @@ _OPTIONS = "options"
 _TUNED = "tuned"
 """User attribute of a final fit: the values that tuning found."""
 
+_VIEW = View((f"tags.{STRATEGY}", f"tags.{KIND}", f"tags.{STATE}", *RESULTS, "metrics.trial/value"))
+"""The saved view of a sweep's trials and final fits: the final fits first, by their AUC."""
+
 _POLL_SECONDS = 2.0
 
 
-def sweep(options: SweepOptions) -> None:
+def sweep(options: SweepOptions) -> dict[str, Any]:
     """Run the sweep command; the name of an existing study continues it.
 
     Raises:
@@ -63,19 +72,15 @@ def sweep(options: SweepOptions) -> None:
     """
     prepared_sweep = _prepare(options)
     if options.study.dry_run:
-        show_plan(prepared_sweep)
-        return
+        return {"plan": show_plan(prepared_sweep)}
     study = prepared_sweep.study(BASELINE)
+    if options.study.worker:
+        _wait_for_leader(study, options.study.study)
     parent_id = _register_options(study, prepared_sweep)
     if options.study.worker:
-        if not parent_id:
-            raise UserError(
-                f"--worker: no process leads a study {options.study.study!r} in this --storage "
-                "yet. Start one without --worker first."
-            )
         stand_aside(parent_id)
         _work(replace(prepared_sweep, parent=Run(parent_id)))
-        return
+        return {"run_id": parent_id}
     leader = study.user_attrs.get(tuning.PROCESS, "")
     if leader and not (is_gone(leader) or options.study.takeover):
         raise UserError(
@@ -87,12 +92,19 @@ def sweep(options: SweepOptions) -> None:
     labels = {**command_tags("sweep", options), STUDY: options.study.study}
     try:
         with open_run(
-            f"sweep {options.study.study}", kind="sweep", tags=labels, resume=parent_id
+            f"sweep {options.study.study}",
+            kind="sweep",
+            tags=labels,
+            resume=parent_id,
+            tracking=options.tracking,
+            view=_VIEW,
         ) as run:
-            study.set_user_attr(tuning.RUN, run.id)
+            _queue_first_trials(prepared_sweep)
+            study.set_user_attr(tuning.RUN, run.id)  # from here on, workers begin
             led = replace(prepared_sweep, parent=run)
             storage = without_secrets(options.study.storage)
-            console.print(f"run {run.id}  study {options.study.study} in {storage}")
+            console.print(f"study {options.study.study} in {storage}")
+            announce(run, options, prepared_sweep.prepared)
             _log_sweep(led, run)
             _close_orphans(led, run)
             _work(led)
@@ -100,16 +112,34 @@ def sweep(options: SweepOptions) -> None:
     finally:
         if study.user_attrs.get(tuning.PROCESS) == this_process():  # no other has taken over
             study.set_user_attr(tuning.PROCESS, "")
-    console.print(f"run          {run.id}")
+    run.print_pages()
     write_report(run.id)
+    return run_result(run.id)
 
 
 def _prepare(options: SweepOptions) -> Sweep:
     device = resolve_device(options.device, options.model.arch)
     require_folder(Path(options.study.output), "--output")
-    tuning.require_storage(options.study.storage)
+    require_storage(options.study.storage)
     setting = make_setting(options, device)
-    return Sweep(**vars(setting), storage=tuning.open_storage(options.study.storage))
+    return Sweep(**vars(setting), storage=open_storage(options.study.storage))
+
+
+def _wait_for_leader(study: optuna.Study, name: str) -> None:
+    """Wait until a process has opened the run of a study, since all may be started at once.
+
+    Raises:
+        UserError: If none does so while a worker is patient.
+    """
+    end = time.monotonic() + patience()
+    with waiting(f"no process leads the study {name} yet"):
+        while not study.user_attrs.get(tuning.RUN):
+            if time.monotonic() >= end:
+                raise UserError(
+                    f"--worker: no process leads a study {name!r} in this --storage. Start one "
+                    f"without --worker. (A worker waits for it for {PATIENCE} seconds.)"
+                )
+            time.sleep(_POLL_SECONDS)
 
 
 def _register_options(study: optuna.Study, sweep: Sweep) -> str:
@@ -164,8 +194,34 @@ def _close_orphans(sweep: Sweep, run: Run) -> None:
 
 def _work(sweep: Sweep) -> None:
     """Run trials until none is left, beside any other processes."""
-    _tune(sweep)
-    _run_final_fits(sweep)
+    with timetable(()):
+        _tune(sweep)
+        _run_final_fits(sweep)
+
+
+def _plan(sweep: Sweep, own: Part) -> None:
+    """Plan a trial, and those that no process has begun; others may be at work on some."""
+    options, finals = sweep.options, sweep.final_fits()
+    fits, studies = finals.get_trials(deepcopy=False), [sweep.study(side) for side in sweep.sides]
+    trials = 0 if fits else options.study.trials
+    left = [
+        _part(sweep, side, "trial", f"{side} {number}")
+        for side, study in zip(sweep.sides, studies, strict=True)
+        for number in range(trials - tuning.begun(study) + tuning.count_waiting(study))
+    ]
+    queued = tuning.count_waiting(finals)
+    count = queued if fits else sum(map(len, sweep.splits.final)) * len(sweep.sides)
+    left += [_part(sweep, BASELINE, "final", f"final {number}") for number in range(count)]
+    at_work = sum(map(tuning.count_running, [finals, *studies]))
+    current().plan([own, *left], processes=at_work)
+
+
+def _part(sweep: Sweep, side: str, kind: str, title: str) -> Part:
+    """Return a trial as a part of the sweep, whose work is measured in epochs."""
+    epochs = sweep.options.optim.epochs
+    if kind == "final":
+        return Part(title, epochs, kind)
+    return Part(title, epochs * len(sweep.splits.tuning), f"tune {side}")
 
 
 # --- tuning
@@ -199,7 +255,7 @@ def _run_round(sweep: Sweep, rounds: int) -> bool:
     for side in sweep.sides:
         study = sweep.study(side)
         _recover(sweep, study)
-        if tuning.waiting(study) or tuning.begun(study) < rounds:
+        if tuning.count_waiting(study) or tuning.begun(study) < rounds:
             _run_trial(sweep, side, study)
             has_run = True
     return has_run
@@ -211,9 +267,16 @@ def _wait_for_others(sweep: Sweep) -> bool:
     Returns:
         Whether other processes still tune.
     """
-    if not any(tuning.running(sweep.study(side)) for side in sweep.sides):
+    studies = [sweep.study(side) for side in sweep.sides]
+    if not any(map(tuning.count_running, studies)):
         return False
-    time.sleep(_POLL_SECONDS)
+    with waiting("other processes tune"):
+        while any(map(tuning.count_running, studies)):
+            if any(map(tuning.count_waiting, studies)):
+                break
+            time.sleep(_POLL_SECONDS)
+            for study in studies:
+                _recover(sweep, study)
     return True
 
 
@@ -222,14 +285,26 @@ def _recover(sweep: Sweep, study: optuna.Study) -> None:
         tuning.recover(study)
 
 
+def _space(sweep: Sweep, side: str) -> Mapping[str, SearchParameter]:
+    return space(side, sweep.options.optim.lr, sweep.options.optim.epochs)
+
+
+def _queue_first_trials(sweep: Sweep) -> None:
+    """Queue the first trial of each side, before any worker could do the same."""
+    for side in sweep.sides:
+        study = sweep.study(side)
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(first_values(_space(sweep, side)))
+
+
 def _run_trial(sweep: Sweep, side: str, study: optuna.Study) -> None:
-    parameters = space(side, sweep.options.optim.lr)
-    if not study.get_trials(deepcopy=False):
-        study.enqueue_trial(first_values(parameters), skip_if_exists=True)
+    parameters = _space(sweep, side)
+    seed = sweep.options.optim.seed
 
     def objective(trial: Trial) -> float:
+        tuning.draw_by_number(study, trial, sampler=sweep.options.study.sampler, seed=seed)
         tuned = tuning.suggest(trial, parameters)
-        options = sweep.training(side, tuned, sweep.options.optim.seed)
+        options = sweep.training(side, tuned, tuning_seed(seed))
         with _trial_run(sweep, side, trial, "trial", f"{side} trial {trial.number}") as run:
             return tune_in(
                 run, options, sweep, sweep.device_for(options), _folder(sweep, run),
@@ -252,11 +327,9 @@ def _report(trial: Trial, value: float, step: int) -> None:
 def _run_final_fits(sweep: Sweep) -> None:
     study = sweep.final_fits()
     planned: list[dict[str, Any]] = [
-        {"side": side, "fold": fold, "seed": seed}
-        for fold in range(len(sweep.splits.final))
-        for seed in range(
-            sweep.options.optim.seed, sweep.options.optim.seed + sweep.options.study.seeds
-        )
+        {"side": side, "division": division, "fold": fold}
+        for division, folds in enumerate(sweep.splits.final)
+        for fold in range(len(folds))
         for side in sweep.sides
     ]
     if not sweep.options.study.worker:
@@ -266,15 +339,23 @@ def _run_final_fits(sweep: Sweep) -> None:
             if tuple(fit.values()) not in queued:
                 study.enqueue_trial(fit, user_attrs={**fit, _TUNED: tuned[fit["side"]]})
     while True:
-        _recover(sweep, study)
-        done = {_final_fit(trial) for trial in tuning.settled(study)}
-        if tuning.waiting(study):
-            tuning.run_one(study, lambda trial: _run_final_fit(sweep, trial))
-            _print_outcome(study)
-        elif done >= {tuple(fit.values()) for fit in planned} or _is_abandoned(sweep):
+        with waiting("other processes run the last final fits"):
+            while not (ready := _ready(sweep, study, planned)):
+                time.sleep(_POLL_SECONDS)
+        if ready == "over":
             return
-        else:
-            time.sleep(_POLL_SECONDS)  # other processes run the last ones
+        tuning.run_one(study, lambda trial: _run_final_fit(sweep, trial))
+        _print_outcome(study)
+
+
+def _ready(sweep: Sweep, study: optuna.Study, planned: list[dict[str, Any]]) -> str:
+    """Return `run` if a final fit is queued, `over` if none is left, else an empty text."""
+    _recover(sweep, study)
+    if tuning.count_waiting(study):
+        return "run"
+    done = {_final_fit(trial) for trial in tuning.settled(study)}
+    is_over = done >= {tuple(fit.values()) for fit in planned} or _is_abandoned(sweep)
+    return "over" if is_over else ""
 
 
 def _is_abandoned(sweep: Sweep) -> bool:
@@ -284,22 +365,25 @@ def _is_abandoned(sweep: Sweep) -> bool:
 
 
 def _final_fit(trial: FrozenTrial | Trial) -> tuple[Any, ...]:
-    """Side, fold and seed of a final fit; None each if the trial was not queued as one."""
-    return tuple(trial.user_attrs.get(name) for name in ("side", "fold", "seed"))
+    """Side, division and fold of a final fit; None each if the trial was not queued as one."""
+    return tuple(trial.user_attrs.get(name) for name in ("side", "division", "fold"))
 
 
 def _run_final_fit(sweep: Sweep, trial: Trial) -> float:
     """Train once and score the test split; the trial's value is the validation AUC."""
-    side, fold, seed = _final_fit(trial)
+    side, division, fold = _final_fit(trial)
     if side is None:  # another process took the queued trial, so that Optuna made a new one
-        raise optuna.TrialPruned
+        raise optuna.TrialPruned("taken by another process")
     tuned = trial.user_attrs[_TUNED]
     if tuned is None:
         raise RuntimeError(f"no tuning trial of {side} was completed, so it has no final fit")
+    seed = final_seed(sweep.options.optim.seed, division, fold)
     options = sweep.training(side, tuned, seed)
-    title = f"{side} fold {fold + 1}" + (f" seed {seed}" if sweep.options.study.seeds > 1 else "")
+    title = f"{side} fold {fold + 1}"
+    if sweep.options.study.seeds > 1:
+        title += f" of division {division + 1}"
     with _trial_run(sweep, side, trial, "final", title) as run:
-        return fit_finally(run, options, sweep, sweep.device_for(options), fold)
+        return fit_finally(run, options, sweep, sweep.device_for(options), division, fold)
 
 
 # --- runs of trials
@@ -315,6 +399,8 @@ def _trial_run(sweep: Sweep, side: str, trial: Trial, kind: str, title: str) -> 
         TrialPruned: If the trial was stopped early.
     """
     console.print(title, style="bold")
+    part = _part(sweep, side, kind, title)
+    _plan(sweep, part)
     labels = {
         STUDY: sweep.options.study.study,
         STRATEGY: side,
@@ -324,7 +410,10 @@ def _trial_run(sweep: Sweep, side: str, trial: Trial, kind: str, title: str) -> 
     resume = trial.user_attrs.get(tuning.RUN, "")
     state = "interrupted"
     try:
-        with open_run(title, kind=kind, tags=labels, resume=resume, parent=sweep.parent) as run:
+        with (
+            current().part(part.name, ended_by=Stopped),
+            open_run(title, kind=kind, tags=labels, resume=resume, parent=sweep.parent) as run,
+        ):
             trial.set_user_attr(tuning.RUN, run.id)
             try:
                 yield run
@@ -353,7 +442,9 @@ def _folder(sweep: Sweep, run: Run) -> Path:
 
 
 def _print_outcome(study: optuna.Study) -> None:
-    """Print how the last trial ended."""
+    """Print how the last trial ended, unless there was nothing left for it to do."""
     for trial in tuning.settled(study)[-1:]:
+        if trial.state == TrialState.PRUNED and tuning.RUN not in trial.user_attrs:
+            continue
         value = f" with {trial.value:.4f}" if trial.value is not None else ""
         console.print(f"{trial.state.name.lower()}{value}")

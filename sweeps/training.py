@@ -23,8 +23,9 @@ from synthdetect.tracking.tags import WEIGHTS
 from synthdetect.training.devices import Device
 from synthdetect.training.loop import Hooks, TrainingState
 
-FINAL_FOLD = "final.fold"
-"""Parameter of the run of a final fit: the fold that validates, counted from 0."""
+FINAL_DIVISION, FINAL_FOLD = "final.division", "final.fold"
+"""Parameters of the run of a final fit: a division of the final part, and its fold that validates,
+both counted from 0."""
 
 _SAMPLING_SECONDS = 0.05  # between two readings of the memory in use
 
@@ -81,7 +82,7 @@ def tune_in(
 
 
 def fit_finally(
-    run: Run, options: TrainOptions, setting: Setting, device: Device, fold: int
+    run: Run, options: TrainOptions, setting: Setting, device: Device, division: int, fold: int
 ) -> float:
     """Run one final fit and score it on the test split; its run logs a model like any training.
 
@@ -90,13 +91,14 @@ def fit_finally(
         options: The options of the training.
         setting: The setting of the sweep.
         device: The device that computes.
-        fold: The fold of the final part that validates, counted from 0.
+        division: A division of the final part into folds, counted from 0.
+        fold: The fold of it that validates, counted from 0.
 
     Returns:
         The best validation AUC.
     """
-    part = setting.data(setting.splits.final[fold], options)
-    run.log_params({FINAL_FOLD: fold})
+    part = setting.data(setting.splits.final[division][fold], options)
+    run.log_params({FINAL_DIVISION: division, FINAL_FOLD: fold})
     peak: list[float] = []
     result = run_training(
         run,

@@ -7,23 +7,26 @@ calls that a retry.
 """
 
 import copy
-import datetime
+import time
 import warnings
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import optuna
 import torch
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import (
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from sweeps.storage import GRACE
 from sweeps.strategies import Choice, FloatRange, IntRange, SearchParameter
-from synthdetect.system.databases import require_database
-from synthdetect.system.errors import UserError
 from synthdetect.system.processes import is_gone, this_process
-from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.availability import StoreAway
 
 RUN = "mlflow_run_id"
@@ -42,53 +45,16 @@ _MAX_MACHINE_FAULTS = (
     3  # values that exceed the machine's limits every time are at fault themselves
 )
 
-_HEARTBEAT, _GRACE = 30, 120  # seconds
 _STARTUP_TRIALS = 4
-_DATABASE_HINT = (
-    "Give a database of its own: sqlite:///FILE, or postgresql://HOST/NAME with its driver "
-    "installed."
-)
 
-# Of heartbeats and figures. MLflow resets the filters later, hence the one in `_retried`.
+_first_seen: dict[tuple[int, datetime | None], float] = {}
+"""When this process first saw a running trial that names no process, by number and start."""
+
+# Of figures. MLflow resets the filters later, hence the one in `_retried`.
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 _queue_copy = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
-
-
-def require_storage(url: str) -> None:
-    """Check, without changing anything, that a database can hold Optuna's studies.
-
-    Raises:
-        UserError: If it cannot.
-    """
-    own = {"studies", "trials", "version_info"}
-    require_database(url, "--storage", program="Optuna", tables=own, instead=_DATABASE_HINT)
-
-
-def open_storage(url: str) -> RDBStorage:
-    """Open Optuna's database.
-
-    A trial whose process sends no heartbeat any more is failed, so that it can be retried.
-
-    Raises:
-        UserError: If the database cannot be opened.
-    """
-    require_storage(url)
-    connect = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    try:
-        return RDBStorage(
-            url,
-            engine_kwargs=connect,
-            heartbeat_interval=_HEARTBEAT,
-            grace_period=_GRACE,
-        )
-    except Exception as error:  # SQLAlchemy's and the drivers' are an open set
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"--storage: {without_secrets(url)} cannot be opened: {reason.rstrip('.')}. "
-            f"{_DATABASE_HINT}"
-        ) from error
 
 
 def open_study(
@@ -108,16 +74,39 @@ def open_study(
         storage=storage, study_name=name, load_if_exists=True, direction="maximize"
     )
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    drawn = begun(study) - len(waiting)
-    seed = int(np.random.SeedSequence([seed, drawn]).generate_state(1)[0])
-    study.sampler = {
-        "tpe": optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
-        ),
-        "random": optuna.samplers.RandomSampler(seed=seed),
-    }[sampler]
+    study.sampler = _make_sampler(sampler, seed, begun(study) - len(waiting))
     study.pruner = make_pruner() if prune else optuna.pruners.NopPruner()
     return study
+
+
+def _make_sampler(name: str, seed: int, position: int) -> optuna.samplers.BaseSampler:
+    """Make the sampler of one trial; `position` counts the trials before it, without retries."""
+    seed = int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
+    )
+
+
+def draw_by_number(study: optuna.Study, trial: Trial, *, sampler: str, seed: int) -> None:
+    """Let a trial draw its random values by its own number.
+
+    Other processes may have begun trials since the study was opened. Without this, trials that
+    begin at the same moment would draw the same values. A retry has the number of its first trial.
+    """
+    trials = study.get_trials(deepcopy=False)
+    first = _first_number(trials[trial.number])
+    position = sum(t.number < first and _first_number(t) == t.number for t in trials)
+    study.sampler = _make_sampler(sampler, seed, position)
+
+
+def run_of(storage: RDBStorage, name: str) -> str:
+    """Return the id of a study's run; empty if there is no such study, or if it has none yet."""
+    if name not in optuna.get_all_study_names(storage):
+        return ""
+    study = optuna.load_study(study_name=name, storage=storage)
+    return str(study.user_attrs.get(RUN, ""))
 
 
 def make_pruner() -> optuna.pruners.BasePruner:
@@ -170,8 +159,9 @@ def _is_abandoned(trial: FrozenTrial) -> bool:
     process = trial.user_attrs.get(PROCESS)
     if process:
         return is_gone(process)
-    begun = trial.datetime_start
-    return begun is not None and (datetime.datetime.now() - begun).total_seconds() > _GRACE
+    key = trial.number, trial.datetime_start
+    since = _first_seen.setdefault(key, time.monotonic())  # the clock of its machine may differ
+    return time.monotonic() - since > GRACE
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -202,23 +192,25 @@ def begun(study: optuna.Study) -> int:
     return sum(trial.number not in retried for trial in study.get_trials(deepcopy=False))
 
 
-def waiting(study: optuna.Study) -> bool:
-    """Return whether a trial is queued."""
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+def count_waiting(study: optuna.Study) -> int:
+    """Return how many trials are queued."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
-def running(study: optuna.Study) -> bool:
-    """Return whether a process works on a trial."""
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+def count_running(study: optuna.Study) -> int:
+    """Return how many trials a process works on."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
 def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
     """Run one trial; the study continues if the trial fails because of its values.
 
     Raises:
+        RuntimeError: If the trial was given up and is repeated, because it seemed to be dead.
         Exception: If the trial failed because of the machine: its disk, its memory, one of its
-            processes, or the tracking store. That says nothing about the trial, which is retried
-            when the study is continued, unless the machine fails every time.
+            processes, the tracking store, or the database of the studies. That says nothing about
+            the trial, which is retried when the study is continued, unless the machine fails every
+            time.
     """
     faults: list[Exception] = []
 
@@ -233,13 +225,20 @@ def run_one(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
                 faults.append(error)
                 # An unreachable store never counts: it does not depend on the trial's values.
                 count = trial.user_attrs.get(_MACHINE_FAULTS, 0)
-                count += not isinstance(error, StoreAway)
+                count += not isinstance(error, (StoreAway, StorageInternalError))
                 trial.set_user_attr(_MACHINE_FAULTS, count)
             if not faults or trial.user_attrs[_MACHINE_FAULTS] >= _MAX_MACHINE_FAULTS:
                 trial.set_user_attr(_FAILED_BY_ITSELF, True)
             raise
 
-    study.optimize(watched, n_trials=1, catch=(Exception,))
+    try:
+        study.optimize(watched, n_trials=1, catch=(Exception,))
+    except (AssertionError, UpdateFinishedTrialError) as error:  # Optuna 5 raises the former
+        raise RuntimeError(
+            f"the trial was given up meanwhile, since no sign of life had reached --storage for "
+            f"{GRACE} s: this process stood still, or could not reach it. The trial is repeated. "
+            "Start this process again."
+        ) from error
     if faults:
         raise faults[0]
 
@@ -251,13 +250,24 @@ def is_machine_fault(error: BaseException) -> bool:
     """
     message = str(error)
     return (
-        isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError, StoreAway))
+        isinstance(
+            error,
+            (OSError, MemoryError, torch.OutOfMemoryError, StoreAway, StorageInternalError),
+        )
         or (
             isinstance(error, RuntimeError)
             and ("DataLoader worker" in message or "can't allocate memory" in message)
         )
         or "I/O error" in message
     )
+
+
+def _first_number(trial: FrozenTrial) -> int:
+    """Number of the trial that a retry goes back to; its own if it is no retry."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if first is None else int(first)
 
 
 def _retried(study: optuna.Study) -> set[int]:

@@ -1,20 +1,20 @@
-"""The command line, built from the classes of options; `--help` imports nothing heavy."""
+"""The command line: runs a command, prints its result, and returns a true exit status."""
 
-import argparse
 import importlib
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from contextlib import nullcontext, redirect_stdout
+from typing import Any, NoReturn, TextIO
 
-from synthdetect import __version__
 from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.commands.command import Command
-from synthdetect.commands.extensions import installed_extensions
-from synthdetect.config.options import option_name
-from synthdetect.system.errors import UserError
+from synthdetect.commands.extensions import with_extensions
+from synthdetect.commands.parser import Parsed, parse
+from synthdetect.system.errors import NegativeAnswer, UserError
 from synthdetect.system.redaction import without_secrets
 from synthdetect.system.visible import visible
 
@@ -30,6 +30,9 @@ def main(
 ) -> int:
     """Run a command.
 
+    With `--json`, stdout gets one JSON object: `command`, `exit_status`, `seconds`, and the result
+    of the command or, if it failed, `error`.
+
     Args:
         arguments: of the command line; None takes the process's.
         program: its name in messages.
@@ -41,40 +44,57 @@ def main(
     """
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when imported
     signal.signal(signal.SIGTERM, _terminate)
+    began, out = time.monotonic(), sys.stdout
+    given_arguments = sys.argv[1:] if arguments is None else arguments
+    called = next((argument for argument in given_arguments if not argument.startswith("-")), "")
+    result: Mapping[str, Any] = {}
+    status, has_hint, parsed = 0, False, None
     try:
-        given_arguments = sys.argv[1:] if arguments is None else arguments
-        commands = _commands_for(given_arguments) if commands is None else commands
-        name, given = parse(given_arguments, program, commands)
-        command = commands[name]
-        options = command.options.resolve(given)
-        if command.tracked:
-            importlib.import_module("synthdetect.tracking.store").require_store()
-        module, _, function = command.function.partition(":")
-        getattr(importlib.import_module(module), function)(options)
-    except UserError as error:
-        return _fail(str(error), 2)
-    except Terminated:
-        return _fail("terminated", 128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 128 + signal.SIGINT)
+        try:
+            commands = _commands_for(called) if commands is None else commands
+            parsed = parse(given_arguments, program, commands)
+            result = _run(parsed, commands[parsed.command]) or {}
+        except BrokenPipeError:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            status, message, has_hint = _status_of(error)
+            result = {"error": message, **getattr(error, "result", {})}
+            _print_error(message, has_hint)
+        if parsed.json if parsed else "--json" in given_arguments:
+            head = {"command": parsed.command if parsed else called, "exit_status": status}
+            _print_json({**head, "seconds": round(time.monotonic() - began, 3), **result}, out)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         return 1
-    except Exception as error:
-        return _fail(f"{type(error).__name__}: {error}", 1)
-    return 0
+    return status
 
 
-def _commands_for(arguments: Sequence[str]) -> Mapping[str, Command]:
-    """`COMMANDS`, with those of the installed extensions unless the arguments call one of them."""
-    called = next((argument for argument in arguments if not argument.startswith("-")), "")
-    if called in COMMANDS:
-        return COMMANDS
-    commands = dict(COMMANDS)
-    for extension in installed_extensions():
-        for name, command in extension.commands.items():
-            commands.setdefault(name, command)
-    return commands
+def _run(parsed: Parsed, command: Command) -> Mapping[str, Any] | None:
+    """Run a command and return its result."""
+    options = command.options.resolve(parsed.given)
+    if not (parsed.quiet or parsed.json):
+        return _call(command, options)
+    # What a command without a result prints, such as a script for a shell, is not a message.
+    with redirect_stdout(sys.stderr) if command.result else nullcontext():
+        from synthdetect.system.console import only_warnings
+
+        if not parsed.quiet:
+            return _call(command, options)
+        with only_warnings():
+            return _call(command, options)
+
+
+def _call(command: Command, options: Any) -> Mapping[str, Any] | None:
+    if command.tracked:
+        importlib.import_module("synthdetect.tracking.store").require_store()
+    module, _, function = command.function.partition(":")
+    result: Mapping[str, Any] | None = getattr(importlib.import_module(module), function)(options)
+    return result
+
+
+def _commands_for(called: str) -> Mapping[str, Command]:
+    """`COMMANDS`, with those of the installed extensions unless one of its own is called."""
+    return COMMANDS if called in COMMANDS else with_extensions(COMMANDS)
 
 
 class Terminated(KeyboardInterrupt):
@@ -85,69 +105,31 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated
 
 
-def _fail(message: str, status: int) -> int:
+def _status_of(error: BaseException) -> tuple[int, str, bool]:
+    """Return the exit status of an error, what to print of it, and whether it is unexpected."""
+    match error:
+        case UserError():
+            status, message = 2, str(error)
+        case NegativeAnswer():
+            status, message = 1, str(error)
+        case Terminated():
+            status, message = 128 + signal.SIGTERM, "terminated"
+        case KeyboardInterrupt():
+            status, message = 128 + signal.SIGINT, "interrupted"
+        case _:
+            status, message = 1, f"{type(error).__name__}: {error}"
+    is_known = isinstance(error, (UserError, NegativeAnswer, KeyboardInterrupt))
+    return status, visible(without_secrets(message)), not is_known
+
+
+def _print_error(message: str, has_hint: bool) -> None:
     if os.environ.get(TRACEBACK):
         print(without_secrets(traceback.format_exc()), file=sys.stderr)
-    hint = "" if status in (2, 130, 143) else f"\n(set {TRACEBACK}=1 to see where)"
-    print(f"synthdetect: {visible(without_secrets(message))}{hint}", file=sys.stderr)
-    return status
+    hint = f"\n(set {TRACEBACK}=1 to see where)" if has_hint else ""
+    print(f"synthdetect: {message}{hint}", file=sys.stderr)
 
 
-def parse(
-    arguments: Sequence[str], program: str, commands: Mapping[str, Command]
-) -> tuple[str, dict[str, Any]]:
-    """Return the name of the command, and the given options as text by name."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Train, compare and serve detectors of AI-generated images.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in commands.items():
-        sub = subparsers.add_parser(
-            name, help=command.help, description=command.options.__doc__, allow_abbrev=False
-        )
-        _add_options(sub, command)
-    known, unknown = parser.parse_known_args(arguments)
-    given = vars(known)
-    name = given.pop("command")
-    options = [argument for argument in unknown if argument.startswith("--")]
-    if unknown and not options:
-        raise UserError(f"unexpected argument {unknown[0]!r}. See: {program} {name} --help")
-    for option in options:  # `resolve` reports them all, with suggestions
-        given[option[2:].partition("=")[0]] = None
-    return name, given
+def _print_json(result: Mapping[str, Any], out: TextIO) -> None:
+    from synthdetect.system.plain import to_json
 
-
-def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
-    fields = command.options.fields()
-    groups: dict[str, Any] = {}
-    for name, section in command.options.sections().items():
-        info = fields[name]
-        text = (info.description or "").replace("%", "%%")
-        if name in command.positional:
-            required = info.is_required()
-            parser.add_argument(
-                name, help=text, nargs=None if required else "?", default=argparse.SUPPRESS
-            )
-            if command.project:  # `mlflow run` passes every parameter by name
-                parser.add_argument(
-                    option_name(name), f"--{name}", dest=name, help=argparse.SUPPRESS,
-                    default=argparse.SUPPRESS,
-                )  # fmt: skip
-            continue
-        group = groups.setdefault(section, parser.add_argument_group(section))
-        spellings = dict.fromkeys((option_name(name), f"--{name}"))
-        shorts = [command.short[name]] if name in command.short else []
-        default = "" if info.is_required() else f" (default: {_shown(info.default)})"
-        group.add_argument(
-            *shorts, *spellings, dest=name, metavar="VALUE", help=text + default,
-            default=argparse.SUPPRESS, required=info.is_required(),
-        )  # fmt: skip
-
-
-def _shown(default: Any) -> str:
-    if isinstance(default, tuple):
-        default = ",".join(default)
-    return str(default).replace("%", "%%") if default != "" else "none"
+    print(to_json(result), file=out, flush=True)

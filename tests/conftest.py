@@ -1,6 +1,7 @@
 """What many tests share: a private cache folder, a small manifest of real images, a store."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,9 @@ from synthdetect.tracking.availability import PATIENCE
 
 # Child processes that train do so beside others: more threads would only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+# MLflow keeps connections to every store that a process has ever used, and a process of the tests
+# uses more than it may open files.
+os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
 
 ROOT = Path(__file__).parent.parent
 """The repository."""
@@ -50,6 +54,15 @@ def hear_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def newest(kind: str = "") -> Run:
+    """The newest run, or the newest of a kind."""
+    query = f"tags.`synthdetect.kind` = '{kind}'" if kind else ""
+    found: list[Run] = mlflow.search_runs(
+        filter_string=query, output_format="list", search_all_experiments=True
+    )
+    return found[0]
+
+
 def artifact(run: Run, path: str) -> pd.DataFrame:
     """A table among a run's artifacts."""
     file = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path)
@@ -60,7 +73,7 @@ def artifact(run: Run, path: str) -> pd.DataFrame:
 def small_table() -> pd.DataFrame:
     """A few dozen images of the sample, every split and generator, with absolute paths."""
     sample = load("sample")
-    table = sample.table.assign(path=[str(sample.file(path)) for path in sample.table["path"]])
+    table = sample.table.assign(path=[sample.file(path) for path in sample.table["path"]])
     sizes = {"train": 20, "val": 8, "test": 5, "control": 6}
     parts = [
         rows.head(sizes[split] if generator else 2 * sizes[split])
@@ -69,6 +82,14 @@ def small_table() -> pd.DataFrame:
     return pd.concat(parts).assign(
         label=lambda rows: rows["label"].map(["real", "synthetic"].__getitem__)
     )
+
+
+@pytest.fixture(scope="module")
+def module_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for the tests of a module, which goes with the last of them: all take gigabytes."""
+    folder = tmp_path_factory.mktemp("module")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     "system", "config", "models", "images", "datasets", "evaluation", "training", "detectors",
-    "serving", "tracking", "audit", "robustness", "explanation", "report", "submission", "runs",
-    "reproduction", "commands",
+    "serving", "tracking", "audit", "robustness", "explanation", "page", "report", "submission",
+    "runs", "reproduction", "comparison", "commands",
 )  # fmt: skip
-"""The packages of synthdetect from the lowest to the highest; `cli.py` is above all of them."""
+"""The packages of synthdetect from the lowest to the highest; `cli.py` and `api.py` are above."""
 
 CORE = LAYERS[: LAYERS.index("detectors") + 1]
 """What trains and applies a detector, without any tracking."""
@@ -178,6 +178,7 @@ def test_every_package_has_a_layer() -> None:
     packages = {module.split(".")[1] for module in OF_SYNTHDETECT if module.count(".") > 1}
     assert packages == set(LAYERS)
     assert {m for m in OF_SYNTHDETECT if layer(m) == len(LAYERS)} == {
+        "synthdetect.api",
         "synthdetect.cli",
         "synthdetect.__main__",
     }
@@ -186,7 +187,7 @@ def test_every_package_has_a_layer() -> None:
 # --- layers and circles
 
 
-@pytest.mark.parametrize("package", [*LAYERS, "cli", "__main__"])
+@pytest.mark.parametrize("package", [*LAYERS, "api", "cli", "__main__"])
 def test_a_module_imports_from_its_own_package_and_lower_ones_only(package: str) -> None:
     inside = [m for m in OF_SYNTHDETECT if [*m.split("."), ""][1] == package]
     assert inside

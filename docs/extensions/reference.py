@@ -19,8 +19,10 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import stringify_annotation
 
 from sweeps.__main__ import COMMANDS as SWEEP_COMMANDS
+from synthdetect import api
 from synthdetect.commands.catalogue import COMMANDS
 from synthdetect.commands.command import Command
+from synthdetect.config.values import placeholder, remarks
 
 PACKAGES = ("synthdetect", "sweeps")
 
@@ -33,6 +35,9 @@ _ARRAY = re.compile(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
+    # Sphinx looks for the defaults of a signature in the source, and the commands' pages have them.
+    for function in (api.train, api.cross_validate, api.evaluate):
+        vars(function).pop("__signature__")
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("builder-inited", _write_pages)
     app.connect("autodoc-process-signature", _shorten_signature)
@@ -101,13 +106,11 @@ def _command_page(name: str, command: Command) -> str:
 
 def _option(name: str, command: Command) -> str:
     field = command.options.fields()[name]
-    spelling = name if name in command.positional else f"--{name.replace('_', '-')} VALUE"
-    spellings = [f"{command.short[name]} VALUE"] if name in command.short else []
+    value = placeholder(field)
+    spelling = name if name in command.positional else f"--{name.replace('_', '-')} {value}"
+    spellings = [f"{command.short[name]} {value}"] if name in command.short else []
     text = (field.description or "").removesuffix(".") + "."
-    default = field.default
-    shown = ",".join(default) if isinstance(default, tuple) else str(default)
-    if shown and not field.is_required():
-        text += f" Default: ``{shown}``."
+    text += "".join(f" {note[0].upper()}{note[1:]}." for note in remarks(field))
     return f".. option:: {', '.join([*spellings, spelling])}\n\n   {text}\n"
 
 

@@ -4,24 +4,34 @@ The comparison is of two training methods, not of two networks, so an interval c
 photographs of the test and the final fits (`estimates.Mean`). It holds for this pool of training
 data: for other folds and seeds, not for other pools.
 
-The two **primary** outcomes are the changes of AUC in-distribution and on unseen generators. Their
-p-values are corrected together over all strategies (Holm 1979), and a verdict rests on them. Every
-other outcome is secondary, and is corrected over the strategies within its own family. Simultaneous
-intervals have Bonferroni's level, since there are none of a simple form for Holm's method: a
-difference may be significant by Holm although its simultaneous interval just includes no
-difference, never the other way round.
+Each pair of final fits, one of either side, has a fold of training data and a seed that no other
+pair has. Pairs are therefore counted as independent. Those that validate on different folds of one
+division train on images that overlap, but whatever an image adds to the result of one of them it
+takes from another, which makes the mean over all of them vary less than their spread says. The
+variance between the pairs of a strategy is estimated with the help of those of the others
+(`sweeps.statistics.pooling`).
+
+One outcome is **primary**, and verdicts rest on it: the change of AUC on unseen generators or, if
+the test has none, in-distribution. Its p-values are corrected over the strategies (Holm 1979):
+those of any difference, those of equivalence and those of non-superiority, each in a family of
+their own. Every other outcome is secondary, and is corrected over the strategies within its own
+family. Simultaneous intervals have Bonferroni's level, since there are none of a simple form for
+Holm's method: a difference may be significant by Holm although its simultaneous interval just
+includes no difference, never the other way round.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from sweeps.statistics.final_fits import FinalFit, FitKey, Side
-from synthdetect.datasets.labels import REAL, SYNTHETIC
+from sweeps.statistics.pooling import moderated
+from sweeps.statistics.power import Components
 from synthdetect.datasets.splits import group_codes
 from synthdetect.evaluation.estimates import (
     Estimate,
@@ -30,13 +40,15 @@ from synthdetect.evaluation.estimates import (
     Spread,
     holm,
     independent_sources,
-    per_unit,
 )
 from synthdetect.evaluation.metrics import bootstrap_weights, weighted_metrics
 from synthdetect.system.arrays import FloatArray
 
 PARTS = {"seen": "in-distribution", "unseen": "on unseen generators"}
 """Parts of the test split, with their names in reports."""
+
+TABLES = {**PARTS, "control": "of the controls"}
+"""The tables of a final fit, with their names in messages."""
 
 _METRICS = {"auc": "AUC", "accuracy": "accuracy", "f1": "F1", "ece": "ECE", "nll": "NLL"}
 _RAW_METRICS = {"ece": "ECE before calibration", "nll": "NLL before calibration"}
@@ -98,25 +110,35 @@ class Comparison:
     Attributes:
         strategy: Name of the strategy.
         baseline: Name of the baseline.
+        primary: The primary outcome, which the verdict rests on.
         fits: Number of final fits that both sides have, by fold and seed.
-        independent: Number of these that are independent: one for each fold or, if there is only
-            one fold, one for each seed.
         sources: Independent photographs of the test, by part.
         lost: Number of final fits of the strategy that diverged or failed.
         baseline_lost: The same for the baseline.
         trials: Tuning trials of the strategy.
         differences: Differences by outcome, in the order of `OUTCOMES`.
+        smallest_effect: Smallest change of AUC that is of interest.
+        p_equivalent: P-value of the hypothesis that the primary outcome has changed by at least
+            the smallest effect, in either direction (two one-sided tests, Schuirmann 1987),
+            corrected over the strategies.
+        p_not_better: P-value of the hypothesis that it has grown by at least the smallest effect,
+            corrected over the strategies.
+        components: What the change of the primary outcome varies by.
     """
 
     strategy: str
     baseline: str
+    primary: str
     fits: int
-    independent: int
     sources: dict[str, int]
     lost: int
     baseline_lost: int
     trials: int
     differences: dict[str, Difference]
+    smallest_effect: float
+    p_equivalent: float
+    p_not_better: float
+    components: Components
 
 
 @dataclass(frozen=True)
@@ -124,7 +146,7 @@ class _Pairs:
     """The final fits of baseline and strategy, in pairs of the same fold and seed.
 
     Attributes:
-        folds: Fold of each pair, shape (pairs,).
+        keys: Fold and seed of each pair.
         baseline: Quantities of the baseline's fits by name, each of shape (pairs, 1 + replicates):
             as measured, then under each draw of photographs. A quantity that is not measured on
             images has shape (pairs, 1).
@@ -133,23 +155,15 @@ class _Pairs:
         trials: Failed trials and all trials, of the strategy and of the baseline.
     """
 
-    folds: npt.NDArray[np.int64]
+    keys: list[FitKey]
     baseline: dict[str, FloatArray]
     strategy: dict[str, FloatArray]
     sources: dict[str, int]
     trials: tuple[tuple[int, int], tuple[int, int]]
 
-    @property
-    def independent(self) -> int:
-        """Number of independent pairs."""
-        return len(per_unit(self.folds[:, None].astype(np.float64), self.folds))
-
-    def units(self, quantity: str) -> tuple[FloatArray, FloatArray]:
-        """A quantity of strategy and baseline, each with one value for each independent pair."""
-        return (
-            per_unit(self.strategy[quantity], self.folds)[:, 0],
-            per_unit(self.baseline[quantity], self.folds)[:, 0],
-        )
+    def measured(self, quantity: str) -> tuple[FloatArray, FloatArray]:
+        """A quantity of strategy and baseline as measured, each of shape (pairs,)."""
+        return self.strategy[quantity][:, 0], self.baseline[quantity][:, 0]
 
 
 @dataclass(frozen=True)
@@ -175,33 +189,37 @@ class Outcome:
         family: Outcomes of one family have their p-values corrected together.
         is_ratio: Whether the difference is a ratio (estimated by its logarithm) or a change.
         measure: Measures the outcome of one strategy.
+        pooled: Quantity whose change between pairs has its variance estimated with the help of all
+            strategies: that of an outcome that is measured on the test's images. Costs and gaps
+            vary too differently; they have no such quantity.
     """
 
     label: str
     family: str
     is_ratio: bool
     measure: Callable[[_Pairs], _Measured]
+    pooled: str = ""
 
 
 def _change(quantity: str, part: str | None, *, log: bool = False) -> Callable[[_Pairs], _Measured]:
     def measure(pairs: _Pairs) -> _Measured:
-        if not pairs.independent:
+        if not pairs.keys:
             return _UNMEASURED
         strategy, baseline = pairs.strategy[quantity], pairs.baseline[quantity]
         changes = np.log(strategy / baseline) if log else strategy - baseline
-        estimate = Mean.of(changes, pairs.folds, pairs.sources[part] if part else None)
-        draws = per_unit(changes, pairs.folds)[:, 1:].mean(axis=0)
-        of_strategy, of_baseline = pairs.units(quantity)
-        return _Measured(of_strategy.mean(), of_baseline.mean(), estimate, draws)
+        each_counts = range(len(changes))
+        estimate = Mean.of(changes, each_counts, pairs.sources[part] if part else None)
+        draws = changes[:, 1:].mean(axis=0)
+        return _Measured(strategy[:, 0].mean(), baseline[:, 0].mean(), estimate, draws)
 
     return measure
 
 
 def _spread(quantity: str) -> Callable[[_Pairs], _Measured]:
     def measure(pairs: _Pairs) -> _Measured:
-        if not pairs.independent:
+        if not pairs.keys:
             return _UNMEASURED
-        units = pairs.units(quantity)
+        units = pairs.measured(quantity)
         strategy, baseline = (u.std(ddof=1) if len(u) > 1 else np.nan for u in units)
         return _Measured(strategy, baseline, Spread.of(*units), _NO_DRAWS)
 
@@ -213,18 +231,25 @@ def _failures(pairs: _Pairs) -> _Measured:
     return _Measured(strategy, baseline, Shares(*pairs.trials), _NO_DRAWS)
 
 
-PRIMARY = "primary"
 OUTCOMES: dict[str, Outcome] = {
     **{
         f"{metric}_{part}": Outcome(
             f"{label} {where}",
-            PRIMARY if metric == "auc" else f"{metric}_{part}",
+            f"{metric}_{part}",
             False,
             _change(f"{metric}_{part}", part),
+            pooled=f"{metric}_{part}",
         )
         for metric, label in _CHANGES.items()
         for part, where in PARTS.items()
     },
+    "auc_control": Outcome(
+        "AUC of the controls",
+        "auc_control",
+        False,
+        _change("auc_control", "control"),
+        pooled="auc_control",
+    ),
     "gap": Outcome("train minus validation AUC", "gap", False, _change("gap", None)),
     **{
         f"spread_{part}": Outcome(f"spread of AUC {where}", "spread", True, _spread(f"auc_{part}"))
@@ -244,6 +269,7 @@ def compare(
     strategies: Sequence[Side],
     *,
     level: float = 0.95,
+    smallest_effect: float = 0.02,
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, Comparison]:
@@ -255,6 +281,7 @@ def compare(
         baseline: Side that the strategies are compared with.
         strategies: One or more sides. P-values and intervals are corrected for their number.
         level: Level of the intervals; 1 - level is the error rate of the corrected p-values.
+        smallest_effect: Smallest change of AUC that is of interest, above 0.
         replicates: Bootstrap replicates of the test photographs.
         seed: Seed of the bootstrap.
 
@@ -289,35 +316,48 @@ def compare(
         name: {outcome: OUTCOMES[outcome].measure(paired) for outcome in OUTCOMES}
         for name, paired in pairs.items()
     }
+    _pool(measured, pairs)
     differences = _corrected(measured, level)
+    primary = primary_outcome(tests["unseen"])
+    changes = [cast(Mean, measured[side.name][primary].estimate) for side in strategies]
+    below = np.array([change.p_below(smallest_effect) for change in changes])
+    above = np.array([change.p_above(-smallest_effect) for change in changes])
+    equivalent, not_better = holm(np.maximum(below, above)), holm(below)
     return {
         side.name: Comparison(
             strategy=side.name,
             baseline=baseline.name,
-            fits=len(pairs[side.name].folds),
-            independent=pairs[side.name].independent,
+            primary=primary,
+            fits=len(pairs[side.name].keys),
             sources=sources,
             lost=len(side.lost),
             baseline_lost=len(baseline.lost),
             trials=side.trials,
             differences=differences[side.name],
+            smallest_effect=smallest_effect,
+            p_equivalent=float(equivalent[i]),
+            p_not_better=float(not_better[i]),
+            components=_components(changes[i], pairs[side.name], part_of(primary)),
         )
-        for side in strategies
+        for i, side in enumerate(strategies)
     }
 
 
 def comparison_table(comparisons: dict[str, Comparison]) -> pd.DataFrame:
     """Tabulate comparisons, one row per strategy: counts, then every outcome.
 
-    An outcome has four columns: its difference under its own name, and the bounds of its interval
-    and its corrected p-value with the suffixes `_low`, `_high` and `_p`.
+    `training_sd` and `photograph_sd` are the fields of `Components`, on which the plan of a later
+    sweep can rest. An outcome has four columns: its difference under its own name, and the bounds
+    of its interval and its corrected p-value with the suffixes `_low`, `_high` and `_p`.
     """
     rows = []
     for c in comparisons.values():
         row: dict[str, str | float] = {
-            "strategy": c.strategy, "baseline": c.baseline, "trainings": c.fits,
-            "independent": c.independent, "sources": min(c.sources.values()), "lost": c.lost,
+            "strategy": c.strategy, "baseline": c.baseline, "primary": c.primary,
+            "trainings": c.fits, "sources": c.sources[part_of(c.primary)], "lost": c.lost,
             "baseline_lost": c.baseline_lost, "trials": c.trials,
+            "equivalent_p": c.p_equivalent, "not_better_p": c.p_not_better,
+            "training_sd": c.components.training, "photograph_sd": c.components.photographs,
         }  # fmt: skip
         for name, d in c.differences.items():
             row |= {name: d.value, f"{name}_low": d.low, f"{name}_high": d.high,
@@ -341,13 +381,13 @@ def _tests(sides: Sequence[Side]) -> dict[str, pd.DataFrame]:
     tests: dict[str, pd.DataFrame] = {}
     for side in sides:
         for fit in side.fits:
-            for part in PARTS:
+            for part in TABLES:
                 table = _sorted(fit, part)
                 first = tests.setdefault(part, table)
                 columns = ["path", "label", "source_id"]
                 if not first[columns].equals(table[columns]):
                     raise ValueError(
-                        f"{side.name}, fold and seed {fit.key}: its images {PARTS[part]} differ "
+                        f"{side.name}, fold and seed {fit.key}: its images {TABLES[part]} differ "
                         "from those of the other final fits"
                     )
     return tests
@@ -358,10 +398,46 @@ def _sorted(fit: FinalFit, part: str) -> pd.DataFrame:
     return table
 
 
-def _sources(table: pd.DataFrame) -> int:
-    """Number of independent photographs of the class that has fewer."""
-    groups = pd.Series(group_codes(table))
-    return min(int(groups[table["label"] == label].nunique()) for label in (REAL, SYNTHETIC))
+def primary_outcome(unseen: pd.DataFrame) -> str:
+    """Return the primary outcome of a comparison.
+
+    Args:
+        unseen: The test's real images and the images of generators that were not in training, with
+            the column `label`.
+    """
+    return "auc_unseen" if unseen["label"].nunique() == 2 else "auc_seen"
+
+
+def part_of(primary: str) -> str:
+    """Return the part of the test on which a primary outcome is measured."""
+    return primary.removeprefix("auc_")
+
+
+def _pool(measured: dict[str, dict[str, _Measured]], pairs: dict[str, _Pairs]) -> None:
+    """Estimate variances between pairs with the help of all strategies, in place."""
+    with_fits = {name: paired for name, paired in pairs.items() if paired.keys}
+    keys = sorted({key for paired in with_fits.values() for key in paired.keys})
+    for outcome, properties in OUTCOMES.items():
+        if not properties.pooled or not with_fits:
+            continue
+        changes = np.full((len(with_fits), len(keys)), np.nan)
+        for row, paired in zip(changes, with_fits.values(), strict=True):
+            strategy, baseline = paired.measured(properties.pooled)
+            row[[keys.index(key) for key in paired.keys]] = strategy - baseline
+        for name, variance, freedom in zip(with_fits, *moderated(changes), strict=True):
+            one = measured[name][outcome]
+            mean = cast(Mean, one.estimate)
+            parts = ((float(variance) / len(pairs[name].keys), float(freedom)), *mean.parts[1:])
+            measured[name][outcome] = replace(one, estimate=Mean(mean.value, parts))
+
+
+def _components(change: Mean, pairs: _Pairs, part: str) -> Components:
+    if not change.parts:
+        return Components(np.nan, np.nan)
+    (trained, _), (drawn, _) = change.parts
+    return Components(
+        float(np.sqrt(trained * len(pairs.keys))), float(np.sqrt(drawn * pairs.sources[part]))
+    )
 
 
 def _quantities(
@@ -373,7 +449,7 @@ def _quantities(
         fit.key: {name: np.array([get(fit)]) for name, get in _SCALARS.items()}
         | {
             f"{metric}_{part}": values
-            for part in PARTS
+            for part in TABLES
             for metric, values in _drawn(fit, part, groups[part], replicates, seed).items()
         }
         for fit in side.fits
@@ -413,7 +489,7 @@ def _pair(
         return {name: np.stack([quantities[key][name] for key in common]) for name in names}
 
     return _Pairs(
-        np.array([fold for fold, _ in common], dtype=np.int64),
+        common,
         stacked(baseline_quantities),
         stacked(strategy_quantities),
         sources,

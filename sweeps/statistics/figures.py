@@ -8,16 +8,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from sweeps.statistics.comparison import OUTCOMES, Comparison, Difference
-from sweeps.statistics.verdicts import BETTER, NO_EVIDENCE, WORSE, Verdict
+from sweeps.statistics.verdicts import (
+    BETTER,
+    EQUIVALENT,
+    INCONCLUSIVE,
+    NOT_BETTER,
+    WORSE,
+    Verdict,
+)
 from synthdetect.evaluation.figures import NEUTRAL, REAL_COLOUR, SYNTHETIC_COLOUR
 
 PANELS = {
     "auc_unseen": "change of AUC,\nunseen generators",
     "auc_seen": "change of AUC,\nin-distribution",
+    "auc_control": "change of AUC,\ncontrols",
     "ece_seen": "change of ECE,\nin-distribution",
     "seconds": "training time per image,\nratio",
 }
-"""Outcomes of the panels, from left to right, with their titles."""
+"""Outcomes of the panels, from left to right, with their titles; without controls, theirs is left
+out."""
 
 
 @dataclass(frozen=True)
@@ -28,26 +37,33 @@ class _Style:
 
 _STYLES = {
     BETTER: _Style(REAL_COLOUR, "^"),
-    NO_EVIDENCE: _Style(NEUTRAL, "o"),
     WORSE: _Style(SYNTHETIC_COLOUR, "v"),
+    EQUIVALENT: _Style("#333333", "s"),
+    NOT_BETTER: _Style("#333333", "<"),
+    INCONCLUSIVE: _Style(NEUTRAL, "o"),
 }
 
 
 def forest(comparisons: dict[str, Comparison], verdicts: dict[str, Verdict]) -> Figure:
-    """Draw differences with their intervals, the best strategy on unseen generators at the top.
+    """Draw differences with their intervals, the best strategy by the primary outcome at the top.
 
     Thick lines are the interval of each difference alone, thin ones the simultaneous interval;
-    lines are cut off at the border of a panel. Colour and marker show the verdict.
+    lines are cut off at the border of a panel. Colour and marker show the verdict, and a band the
+    changes of the primary outcome that are smaller than the smallest effect of interest.
     """
-    changes = {name: c.differences["auc_unseen"].value for name, c in comparisons.items()}
+    changes = {name: c.differences[c.primary].value for name, c in comparisons.items()}
     names = sorted(changes, key=lambda name: (np.nan_to_num(changes[name], nan=-np.inf), name))
     figure = Figure(figsize=(13, 1.9 + 0.42 * len(names)), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(1, len(PANELS), sharey=True))
-    for axes, (outcome, title) in zip(panels, PANELS.items(), strict=True):
+    one = next(iter(comparisons.values()))
+    titles = {o: t for o, t in PANELS.items() if o != "auc_control" or one.sources["control"]}
+    panels: list[Axes] = list(figure.subplots(1, len(titles), sharey=True))
+    for axes, (outcome, title) in zip(panels, titles.items(), strict=True):
         found = [comparisons[name].differences[outcome] for name in names]
         for y, (name, difference) in enumerate(zip(names, found, strict=True)):
             _row(axes, y, difference, _STYLES[verdicts[name].word])
         _dress(axes, outcome, found, title)
+    margin = one.smallest_effect
+    panels[list(titles).index(one.primary)].axvspan(-margin, margin, color="#eeeeee", zorder=0)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(-0.6, len(names) - 0.4)
     for y, name in enumerate(names):
@@ -59,7 +75,7 @@ def forest(comparisons: dict[str, Comparison], verdicts: dict[str, Verdict]) -> 
         )  # fmt: skip
     figure.supxlabel(
         "thick: interval of each difference alone; thin: simultaneous interval; "
-        "for ECE and time, left is better",
+        "for controls, ECE and time, left is better",
         fontsize=9, color=NEUTRAL,
     )  # fmt: skip
     return figure

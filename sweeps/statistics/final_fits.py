@@ -18,6 +18,9 @@ class FinalFit:
         seen: Predictions table of the test's real images and of the images of generators that were
             in training, with calibrated logits (`logit`) and uncalibrated ones (`raw_logit`).
         unseen: The same for the real images and the generators that were not in training.
+        control: The same for the real images of the test (label 0) and the controls (label 1).
+            These are real too, so an AUC above 0.5 is a bias against them. Without controls it
+            has the former alone.
         threshold: Threshold of the probability, chosen on validation.
         train_auc: AUC on the training images at the chosen epoch.
         val_auc: AUC on the validation images at the chosen epoch.
@@ -29,6 +32,7 @@ class FinalFit:
     seed: int
     seen: pd.DataFrame
     unseen: pd.DataFrame
+    control: pd.DataFrame
     threshold: float
     train_auc: float
     val_auc: float

@@ -46,13 +46,22 @@ class PaperClaim:
         """The quotes as one text."""
         return " ".join(f"{quote}." for quote in self.quotes) or "Not mentioned."
 
-    def against(self, better: bool, worse: bool) -> str:
-        """Return in words whether a verdict, better or worse or neither, agrees with the paper."""
+    def mark(self, no_better: bool, better: bool) -> str:
+        """Return what a verdict does to the paper's statement that there was no improvement.
+
+        Args:
+            no_better: Whether the verdict says that the strategy is not better.
+            better: Whether it says that the strategy is better.
+
+        Returns:
+            `supported`, `contradicted`, `undecided` (if the verdict says neither) or `the paper
+            does not say`.
+        """
         if not self.no_improvement:
             return "the paper does not say"
         if better:
-            return "contradicts the paper"
-        return "agrees with the paper" if worse else "does not contradict the paper"
+            return "contradicted"
+        return "supported" if no_better else "undecided"
 
 
 _FAULTS = ("overfits", "unstable", "costly")
@@ -72,7 +81,11 @@ PAPER_CLAIMS: dict[str, PaperClaim] = {
     "sgd": _UNSUCCESSFUL,
     "lookahead": _UNSUCCESSFUL,
     "ranger": _UNSUCCESSFUL,
-    "domain_adaptation": _UNSUCCESSFUL,
+    # The paper writes “domain adaptation” and names no method.
+    "dann": _UNSUCCESSFUL,
+    "coral": _UNSUCCESSFUL,
+    "mmd": _UNSUCCESSFUL,
+    "adabn": _UNSUCCESSFUL,
     "adversarial": _UNSUCCESSFUL,
 }
 """Paper claims by the name of the strategy."""

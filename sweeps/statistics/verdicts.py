@@ -1,15 +1,29 @@
-"""Verdicts on a strategy by explicit rules: better, worse or no evidence, and its faults."""
+"""Verdicts on a strategy by explicit rules, and its faults.
 
-from collections.abc import Callable, Iterable
+Each verdict rests on a test of the primary outcome, corrected over the strategies: *better* and
+*worse* on the test of no difference; *equivalent* on two one-sided tests, which together show that
+the change is smaller than the smallest effect of interest in either direction (Schuirmann 1987, J.
+Pharmacokinet. Biopharm. 15:657); *not better* on the one of them that shows that it has not grown
+by as much. Where none of these succeeds, the verdict is *inconclusive*, and nothing follows from
+it. The probability that any of the strategies is wrongly called better or worse is at most
+`Rules.error`, and so is the probability that any is wrongly called equivalent or not better.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from sweeps.statistics.comparison import OUTCOMES, PRIMARY, Comparison
+from sweeps.statistics.comparison import OUTCOMES, Comparison, part_of
 from sweeps.statistics.paper import PAPER_CLAIMS, PaperClaim
 
-BETTER, NO_EVIDENCE, WORSE = "better", "no evidence", "worse"
+BETTER, WORSE, EQUIVALENT, NOT_BETTER, INCONCLUSIVE = WORDS = (
+    "better", "worse", "equivalent", "not better", "inconclusive",
+)  # fmt: skip
+"""The words of verdicts, in the order of reports."""
+
+_NO_BETTER = {WORSE, EQUIVALENT, NOT_BETTER}
 
 
 @dataclass(frozen=True)
@@ -17,10 +31,12 @@ class Rules:
     """Thresholds of the rules.
 
     Attributes:
-        error: Largest probability that any of the strategies that are equal to the baseline is
-            called better or worse; and, for each criterion alone, that any is found to meet it. It
-            applies to the values that tuning chose, and leaves out that another tuning would have
-            chosen others.
+        error: Largest probability that any strategy that has not changed is called better or
+            worse; that any that has changed by the smallest effect or more is called equivalent
+            or, having grown by it, not better; and, for each criterion alone, that any is found to
+            meet it. It applies to the values that tuning chose, and leaves out that another tuning
+            would have chosen others.
+        smallest_effect: Smallest change of AUC that is of interest.
         gap: Growth of the gap between training and validation AUC from which on a strategy
             overfits.
         ece: Growth of the expected calibration error from which on it is miscalibrated.
@@ -28,6 +44,7 @@ class Rules:
     """
 
     error: float = 0.05
+    smallest_effect: float = 0.02
     gap: float = 0.01
     ece: float = 0.01
     cost: float = 1.25
@@ -36,12 +53,17 @@ class Rules:
 RULES = Rules()
 
 _VERDICT_RULES = {
-    BETTER: "the AUC in-distribution or on unseen generators is higher, with a p-value, corrected "
-    "over all strategies and both AUCs, of at most {error:g}; neither is lower with such a "
-    "p-value; and no final fit of the strategy was lost",
-    WORSE: "the AUC in-distribution or on unseen generators is lower, with such a p-value",
-    NO_EVIDENCE: "anything else; always if each side has one independent final fit, from which "
-    "nothing follows for others",
+    BETTER: "the primary outcome (the AUC on unseen generators or, if the test has none, "
+    "in-distribution) is higher, with a p-value, corrected over all strategies, of at most "
+    "{error:g}; the strategy is not equivalent; and no final fit of it was lost",
+    WORSE: "the primary outcome is lower, with such a p-value, and the strategy is not equivalent",
+    EQUIVALENT: "two one-sided tests, with a corrected p-value of at most {error:g}, show that the "
+    "primary outcome differs by less than ±{smallest_effect:g}, and no final fit of the strategy "
+    "was lost; also if the difference is significant, which the reasons then say",
+    NOT_BETTER: "the primary outcome has grown by less than {smallest_effect:g}, with a corrected "
+    "one-sided p-value of at most {error:g}, and nothing above applies",
+    INCONCLUSIVE: "anything else, which speaks neither for nor against the strategy; always if "
+    "each side has one final fit",
 }
 
 
@@ -111,7 +133,7 @@ class Verdict:
     """The verdict on one strategy.
 
     Attributes:
-        word: `better`, `no evidence` or `worse`.
+        word: One of `WORDS`.
         criteria: Names of the `CRITERIA` that are met.
         because: The reasons in words, with their numbers.
     """
@@ -125,19 +147,16 @@ def verdict(comparison: Comparison, rules: Rules = RULES) -> Verdict:
     """Judge one strategy by the rules.
 
     Args:
-        comparison: Comparison at the level 1 - `rules.error`, so that intervals and verdict agree.
+        comparison: Comparison at the level 1 - `rules.error` and with `rules.smallest_effect`.
         rules: Thresholds.
     """
-    primary = [name for name, outcome in OUTCOMES.items() if outcome.family == PRIMARY]
-    differences = [comparison.differences[name] for name in primary]
-    changes = [(d.value, d.p_adjusted) for d in differences]
-    word = word_for(changes, lost=comparison.lost, error=rules.error)
-    reasons = [", ".join(_in_words(comparison, name) for name in primary)]
-    if word == NO_EVIDENCE:
-        reasons.insert(0, "no evidence of a difference")
-        reasons.append(_why_unknown(comparison, primary))
-        if word_for(changes, lost=0, error=rules.error) == BETTER:
-            reasons[0] = "better only in the final fits that were completed"
+    primary = comparison.differences[comparison.primary]
+    tests = (primary.value, primary.p_adjusted, comparison.p_equivalent, comparison.p_not_better)
+    word = word_for(*tests, lost=comparison.lost, error=rules.error)
+    reasons = [*_why(comparison, word, rules), _in_words(comparison, comparison.primary)]
+    reasons += [_equivalence_in_words(comparison)]
+    if word == INCONCLUSIVE:
+        reasons.append(_why_unknown(comparison))
     met = {
         name: evidence
         for name, criterion in CRITERIA.items()
@@ -149,18 +168,27 @@ def verdict(comparison: Comparison, rules: Rules = RULES) -> Verdict:
     return Verdict(word, tuple(met), "; ".join(reason for reason in reasons if reason))
 
 
-def word_for(changes: Iterable[tuple[float, float]], *, lost: int, error: float) -> str:
+def word_for(
+    value: float, p: float, p_equivalent: float, p_not_better: float, *, lost: int, error: float
+) -> str:
     """Return the word of a verdict.
 
     Args:
-        changes: Difference and corrected p-value of each primary outcome.
-        lost: Number of final fits of the strategy that diverged or failed.
+        value: Change of the primary outcome.
+        p: Corrected p-value of no change. A p-value of nan is not significant.
+        p_equivalent: Corrected p-value of two one-sided tests.
+        p_not_better: Corrected p-value of the one of them against growth.
+        lost: Number of final fits of the strategy that diverged or failed. The others may be the
+            better ones, so they show neither that it is better nor that it is equivalent.
         error: Largest corrected p-value that is significant.
     """
-    significant = [value for value, p in changes if p <= error]  # a p-value of nan is not
-    if any(value < 0 for value in significant):
+    if p_equivalent <= error and not lost:
+        return EQUIVALENT
+    if p <= error and value < 0:
         return WORSE
-    return BETTER if significant and not lost else NO_EVIDENCE
+    if p <= error and not lost:
+        return BETTER
+    return NOT_BETTER if p_not_better <= error else INCONCLUSIVE
 
 
 def verdict_table(comparisons: dict[str, Comparison], rules: Rules = RULES) -> pd.DataFrame:
@@ -168,8 +196,9 @@ def verdict_table(comparisons: dict[str, Comparison], rules: Rules = RULES) -> p
 
     Returns:
         Columns `strategy`, `verdict`, `criteria`, `because`, `paper` (the quotes),
-        `paper_respects` (the criteria that the paper names), `paper_against_verdict` and
-        `respects_confirmed` (the criteria that the paper names and that are met).
+        `paper_respects` (the criteria that the paper names), `paper_mark` (whether the verdict
+        supports the paper; `PaperClaim.mark`) and `respects_confirmed` (the criteria that the
+        paper names and that are met).
     """
     rows = []
     for name, comparison in comparisons.items():
@@ -184,7 +213,7 @@ def verdict_table(comparisons: dict[str, Comparison], rules: Rules = RULES) -> p
                 "because": judged.because,
                 "paper": claim.text,
                 "paper_respects": ", ".join(claim.criteria),
-                "paper_against_verdict": claim.against(judged.word == BETTER, judged.word == WORSE),
+                "paper_mark": claim.mark(judged.word in _NO_BETTER, judged.word == BETTER),
                 "respects_confirmed": ", ".join(both),
             }
         )
@@ -212,24 +241,42 @@ def _in_words(comparison: Comparison, outcome: str) -> str:
     return f"{start} [{low}, {high}], corrected p = {d.p_adjusted:.2g}"
 
 
-def _why_unknown(comparison: Comparison, primary: list[str]) -> str:
-    """Why there is no evidence: what is missing, or how large a change must be to be detected."""
-    if not comparison.independent:
-        return "no final fit was completed"
-    if comparison.independent == 1:
-        return (
-            "each side has one independent final fit, so the variation between final fits is "
-            "unknown"
-        )
-    detectable = {
-        OUTCOMES[name].label: comparison.differences[name].detectable
-        for name in primary
-        if not np.isnan(comparison.differences[name].detectable)
-    }
-    if not detectable:
-        return f"only {min(comparison.sources.values())} test photographs of one of the classes"
-    limits = ", ".join(f"{half:.3f} of {label}" for label, half in detectable.items())
+def _why(comparison: Comparison, word: str, rules: Rules) -> list[str]:
+    """What the word alone does not say."""
+    d = comparison.differences[comparison.primary]
+    if word == EQUIVALENT and d.p_adjusted <= rules.error:
+        direction = "higher" if d.value > 0 else "lower"
+        return [f"{direction}, but by less than the smallest effect of interest"]
+    if comparison.lost and word in (NOT_BETTER, INCONCLUSIVE):
+        whole = (d.value, d.p_adjusted, comparison.p_equivalent, comparison.p_not_better)
+        instead = word_for(*whole, lost=0, error=rules.error)
+        if instead != word:
+            return [f"{instead} only in the final fits that were completed"]
+    return []
+
+
+def _equivalence_in_words(comparison: Comparison) -> str:
+    """The tests against the smallest effect in words."""
+    if np.isnan(comparison.p_equivalent):
+        return ""
+    margin = f"{comparison.smallest_effect:g}"
     return (
-        f"with {comparison.independent} independent final fits on each side, changes below "
-        f"{limits} cannot be detected"
+        f"against ±{margin}, corrected p = {comparison.p_equivalent:.2g}, "
+        f"against +{margin} alone, {comparison.p_not_better:.2g}"
+    )
+
+
+def _why_unknown(comparison: Comparison) -> str:
+    """Why nothing was shown: what is missing, or how large a change must be to be detected."""
+    if not comparison.fits:
+        return "no final fit was completed"
+    if comparison.fits == 1:
+        return "each side has one final fit, so the variation between final fits is unknown"
+    detectable = comparison.differences[comparison.primary].detectable
+    if np.isnan(detectable):
+        sources = comparison.sources[part_of(comparison.primary)]
+        return f"only {sources} test photographs of one of the classes"
+    return (
+        f"with {comparison.fits} final fits on each side, changes below {detectable:.3f} cannot be "
+        "detected"
     )

@@ -1,15 +1,21 @@
 """All checks of an audit.
 
 The checks read the indexed manifest, which already describes every file. Only the search for near
-duplicates opens images. train and val, on which a detector is trained and chosen, are measured
-together as one part of the data, and every other split is a part of its own.
+duplicates opens images, namely those whose hashes are not kept yet. train and val, on which a
+detector is trained and chosen, are measured together as one part of the data, and every other split
+is a part of its own.
 """
 
 import pandas as pd
 
 from synthdetect.audit.composition import check_balance, check_names
 from synthdetect.audit.findings import NOTE, UNSPLIT, WARNING, Audit, Finding
-from synthdetect.audit.integrity import check_duplicates, check_sources, check_unreadable
+from synthdetect.audit.integrity import (
+    NearSearch,
+    check_duplicates,
+    check_sources,
+    check_unreadable,
+)
 from synthdetect.audit.metadata import PROPERTIES, check_leaks, measure_baseline, tabulate
 from synthdetect.datasets.index import ProgressCallback
 from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
@@ -22,7 +28,7 @@ def audit(
     manifest: Manifest,
     *,
     seed: int,
-    near_duplicates: bool,
+    near_duplicates: NearSearch | None,
     equalise_quality: int = 0,
     excluded: pd.DataFrame | None = None,
     progress: ProgressCallback | None = None,
@@ -32,7 +38,7 @@ def audit(
     Args:
         manifest: The indexed manifest, with any splits, and with unreadable files or without.
         seed: Seed of folds, samples and confidence intervals.
-        near_duplicates: Whether to open the images and search for those that look alike.
+        near_duplicates: How images that look alike are looked for; None means not at all.
         equalise_quality: If positive, the images are described as `equalise` makes them: JPEGs of
             this quality, RGB, without EXIF.
         excluded: `path` and `error` of unreadable images that are not in the manifest.
@@ -52,7 +58,9 @@ def audit(
     tables = {name: tabulate(table, p) for name, p in measured.items()}
     tables["baseline"], too_few = measure_baseline(table, measured, seed)
     findings += [*too_few, *check_leaks(tables, measured), *check_sources(table)]
-    tables["duplicates"], duplicates = check_duplicates(manifest, table, near_duplicates, progress)
+    tables["duplicates"], duplicates = check_duplicates(
+        manifest, table, near_duplicates, seed=seed, progress=progress
+    )
     findings += duplicates
     tables["unreadable"] = unreadable
     found = pd.DataFrame(findings, columns=list(Finding._fields))
@@ -85,6 +93,8 @@ def _with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 def _equalise(table: pd.DataFrame, quality: int) -> pd.DataFrame:
     same = table.assign(format="JPEG", mode="RGB", jpeg_quality=quality, exif=False)
+    if "provenance" in same:
+        same["provenance"] = ""  # an encoder keeps no metadata
     return same.drop(columns="bits_per_pixel")  # unknown until all images are encoded
 
 

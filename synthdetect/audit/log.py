@@ -8,8 +8,9 @@ from rich.text import Text
 
 from synthdetect.audit.checks import audit
 from synthdetect.audit.findings import WARNING, Audit
+from synthdetect.audit.integrity import SEARCH_CUT_SHORT, NearSearch
 from synthdetect.datasets.manifest import Manifest
-from synthdetect.system.console import console
+from synthdetect.system.console import console, counting
 from synthdetect.system.visible import visible
 from synthdetect.tracking.run import Run
 
@@ -17,16 +18,27 @@ _STYLES = {WARNING: "bold red"}
 
 
 def audit_quickly(
-    run: Run, manifest: Manifest, excluded: pd.DataFrame, *, seed: int, equalise_quality: int
+    run: Run,
+    manifest: Manifest,
+    excluded: pd.DataFrame,
+    *,
+    seed: int,
+    equalise_quality: int,
+    near_duplicates: NearSearch | None = None,
 ) -> None:
-    """Audit a manifest without opening images, log the audit, and print its warnings."""
-    found = audit(
-        manifest,
-        seed=seed,
-        near_duplicates=False,
-        equalise_quality=equalise_quality,
-        excluded=excluded,
-    )
+    """Audit a manifest, log the audit, and print its warnings.
+
+    Unless `near_duplicates` is given, no image is opened.
+    """
+    with counting("looking for near-duplicates") as count:
+        found = audit(
+            manifest,
+            seed=seed,
+            near_duplicates=near_duplicates,
+            equalise_quality=equalise_quality,
+            excluded=excluded,
+            progress=count,
+        )
     log_audit(run, found)
     warn(found)
 
@@ -61,10 +73,10 @@ def show(audit: Audit) -> None:
 
 
 def warn(audit: Audit) -> None:
-    """Print the warnings."""
+    """Print the warnings, and whether the search for near-duplicates was cut short."""
     for severity, name, finding, advice in _rows(audit):
-        if severity == WARNING:
-            console.print(f"WARNING {name}: {finding}.", style=_STYLES[severity])
+        if severity == WARNING or name == SEARCH_CUT_SHORT:
+            console.print(f"{severity.upper()} {name}: {finding}.", style=_STYLES.get(severity))
             console.print(advice)
 
 

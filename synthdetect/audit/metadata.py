@@ -23,7 +23,7 @@ from synthdetect.audit.composition import count_by_label
 from synthdetect.audit.findings import ALL_METADATA, NOTE, WARNING, Finding
 from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.datasets.splits import assign_groups
-from synthdetect.evaluation.metrics import auc_interval
+from synthdetect.evaluation.intervals import auc_interval
 from synthdetect.system.arrays import FloatArray
 
 AUC_LIMIT = 0.6
@@ -43,7 +43,6 @@ MAX_ROWS = 10_000
 """Largest number of images of a part that are measured; of more, whole sources are sampled."""
 
 _FOLDS = 5
-_REPLICATES = 300
 _SHOWN_VALUES = 12  # of a property; more distinct numbers are shown as tenths
 
 
@@ -93,6 +92,14 @@ PROPERTIES: dict[str, Property] = {
         lambda t: t["exif"].map({False: "none", True: "EXIF"}),
         "A detector never sees EXIF itself, but it indicates another origin or processing. Look at "
         "some of the images.",
+    ),
+    "provenance": Property(
+        "what the metadata say about the origin (a generator, a camera, a C2PA manifest)",
+        ("provenance",),
+        lambda t: t["provenance"].replace("", "nothing"),
+        "A detector never sees metadata, but whoever handles these files may judge by them, and "
+        "images of such different origins differ in more than their pixels' synthesis. Look at "
+        "some of the images, and give both classes the same history.",
     ),
     "bits_per_pixel": Property(
         "the file's size in bits per pixel",
@@ -230,7 +237,7 @@ def _auc(
         scores[test] = logit(probability) - logit(y[~test].mean())
         if len(np.unique(y[test])) == 2:
             by_fold.append(roc_auc_score(y[test], scores[test]))
-    bounds = auc_interval(y, scores, rows["group"], replicates=_REPLICATES, seed=seed)
+    bounds = auc_interval(y, scores, rows["group"], seed=seed)
     return *bounds, _p_value(np.array(by_fold))
 
 

@@ -1,7 +1,15 @@
 """The commands of the program: a table of their options and functions."""
 
 from synthdetect.commands.command import Command
-from synthdetect.commands.options import ListOptions, ManifestOptions, PromoteOptions
+from synthdetect.commands.options import (
+    CompletionOptions,
+    DoctorOptions,
+    ListOptions,
+    ManifestOptions,
+    ShardOptions,
+    UiOptions,
+)
+from synthdetect.comparison.options import CompareOptions, PromoteOptions
 from synthdetect.report.options import ReportOptions
 from synthdetect.reproduction.options import ReproduceOptions
 from synthdetect.runs.options import (
@@ -9,6 +17,8 @@ from synthdetect.runs.options import (
     CvOptions,
     EvaluateOptions,
     ExportOptions,
+    FeaturesOptions,
+    MergeOptions,
     PredictOptions,
     RegimesOptions,
     TrainOptions,
@@ -41,6 +51,14 @@ COMMANDS: dict[str, Command] = {
         "score images without labels, and write a submission",
         project=True,
     ),
+    "merge-predictions": Command(
+        MergeOptions,
+        "synthdetect.runs.merging:merge_predictions",
+        "merge the parts of a prediction, if they are all of it",
+        positional=("files",),
+        short={"output": "-o"},
+        tracked=False,
+    ),
     "evaluate": Command(
         EvaluateOptions,
         "synthdetect.runs.evaluation:evaluate_detector",
@@ -51,6 +69,12 @@ COMMANDS: dict[str, Command] = {
         AuditOptions,
         "synthdetect.runs.audit:audit_data",
         "find what in the data gives the labels away",
+        project=True,
+    ),
+    "features": Command(
+        FeaturesOptions,
+        "synthdetect.runs.features:compute_features",
+        "compute and cache the features of images",
         project=True,
     ),
     "export": Command(
@@ -64,6 +88,13 @@ COMMANDS: dict[str, Command] = {
         "synthdetect.commands.reproduce:reproduce_run",
         "rerun a recorded run and compare the results",
         positional=("run_id",),
+        project=True,
+    ),
+    "compare": Command(
+        CompareOptions,
+        "synthdetect.comparison.runs:compare_runs",
+        "compare runs: settings, metrics on the same images, curves, disagreements",
+        positional=("runs",),
         project=True,
     ),
     "report": Command(
@@ -87,6 +118,13 @@ COMMANDS: dict[str, Command] = {
         short={"output": "-o"},
         tracked=False,
     ),
+    "shard": Command(
+        ShardOptions,
+        "synthdetect.commands.shard:write_shards",
+        "pack images into tar shards",
+        positional=("data", "output"),
+        tracked=False,
+    ),
     "list": Command(
         ListOptions,
         "synthdetect.commands.lists:show",
@@ -94,17 +132,40 @@ COMMANDS: dict[str, Command] = {
         positional=("what",),
         tracked=False,
     ),
+    "ui": Command(
+        UiOptions,
+        "synthdetect.commands.ui:show_ui",
+        "open MLflow's UI where the runs are",
+        positional=("run_id",),
+        result=False,
+    ),
     "promote": Command(
         PromoteOptions,
-        "synthdetect.commands.promote:promote_version",
-        "make a version of a model the champion",
+        "synthdetect.comparison.promotion:promote_version",
+        "make a version of a model the champion if it is shown to be no worse",
         positional=("name", "version"),
+        project=True,
     ),
     "serve": Command(
         ServeOptions,
         "synthdetect.commands.serve:serve",
         "serve a detector by MLflow's protocol, with limits on requests",
         short={"model": "-m", "port": "-p"},
+        tracked=False,
+        result=False,
+    ),
+    "doctor": Command(
+        DoctorOptions,
+        "synthdetect.commands.doctor:examine",
+        "say what this machine has, and what will be slow",
+        tracked=False,
+    ),
+    "completion": Command(
+        CompletionOptions,
+        "synthdetect.commands.completion:print_script",
+        "print a script that completes commands in a shell",
+        positional=("shell",),
+        result=False,
         tracked=False,
     ),
 }

@@ -1,6 +1,8 @@
 """The command `synthdetect check-submission`."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from synthdetect.submission.checking import check_submission
 from synthdetect.submission.image_ids import image_ids_of
@@ -10,7 +12,7 @@ from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 
 
-def check(options: CheckSubmissionOptions) -> None:
+def check(options: CheckSubmissionOptions) -> dict[str, Any]:
     """Print everything that is wrong with a run file.
 
     Raises:
@@ -23,9 +25,12 @@ def check(options: CheckSubmissionOptions) -> None:
         other=Path(options.other) if options.other else None,
     )
     print_findings(findings)
+    listed = [{**asdict(finding), "severity": finding.severity} for finding in findings]
+    result = {"file": options.file, "findings": listed}
     errors = sum(finding.severity == "error" for finding in findings)
     if errors:
-        raise UserError(f"{options.file}: {errors} error(s), listed above.")
+        raise UserError(f"{options.file}: {errors} error(s), listed above.", result)
     console.print(f"{options.file}: no errors")
     if not options.images:
         console.print("Give the test images by --images to check that the file has all of them.")
+    return result

@@ -34,6 +34,14 @@ class Extension:
     run_kinds: Mapping[str, RunKind]
 
 
+def with_extensions(commands: Mapping[str, Command]) -> dict[str, Command]:
+    """Return the commands of the program with those of the installed extensions."""
+    found = dict(commands)
+    for extension in installed_extensions():
+        found |= {n: command for n, command in extension.commands.items() if n not in found}
+    return found
+
+
 def installed_extensions() -> list[Extension]:
     """Load the extensions of all installed packages.
 

@@ -1,25 +1,34 @@
 """`synthdetect list`: the names that options accept."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from synthdetect.commands.options import ListOptions
 from synthdetect.config.registry import Entry
 from synthdetect.evaluation.options import CALIBRATIONS, ENSEMBLES, THRESHOLD_RULES
-from synthdetect.images.options import GEOMETRIES
+from synthdetect.images.options import GEOMETRIES, VIEWS
 from synthdetect.models.architectures import ARCHITECTURES
-from synthdetect.models.spec import FRONT_ENDS
+from synthdetect.models.spec import FRONT_ENDS, PROBES
 from synthdetect.runs.recipes import RECIPES
 from synthdetect.system.console import table
-from synthdetect.training.options import ADAPTATIONS, ATTACKS, LOSSES, OPTIMIZERS, SCHEDULES
+from synthdetect.training.options import (
+    ADAPTATIONS,
+    ATTACKS,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    SEMI_SUPERVISED,
+)
 
 Table = tuple[list[str], list[list[str]]]
 """Column names and rows."""
 
 
-def show(options: ListOptions) -> None:
+def show(options: ListOptions) -> dict[str, Any]:
     """Print one table of names."""
     columns, rows = _TABLES[options.what]()
     table(options.what, columns, rows)
+    return {options.what: [dict(zip(columns, row, strict=True)) for row in rows]}
 
 
 def _entries(entries: Mapping[str, Entry]) -> Callable[[], Table]:
@@ -37,7 +46,7 @@ def _architectures() -> Table:
 
 def _recipes() -> Table:
     rows = [
-        [name, ", ".join(f"{k}={v}" for k, v in differences.items()) or "the defaults"]
+        [name, "\n".join(f"{k}={v}" for k, v in differences.items()) or "the defaults"]
         for name, differences in RECIPES.items()
     ]
     return ["name", "differences from the defaults"], rows
@@ -72,8 +81,10 @@ def _mixing() -> Table:
 _TABLES: dict[str, Callable[[], Table]] = {
     "architectures": _architectures,
     "front_ends": _entries(FRONT_ENDS),
+    "probes": _entries(PROBES),
     "recipes": _recipes,
     "geometries": _entries(GEOMETRIES),
+    "views": _entries(VIEWS),
     "layouts": _layouts,
     "perturbations": _perturbations,
     "metrics": _metrics,
@@ -82,6 +93,7 @@ _TABLES: dict[str, Callable[[], Table]] = {
     "schedules": _entries(SCHEDULES),
     "mixing": _mixing,
     "adaptations": _entries(ADAPTATIONS),
+    "semi_supervised": _entries(SEMI_SUPERVISED),
     "attacks": _entries(ATTACKS),
     "calibrations": _entries(CALIBRATIONS),
     "threshold_rules": lambda: _texts(THRESHOLD_RULES),

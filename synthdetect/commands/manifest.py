@@ -1,6 +1,7 @@
 """`synthdetect manifest`."""
 
 from pathlib import Path
+from typing import Any
 
 from synthdetect.commands.options import ManifestOptions
 from synthdetect.datasets.index import index
@@ -9,7 +10,7 @@ from synthdetect.system.console import console, counting, table
 from synthdetect.system.files import require_file
 
 
-def write_manifest(options: ManifestOptions) -> None:
+def write_manifest(options: ManifestOptions) -> dict[str, Any]:
     """Index the images of a folder or list, and write their manifest."""
     output = Path(options.output)
     check_suffix(output)
@@ -17,8 +18,8 @@ def write_manifest(options: ManifestOptions) -> None:
     manifest = load(options.folder, option="folder")
     with counting("reading images") as count:
         manifest = index(manifest, progress=count)
-    if output.resolve().parent != manifest.root:
-        paths = [str(manifest.file(path)) for path in manifest.table["path"]]
+    if str(output.resolve().parent) != str(manifest.root):
+        paths = [manifest.file(path) for path in manifest.table["path"]]
         manifest = manifest.with_table(manifest.table.assign(path=paths))
     write(manifest, output)
     counts = manifest.counts()
@@ -31,4 +32,10 @@ def write_manifest(options: ManifestOptions) -> None:
     if len(unreadable):
         console.print(f"{len(unreadable)} image(s) cannot be read:", style="bold yellow")
         for path, error in unreadable[["path", "error"]].to_numpy():
-            console.print(f"  {path}: {error}")
+            console.print(f"  {path}: {error}", style="bold yellow")
+    return {
+        "file": output,
+        "images": len(manifest),
+        "counts": counts,
+        "unreadable": unreadable[["path", "error"]],
+    }

@@ -1,6 +1,7 @@
 """The command `synthdetect report`."""
 
 from pathlib import Path
+from typing import Any
 
 from synthdetect.report.options import ReportOptions
 from synthdetect.report.writing import log_report
@@ -8,7 +9,7 @@ from synthdetect.system.console import console
 from synthdetect.system.files import replace_atomically, require_file
 
 
-def report(options: ReportOptions) -> None:
+def report(options: ReportOptions) -> dict[str, Any]:
     """Write the report of a recorded run, replacing an earlier one.
 
     Raises:
@@ -23,3 +24,4 @@ def report(options: ReportOptions) -> None:
         with replace_atomically(file) as temporary:
             temporary.write_text(html, encoding="utf-8")
         console.print(f"wrote {file}")
+    return {"run_id": options.run_id, "bytes": len(html.encode()), "file": options.output or None}

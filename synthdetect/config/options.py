@@ -47,7 +47,13 @@ class Affects(StrEnum):
 
 
 def option(
-    default: Any, description: str, affects: Affects = Affects.NUMBERS, **limits: Any
+    default: Any,
+    description: str,
+    affects: Affects = Affects.NUMBERS,
+    *,
+    value: str = "",
+    common: bool = False,
+    **limits: Any,
 ) -> Any:
     """Declare an option.
 
@@ -55,15 +61,18 @@ def option(
         default: Default value.
         description: Help text: whole sentences.
         affects: What changes if the option changes.
+        value: What stands for the value in the help, such as its unit (default: by its type).
+        common: Whether `--help` shows the option of a command that has many.
         limits: Bounds of the value, as of `pydantic.Field` (`ge`, `gt`, `le`, `lt`, `pattern`).
     """
-    extra: dict[str, Any] = {"affects": affects.value}
+    extra: dict[str, Any] = {"affects": affects.value, "value": value, "common": common}
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
-def required(description: str, affects: Affects = Affects.RECORD) -> Any:
-    """Declare an option without a default, which must be given."""
-    return Field(description=description, json_schema_extra={"affects": affects.value})
+def required(description: str, affects: Affects = Affects.RECORD, *, value: str = "") -> Any:
+    """Declare an option without a default, which must be given; otherwise as `option`."""
+    extra: dict[str, Any] = {"affects": affects.value, "value": value, "common": True}
+    return Field(description=description, json_schema_extra=extra)
 
 
 def nested(section: type["Options"]) -> Any:
@@ -243,8 +252,13 @@ class Options:
 
 def affects(field: FieldInfo) -> Affects:
     """Return what an option affects."""
+    return Affects(declared(field, "affects", Affects.NUMBERS.value))
+
+
+def declared(field: FieldInfo, what: str, otherwise: Any) -> Any:
+    """Return what `option` was given for an option: `affects`, `value` or `common`."""
     extra = field.json_schema_extra
-    return Affects(str(extra["affects"])) if isinstance(extra, dict) else Affects.NUMBERS
+    return extra.get(what, otherwise) if isinstance(extra, dict) else otherwise
 
 
 def option_name(field: str) -> str:

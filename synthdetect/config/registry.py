@@ -1,7 +1,7 @@
 """Registries: tables of named choices whose implementations are imported when they are used."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,25 +36,38 @@ def one_of(*names: str | Mapping[str, Any]) -> AfterValidator:
         names: Registries, whose keys are accepted, and single names.
     """
     known = [name for group in names for name in ([group] if isinstance(group, str) else group)]
-
-    def validate(value: str) -> str:
-        if value not in known:
-            raise ValueError(f"unknown name; known names: {', '.join(filter(None, known))}")
-        return value
-
-    return AfterValidator(validate)
+    return AfterValidator(_OneOf(tuple(known)))
 
 
 def each_of(names: Mapping[str, Any]) -> AfterValidator:
     """Return a validator of tuples that accepts every name of a registry at most once."""
-    check: Callable[[str], str] = one_of(names).func  # type: ignore[assignment]
+    return AfterValidator(_EachOf(tuple(names)))
 
-    def validate(values: tuple[str, ...]) -> tuple[str, ...]:
+
+@dataclass(frozen=True)
+class _OneOf:
+    names: tuple[str, ...]
+
+    def __call__(self, value: str) -> str:
+        if value not in self.names:
+            raise ValueError(f"unknown name; known names: {', '.join(filter(None, self.names))}")
+        return value
+
+
+@dataclass(frozen=True)
+class _EachOf:
+    names: tuple[str, ...]
+
+    def __call__(self, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
-            check(value)
+            _OneOf(self.names)(value)
         repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
         if repeated:
             raise ValueError(f"{', '.join(repeated)} is given more than once; give each name once")
         return values
 
-    return AfterValidator(validate)
+
+def known_names(validator: object) -> tuple[str, ...]:
+    """Return the names that a validator of `one_of` or `each_of` accepts; none for another."""
+    check = validator.func if isinstance(validator, AfterValidator) else None
+    return check.names if isinstance(check, _OneOf | _EachOf) else ()

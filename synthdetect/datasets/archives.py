@@ -7,49 +7,26 @@ climbs out of its folder nor a link can have any effect.
 import gzip
 import os
 import stat
-import struct
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Generic, Self, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from synthdetect.datasets.layouts import is_image
+from synthdetect.datasets.tars import DAMAGE, LINK, SPECIAL, StrictTarInfo, refusal, refusing_damage
 from synthdetect.images.batches import Images
 from synthdetect.images.reading import BadImage, check_size
 from synthdetect.system.errors import UserError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
-DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    struct.error,
-    EOFError,
-    ValueError,
-    IndexError,
-    OverflowError,
-    RuntimeError,
-)
-"""What `zipfile`, `tarfile` and `gzip` raise on damaged archives."""
-
-_LINK = "a link, which is not followed"
-_SPECIAL = "not a regular file"
 _GZIP_MAGIC = b"\x1f\x8b"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # LZMA may ask for gigabytes of memory
 _MAX_PADDING = 2**20  # bytes after a tar's end; programs pad to a record of 10 KiB
-_MAX_EXTENSION = 2**20  # bytes of a long name or the like, which tarfile reads at once
-_EXTENSIONS = (
-    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)  # fmt: skip
-
 Handle = TypeVar("Handle")
 
 
@@ -66,7 +43,7 @@ def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     """
     kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the packing system has no file types
     if kind not in (0, stat.S_IFREG):
-        raise BadMember(_LINK if stat.S_ISLNK(kind) else _SPECIAL)
+        raise BadMember(LINK if stat.S_ISLNK(kind) else SPECIAL)
     if member.header_offset < 0:
         raise BadMember("damaged in the archive: it begins before the archive")
     if member.flag_bits & 1:
@@ -108,7 +85,7 @@ class _ArchiveImages(Images, Generic[Handle]):
 
     def _handle(self) -> Handle:
         if self._opened is None or self._opened[0] != os.getpid():
-            with _refusing_damage(self.path):
+            with refusing_damage(self.path):
                 self._opened = os.getpid(), self._open()
         return self._opened[1]
 
@@ -168,8 +145,8 @@ class TarImages(_ArchiveImages[IO[bytes]]):
         super().__init__(path)
         stream = self._handle()
         with (
-            _refusing_damage(path),
-            tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictTarInfo) as tar,
+            refusing_damage(path),
+            tarfile.open(fileobj=stream, mode="r:", tarinfo=StrictTarInfo) as tar,
         ):
             members = [member for member in tar if is_image(member.name) and not member.isdir()]
             # gzip verifies its checksum only at its own end, which follows that of the tar.
@@ -179,7 +156,7 @@ class TarImages(_ArchiveImages[IO[bytes]]):
                     raise tarfile.ReadError("data follow the end of the archive")
         self._offsets = np.array([member.offset_data for member in members], dtype=np.int64)
         self._sizes = np.array([member.size for member in members], dtype=np.int64)
-        self._refused = {row: _refusal(m) for row, m in enumerate(members) if _refusal(m)}
+        self._refused = {row: refusal(m) for row, m in enumerate(members) if refusal(m)}
         self._set_names([member.name for member in members])
 
     def read(self, row: int) -> bytes:
@@ -203,37 +180,3 @@ class TarImages(_ArchiveImages[IO[bytes]]):
         compressed = stream.read(2) == _GZIP_MAGIC
         stream.seek(0)
         return gzip.open(stream) if compressed else stream  # type: ignore[return-value]
-
-
-class _StrictTarInfo(tarfile.TarInfo):
-    """A member's header. By default, tarfile takes a damaged one for the end of the archive."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        info = super().frombuf(buf, encoding, errors)
-        if info.type in _EXTENSIONS and info.size > _MAX_EXTENSION:
-            raise tarfile.ReadError(f"a header declares {info.size:,} bytes")
-        return info
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(archive)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(str(error)) from error
-
-
-def _refusal(member: tarfile.TarInfo) -> str:
-    if member.islnk() or member.issym():
-        return _LINK
-    return _SPECIAL if member.issparse() or not member.isreg() else ""
-
-
-@contextmanager
-def _refusing_damage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (*DAMAGE, OSError) as error:
-        raise UserError(
-            f"{path}: the archive cannot be read: {error}. Copy or pack it again."
-        ) from error

@@ -12,19 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from synthdetect.datasets.manifest import Manifest
-from synthdetect.images.reading import BadImage, probe_image, read_file
+from synthdetect.datasets.perceptual import HashCache, perceptual_hash
+from synthdetect.images.buckets import is_url
+from synthdetect.images.contents import member_of, read_content, shard_stamps
+from synthdetect.images.provenance import provenance
+from synthdetect.images.reading import BadImage, describe_image, read_image
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import cache_folder, short_hash, write_to_cache
 
 PROBED = ("sha256", "width", "height", "format", "mode", "jpeg_quality", "exif")
 _NUMBERS = ("bytes", "mtime_ns", "width", "height", "jpeg_quality")
-COLUMNS = ("bytes", "mtime_ns", *PROBED, "error")
-"""Columns that indexing adds. `error` is the reason why a file cannot be read, empty if it can."""
+COLUMNS = ("bytes", "mtime_ns", *PROBED, "provenance", "error")
+"""Columns that indexing adds. `provenance` is what the metadata say about the origin, as
+`Provenance.kind`; `error` is the reason why a file cannot be read, empty if it can."""
 
 _UNREACHABLE = (-1, -1)
+_UNKNOWN_SIZE = -2  # of a member of a shard, which is as old as its shard
+_BUCKET_THREADS = 32  # which mostly wait
+_HASH = "perceptual_hash"
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (number of files done, number of files in total)."""
@@ -35,6 +44,7 @@ def index(manifest: Manifest, *, progress: ProgressCallback | None = None) -> Ma
 
     Known values come from the manifest itself (if `synthdetect manifest` wrote it) and from the
     cache folder. Files are read by one thread per core: decoders release the interpreter lock.
+    The perceptual hashes of the decoded images are kept too, for the search for near-duplicates.
 
     Raises:
         UserError: If the `sha256` of a row differs from the content of its file.
@@ -43,15 +53,17 @@ def index(manifest: Manifest, *, progress: ProgressCallback | None = None) -> Ma
     paths = manifest.table["path"].tolist()
     known = _known(manifest, cache)
     files = manifest.files()
-    current = np.array([_stat(file) for file in files], dtype=np.int64)
+    current = _stats(files)
     # The last row stands for unknown files, for which get_indexer returns -1.
     indexed = np.vstack([known[["bytes", "mtime_ns"]].to_numpy(np.int64), [_UNREACHABLE]])
-    same = (indexed[known.index.get_indexer(paths)] == current).all(axis=1)
-    stale = np.flatnonzero(~same | (current == _UNREACHABLE).all(axis=1))
+    before = indexed[known.index.get_indexer(paths)]
+    same = ((before == current) | (current == _UNKNOWN_SIZE)).all(axis=1)
+    stale = np.flatnonzero(~same | (current[:, 1] == -1))
     stale_paths = [paths[row] for row in stale]
     probed = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, row in enumerate(pool.map(_probe, [files[row] for row in stale]), 1):
+    with ThreadPoolExecutor(_threads(files)) as pool:
+        results = pool.map(_probe, [files[row] for row in stale], current[stale].tolist())
+        for done, row in enumerate(results, 1):
             probed.append(row)
             if progress:
                 progress(done, len(stale))
@@ -60,6 +72,8 @@ def index(manifest: Manifest, *, progress: ProgressCallback | None = None) -> Ma
         known = pd.concat([known.drop(stale_paths, errors="ignore"), new]) if len(known) else new
         cached = known.rename_axis("path").reset_index()
         write_to_cache(cache, lambda file: cached.to_parquet(file, index=False))
+        hashes = {row["sha256"]: row[_HASH] for row in probed if _HASH in row}
+        HashCache(manifest.root).add(hashes)
     found = known.iloc[known.index.get_indexer(paths)].reset_index(drop=True)
     _check_given_hashes(manifest, found)
     kept = manifest.table.drop(columns=[c for c in COLUMNS if c in manifest.table])
@@ -74,12 +88,41 @@ def _stat(file: str) -> tuple[int, int]:
     return (stat.st_size, stat.st_mtime_ns)
 
 
-def _probe(file: str) -> dict[str, Any]:
-    size, mtime = _stat(file)
+def _stats(files: list[str]) -> npt.NDArray[np.int64]:
+    """Return the size in bytes and the time of each file, of shape (files, 2)."""
+    stamps = {shard: -1 for shard in map(_shard, files)}
+    stamps |= shard_stamps(shard for shard in stamps if shard)
+    return np.array(
+        [
+            (_UNKNOWN_SIZE, stamps[shard]) if (shard := _shard(file)) else _stat(file)
+            for file in files
+        ],
+        dtype=np.int64,
+    )
+
+
+def _shard(file: str) -> str:
+    """Return the shard or the object in a bucket that an image is in, or "" for a file."""
+    member = member_of(file)
+    return member.shard if member else file if is_url(file) else ""
+
+
+def _threads(files: list[str]) -> int:
+    cores = os.cpu_count() or 1
+    return max(_BUCKET_THREADS, cores) if any(map(is_url, files)) else cores
+
+
+def _probe(file: str, stat: tuple[int, int]) -> dict[str, Any]:
+    size, mtime = stat
     row: dict[str, Any] = dict.fromkeys(PROBED, "") | dict.fromkeys(("width", "height"), 0)
-    row |= {"jpeg_quality": 0, "exif": False, "bytes": size, "mtime_ns": mtime, "error": ""}
+    row |= {"jpeg_quality": 0, "exif": False, "bytes": max(size, -1), "mtime_ns": mtime}
+    row |= {"provenance": "", "error": ""}
     try:
-        row |= probe_image(read_file(Path(file)))
+        data = read_content(file)
+        row["bytes"] = len(data)
+        image = read_image(data)
+        row |= describe_image(data) | {"provenance": provenance(data).kind}
+        row |= {_HASH: perceptual_hash(image)}
     except BadImage as error:
         row["error"] = str(error)
     except OSError as error:  # perhaps temporary: cached in a state that no file has
@@ -97,7 +140,8 @@ def _known(manifest: Manifest, cache: Path) -> pd.DataFrame:
                 numbers = pd.to_numeric(rows[name], errors="coerce")
                 rows[name] = numbers.where(numbers.abs() < 2**63)  # excludes inf
             rows["exif"] = rows["exif"].astype(str).str.lower() == "true"
-            rows["error"] = rows["error"].astype("str").fillna("")
+            for name in ("provenance", "error"):
+                rows[name] = rows[name].astype("str").fillna("")
             rows = rows.dropna(subset=list(_NUMBERS)).astype(dict.fromkeys(_NUMBERS, "int64"))
             tables.append(rows.set_index("path"))
     if not tables:

@@ -22,7 +22,7 @@ from synthdetect.system.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif",
-    ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif",
 })  # fmt: skip
 """Suffixes of image files in lower case: those of the formats that `images.reading` decodes."""
 
@@ -39,6 +39,10 @@ Parts = tuple[str, ...]
 """The names in a folder's path below the root."""
 Tree = dict[Parts, list[str]]
 """The names of the images in each folder that directly holds some."""
+
+
+class NoImages(UserError):
+    """A folder has no image below it."""
 
 
 class Folder(NamedTuple):
@@ -90,7 +94,34 @@ def import_folder(root: Path) -> pd.DataFrame:
         UserError: If there are no images, a folder cannot be read, no layout describes every
             folder, or folder names or accompanying files contradict each other.
     """
-    tree = walk(root)
+    return _described(root, walk(root)).sort_values("path", ignore_index=True)
+
+
+def describe_names(root: Path, names: list[str]) -> tuple[pd.DataFrame, list[int]]:
+    """Describe images by names that have folders, such as those of members of archives.
+
+    Args:
+        root: What the names are relative to, for messages.
+        names: The names, which may occur repeatedly.
+
+    Returns:
+        A table as of `import_folder`, and the row of each of its images among the names.
+
+    Raises:
+        UserError: As `import_folder`.
+    """
+    tree: Tree = {}
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        *parts, file = name.split("/")
+        tree.setdefault(tuple(parts), []).append(file)
+        rows.setdefault(name, []).append(row)
+    table = _described(root, tree)
+    again = {name: iter(found) for name, found in rows.items()}
+    return table, [next(again[path]) for path in table["path"]]
+
+
+def _described(root: Path, tree: Tree) -> pd.DataFrame:
     layout, folders = _choose(root, tree)
     columns: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, "platform")}
     for parts, folder in folders.items():
@@ -109,11 +140,11 @@ def import_folder(root: Path) -> pd.DataFrame:
     table = layout.complete(root, pd.DataFrame(columns))
     if not table["platform"].any():
         table = table.drop(columns="platform")
-    return table.sort_values("path", ignore_index=True)
+    return table
 
 
-def walk(root: Path) -> Tree:
-    """Find the images below a folder.
+def walk(root: Path, wanted: Callable[[str], bool] | None = None) -> Tree:
+    """Find the images below a folder, or files whose names are wanted otherwise.
 
     Raises:
         UserError: If there are none, a folder cannot be read, or a name is not UTF-8.
@@ -127,7 +158,7 @@ def walk(root: Path) -> Tree:
     tree: Tree = {}
     for folder, subfolders, files in os.walk(root, onerror=fail):
         subfolders[:] = [n for n in subfolders if not n.startswith(".") and n != "__MACOSX"]
-        images = [name for name in files if is_image(name)]
+        images = [name for name in files if (wanted or is_image)(name)]
         if images:
             parts = Path(folder).relative_to(root).parts
             try:
@@ -139,7 +170,7 @@ def walk(root: Path) -> Tree:
                 ) from error
             tree[parts] = images
     if not tree:
-        raise UserError(
+        raise NoImages(
             f"{root}: holds no images (files that end in {' '.join(sorted(IMAGE_SUFFIXES))}). "
             "Links to folders are not followed."
         )

@@ -6,7 +6,8 @@ is a further evaluation set. Manifest files, other lists and folders are all rea
 """
 
 import hashlib
-import os
+import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,8 +18,11 @@ import pandas as pd
 
 from synthdetect.datasets.dialects import import_csv, read_table
 from synthdetect.datasets.labels import CLASSES, label_of
-from synthdetect.datasets.layouts import import_folder
+from synthdetect.datasets.layouts import NoImages, import_folder
 from synthdetect.datasets.schema import COLUMNS, SPLIT_NAME, SPLIT_RULE, SPLITS, split_of
+from synthdetect.datasets.shards import INDEX, find_shards, has_images, is_range, list_shards
+from synthdetect.images.buckets import is_url, open_url
+from synthdetect.images.contents import located
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
 
@@ -33,25 +37,25 @@ class Manifest:
     Attributes:
         table: One row per image; begins with `schema.COLUMNS`. `label` is 0 (real) or 1
             (synthetic); the other columns are text, empty where unknown.
-        root: Folder from which relative paths start.
+        root: Folder, or URL of a folder in a bucket, from which relative paths start.
         name: The name or path that the user gave.
     """
 
     table: pd.DataFrame
-    root: Path
+    root: Path | str
     name: str
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def file(self, path: str) -> Path:
-        """Return the file of the image with that value of `path`."""
-        return self.root / path
+    def file(self, path: str) -> str:
+        """Return where the image with that value of `path` is, as in `contents`."""
+        return located(self.root, path)
 
     def files(self) -> list[str]:
-        """Return the file of each row."""
+        """Return where the image of each row is."""
         root = str(self.root)  # pathlib would be ten times slower
-        return [os.path.join(root, path) for path in self.table["path"]]
+        return [located(root, path) for path in self.table["path"]]
 
     def with_table(self, table: pd.DataFrame) -> "Manifest":
         """Return the manifest with another table."""
@@ -88,7 +92,8 @@ def load(data: str, *, option: str = "--data") -> Manifest:
 
     Args:
         data: `sample` (the built-in data set), a manifest file (`.csv`, `.parquet`), a CSV in one
-            of `dialects.DIALECTS`, or a folder in one of `layouts.LAYOUTS`.
+            of `dialects.DIALECTS`, a folder in one of `layouts.LAYOUTS`, or shards (see
+            `shards.find_shards`). All but the sample may be the URL of an object in a bucket.
         option: The option that named `data`, for messages.
 
     Raises:
@@ -97,15 +102,75 @@ def load(data: str, *, option: str = "--data") -> Manifest:
     if data == SAMPLE:
         folder = Path(str(files("synthdetect"))) / "sample"
         return replace(read(folder / "manifest.csv"), name=SAMPLE)
+    if is_url(data):
+        try:
+            return _from_bucket(data)
+        except UserError as error:
+            raise UserError(f"{option}: {error}") from error
     path = Path(data).expanduser()
     if data and path.is_dir():
-        return Manifest(_checked(import_folder(path), str(path)), path.resolve(), data)
+        try:
+            return Manifest(_checked(import_folder(path), str(path)), path.resolve(), data)
+        except NoImages:
+            shards, beside = find_shards(str(path.resolve()))
+            if not shards:
+                raise
+        return _from_shards(shards, beside, str(path.resolve()), data)
+    suffix = path.suffix.lower()
+    is_shard = suffix == ".tar" or (suffix == ".parquet" and has_images(str(path)))
+    if is_range(data) or (path.is_file() and is_shard):
+        path = path.absolute()
+        shards, beside = find_shards(str(path))
+        if not shards:
+            raise UserError(f"{option}: {data}: names no shards (.tar or .parquet).")
+        return _from_shards(shards, beside, str(path.parent), data)
     if path.is_file():
         return replace(read(path), name=data)
     raise UserError(
         f"{option}: {data!r} is neither '{SAMPLE}' nor a folder nor a manifest file. "
         "Give a path that exists."
     )
+
+
+def _from_bucket(url: str) -> Manifest:
+    """Read a manifest, or list the shards, that a URL names."""
+    folder, _, name = url.rpartition("/")
+    suffix = name.lower().rpartition(".")[2]
+    if suffix == "csv" or (suffix == "parquet" and not is_range(url) and not has_images(url)):
+        return replace(_read_from_bucket(url), root=folder, name=url)
+    shards, beside = find_shards(url)
+    if not shards:
+        raise UserError(f"{url}: holds no shards (.tar or .parquet). Give another address.")
+    one = is_range(url) or suffix in ("tar", "parquet")
+    return _from_shards(shards, beside, folder if one else url.rstrip("/"), url)
+
+
+def _read_from_bucket(url: str) -> Manifest:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / url.rpartition("/")[2]
+        try:
+            with open_url(url) as stream, copy.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+            return read(copy)
+        except OSError as error:
+            raise UserError(f"{url}: {error.strerror or error}. Check the address.") from error
+        except UserError as error:
+            raise UserError(str(error).replace(str(copy), url)) from error
+
+
+def _from_shards(shards: list[str], beside: str, root: str, name: str) -> Manifest:
+    """Return the manifest beside shards, or list them if there is none."""
+    if not beside:
+        return Manifest(_checked(list_shards(shards, root), name), root, name)
+    manifest = _read_from_bucket(beside) if is_url(root) else read(Path(beside))
+    paths = manifest.table["path"].str.replace(r"#\d+\+\d+/.*", "", regex=True)
+    unlisted = set(shards) - {located(root, path) for path in paths.unique()}
+    if unlisted:
+        raise UserError(
+            f"{beside}: does not list {min(unlisted)}. Remove one of them: without "
+            f"{INDEX}, the shards are listed anew."
+        )
+    return replace(manifest, root=root, name=name)
 
 
 def read(path: Path) -> Manifest:
@@ -150,12 +215,13 @@ def check_suffix(path: Path) -> None:
         raise UserError(f"{path}: the name of a manifest must end in .csv or .parquet.")
 
 
-def check_paths(paths: "pd.Series[str]", where: str) -> None:
+def check_paths(paths: "pd.Series[str]", where: str, first: int = 0) -> None:
     """Refuse paths that cannot name a file of a list, and repeated ones.
 
     Args:
         paths: The paths, without blanks around them.
         where: The list, for messages.
+        first: The row of the first path in the list, counted from 0.
 
     Raises:
         UserError: If a path is empty, has a NUL character or `..`, or occurs twice.
@@ -167,7 +233,7 @@ def check_paths(paths: "pd.Series[str]", where: str) -> None:
         (climbing, "climbs out of its folder with '..'; give an absolute path"),
         (paths.duplicated(), "is listed twice; keep one row"),
     ):
-        _refuse(wrong, paths, where, message)
+        _refuse(wrong, paths, where, message, first)
 
 
 def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -196,7 +262,9 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     return table[[*COLUMNS, *further]].reset_index(drop=True)
 
 
-def _refuse(wrong: "pd.Series[bool]", paths: "pd.Series[str]", where: str, message: str) -> None:
+def _refuse(
+    wrong: "pd.Series[bool]", paths: "pd.Series[str]", where: str, message: str, first: int = 0
+) -> None:
     if wrong.any():
         row = int(np.argmax(wrong.to_numpy()))
-        raise UserError(f"{where}: row {row + 1} ({paths.iloc[row]!r}) {message}.")
+        raise UserError(f"{where}: row {first + row + 1} ({paths.iloc[row]!r}) {message}.")

@@ -7,7 +7,9 @@ from pydantic.dataclasses import dataclass
 
 from synthdetect.config.options import CHECKED, Affects, Names, OpenShare, Options, option
 
-DATA_HELP = "'sample', a manifest (CSV or Parquet) or a folder in a known layout."
+DATA_HELP = (
+    "'sample', a manifest (CSV, Parquet), a folder in a known layout, or shards, also s3://."
+)
 
 
 def _both_classes_fit(images: int) -> int:
@@ -22,15 +24,18 @@ class SourceOptions(Options):
 
     section: ClassVar = "data"
 
-    data: str = option("sample", DATA_HELP, Affects.PLACE)
+    data: str = option("sample", DATA_HELP, Affects.PLACE, value="PATH", common=True)
     on_bad_image: Literal["stop", "exclude"] = option(
         "stop", "What to do about unreadable images: stop, or exclude and list them."
     )
     val_share: OpenShare = option(
-        0.15, "Share of the images that validate, where the data have no val split."
+        0.15,
+        "Share of the images that validate, where the data have no val split or cv holds a "
+        "generator out.",
+        value="SHARE",
     )
     test_share: OpenShare = option(
-        0.15, "Share of the images that test, where the data have no splits."
+        0.15, "Share of the images that test, where the data have no splits.", value="SHARE"
     )
 
 
@@ -40,17 +45,27 @@ class DataOptions(SourceOptions):
 
     section: ClassVar = "data"
 
-    generators: Names = option((), "Train on these generators only (default: all).")
-    categories: Names = option((), "Train on these categories only (default: all).")
-    per_category: Annotated[int, AfterValidator(_both_classes_fit)] = option(
-        0, "Most training images of a category, half of them synthetic (0: no limit).", ge=0
+    generators: Names = option(
+        (), "Train on these generators only (default: all).", value="GENERATOR,..."
     )
-    max_images: int = option(0, "Most training images (0: no limit).", ge=0)
+    categories: Names = option(
+        (), "Train on these categories only (default: all).", value="CATEGORY,..."
+    )
+    per_category: Annotated[int, AfterValidator(_both_classes_fit)] = option(
+        0,
+        "Most training images of a category, half of them synthetic (0: no limit).",
+        ge=0,
+        value="IMAGES",
+    )
+    max_images: int = option(0, "Most training images (0: no limit).", ge=0, value="IMAGES")
     supplement: str = option(
-        "", "A further manifest or folder, all of whose images train.", Affects.PLACE
+        "", "A further manifest or folder, all of whose images train.", Affects.PLACE, value="PATH"
     )
     finetune: float = option(
-        0.0, "Validation images moved to training: a number, or a share below 1.", ge=0
+        0.0,
+        "Validation images moved to training: a number, or a share below 1.",
+        ge=0,
+        value="IMAGES|SHARE",
     )
 
 
@@ -60,17 +75,21 @@ class FoldOptions(Options):
 
     section: ClassVar = "cv"
 
-    folds: int = option(5, "Number of folds.", ge=2, le=100)
+    folds: int = option(5, "Number of folds.", ge=2, le=100, common=True)
     group_by: Literal["source", "generator"] = option(
-        "source", "source: k folds of photographs; generator: leave one generator out in each fold."
+        "source",
+        "source: k folds of photographs; generator: hold one generator out in each fold.",
+        common=True,
     )
     stratify: Literal["label", "category"] = option(
         "label", "What is spread evenly over the folds: labels, or labels and categories."
     )
     folds_from: str = option(
-        "", "Reuse the folds of this cross-validation: its run id, or a folds.csv."
+        "",
+        "Reuse the folds of this cross-validation: its run id, or a folds.csv.",
+        value="RUN_ID|FILE",
     )
-    refit: bool = option(False, "Train one final model on train and val together.")
+    refit: bool = option(False, "Train one final model on train and val together.", common=True)
 
     @model_validator(mode="after")
     def _either_assigned_or_reused(self) -> Self:

@@ -10,6 +10,7 @@ from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.selection import (
     append_supplement,
+    capped_without_category,
     merge_supplement_into_train,
     move_val_to_train,
     one_class_categories,
@@ -31,6 +32,8 @@ class Prepared:
         one_class_categories: Training categories without real or without synthetic images, none of
             which `per_category` keeps.
         target: Unlabelled images to adapt to.
+        without_category: How many of the training images without a category `per_category` keeps,
+            and how many there are.
     """
 
     manifest: Manifest
@@ -38,6 +41,7 @@ class Prepared:
     validation_hashes: frozenset[str]
     one_class_categories: tuple[str, ...]
     target: Target | None = None
+    without_category: tuple[int, int] = (0, 0)
 
     def digest(self) -> str:
         """Return the digest of the manifest, or of manifest and target if there is a target."""
@@ -117,13 +121,18 @@ def _load(options: DataOptions, seed: int, progress: ProgressCallback | None) ->
         manifest, seed=seed, val_share=options.val_share, test_share=options.test_share
     )
     one_class = one_class_categories(manifest) if options.per_category else ()
+    without_category = (0, 0)
+    if options.per_category and not options.categories:
+        without_category = capped_without_category(manifest, options.per_category)
     if options.supplement:
         extra, bad = index_readable(
             load(options.supplement, option="--supplement"), options.on_bad_image, progress
         )
         manifest = append_supplement(manifest, extra)
         excluded = pd.concat([excluded, bad], ignore_index=True)
-    return Prepared(manifest, excluded, validation_hashes, one_class)
+    return Prepared(
+        manifest, excluded, validation_hashes, one_class, without_category=without_category
+    )
 
 
 def index_readable(

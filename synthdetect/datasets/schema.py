@@ -11,6 +11,10 @@ SPLITS = ("train", "val", "test")
 DEVELOPMENT_SPLITS = ("train", "val")
 """The splits on which a detector is trained and chosen. Every other split only evaluates."""
 
+HELD_OUT = "held_out"
+"""The split of the images that a fold of cross-validation leaves out of training and of validation,
+if it leaves a generator out. It only evaluates."""
+
 SPLIT_SPELLINGS = {
     "train": "train",
     "val": "val",

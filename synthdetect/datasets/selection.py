@@ -7,7 +7,7 @@ trained on narrow and on diverse data are compared on the same images.
 import numpy as np
 import pandas as pd
 
-from synthdetect.datasets.labels import SYNTHETIC
+from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.options import DataOptions
 from synthdetect.datasets.splits import group_codes
@@ -56,6 +56,18 @@ def one_class_categories(manifest: Manifest) -> tuple[str, ...]:
     return tuple(sorted(classes[classes < 2].index))
 
 
+def capped_without_category(manifest: Manifest, per_category: int) -> tuple[int, int]:
+    """Count the training images without a category, which `per_category` takes for one category.
+
+    Returns:
+        The number that `per_category` keeps, and the number without it.
+    """
+    train = manifest.split("train").table
+    labels = train.loc[train["category"] == "", "label"]
+    fewer = min(int((labels == label).sum()) for label in (REAL, SYNTHETIC))
+    return 2 * min(fewer, per_category // 2), len(labels)
+
+
 def append_supplement(manifest: Manifest, extra: Manifest) -> Manifest:
     """Append all images of another manifest, with absolute paths, as the split `SUPPLEMENT`.
 
@@ -67,7 +79,7 @@ def append_supplement(manifest: Manifest, extra: Manifest) -> Manifest:
             f"--supplement: {manifest.name} already has a split {SUPPLEMENT!r}. Rename it."
         )
     added = extra.table.copy()
-    added["path"] = [str(extra.file(path)) for path in added["path"]]
+    added["path"] = [extra.file(path) for path in added["path"]]
     added["split"] = SUPPLEMENT
     table = pd.concat([manifest.table, added], ignore_index=True)
     for column in table.columns[table.isna().any()]:

@@ -174,14 +174,14 @@ def check_splits(manifest: Manifest) -> None:
     require_both_classes(manifest)
 
 
-def require_both_classes(manifest: Manifest) -> None:
-    """Refuse train and val splits that lack a class.
+def require_both_classes(manifest: Manifest, splits: Sequence[str] = DEVELOPMENT_SPLITS) -> None:
+    """Refuse splits, by default train and val, that lack a class.
 
     Raises:
-        UserError: If train or val has no real or no synthetic images.
+        UserError: If one has no real or no synthetic images.
     """
     table = manifest.table
-    for name in DEVELOPMENT_SPLITS:
+    for name in splits:
         present = set(table.loc[table["split"] == name, "label"].unique())
         if present != {REAL, SYNTHETIC}:
             found = "real" if present == {REAL} else "synthetic" if present else "no"

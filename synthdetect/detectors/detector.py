@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ from scipy.special import expit
 from torch import nn
 
 from synthdetect.detectors.card import TORCH, Card, read_card
-from synthdetect.models.networks import build
+from synthdetect.images.views import MeanOverViews
+from synthdetect.models.networks import AllOutputs, Network, build
 from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.errors import UserError
@@ -30,23 +31,65 @@ class Detector:
         self.card = card
         self.preprocess = card.preprocess
 
+    @property
+    def scorer(self) -> nn.Module:
+        """The network under the views of the card; its logits are those that the card decides on.
+
+        It shares the network's weights.
+        """
+        return MeanOverViews(self.network, self.card.views)
+
+    @property
+    def full_scorer(self) -> nn.Module:
+        """As `scorer`, but it returns the logits of generators, if there are any, behind the logit.
+
+        Its outputs have the shape (images, 1 + generators), or (images,) without attribution.
+        """
+        if self.card.attribution is None:
+            return self.scorer
+        assert isinstance(self.network, Network)
+        return MeanOverViews(AllOutputs(self.network), self.card.views)
+
+    def with_card(self, **changes: Any) -> "Detector":
+        """Return the detector with other values of some fields of its card."""
+        return Detector(self.network, replace(self.card, **changes))
+
     def calibrated(self, logits: npt.ArrayLike) -> FloatArray:
-        """Return calibrated logits for those of the network."""
+        """Return calibrated logits for those of the scorer."""
         return self.card.decision.calibration(logits)
 
     def score(self, squares: npt.NDArray[np.uint8]) -> FloatArray:
         """Return the probability that each preprocessed image is synthetic.
 
         Args:
-            squares: Images as `preprocess` makes them, of shape (images, image_size, image_size,
-                3).
+            squares: As for `outputs`.
 
         Returns:
             The probabilities, of shape (images,).
         """
+        return np.asarray(expit(self.calibrated(self.outputs(squares)[:, 0])))
+
+    def outputs(self, squares: npt.NDArray[np.uint8]) -> FloatArray:
+        """Return the uncalibrated logit of each preprocessed image, and the logits of generators.
+
+        Args:
+            squares: Images as `preprocess` makes them, of shape (images, image_size, image_size,
+                3).
+
+        Returns:
+            The outputs, of shape (images, 1 + generators).
+        """
+        # torch warns of an array that cannot be written to, as Pillow makes it; no other is copied.
+        writable = np.require(squares, requirements="W")
         with torch.inference_mode():
-            logits = self.network(torch.from_numpy(squares).permute(0, 3, 1, 2))
-        return np.asarray(expit(self.calibrated(logits.double().numpy())))
+            outputs = self.full_scorer(torch.from_numpy(writable).permute(0, 3, 1, 2))
+        found: FloatArray = outputs.double().numpy()
+        return found.reshape(len(squares), self.width)
+
+    @property
+    def width(self) -> int:
+        """Number of outputs of an image: the logit, and those of the generators."""
+        return 1 + len(self.card.model.generators)
 
     def save(self, path: Path) -> Card:
         """Write the detector to one `.safetensors` file and return the card as written."""

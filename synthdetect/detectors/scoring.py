@@ -11,8 +11,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ import torch
 from scipy.special import expit
 from torch import nn
 
+from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.ensemble import combine, log_odds, spread
@@ -35,6 +37,78 @@ STATE, _RUN = "state.json", ".run"
 """The files that say which scoring the journals beside them belong to, and its run."""
 
 
+class Scored(NamedTuple):
+    """The outputs of detectors for a batch.
+
+    Attributes:
+        rows: The rows of the readable images.
+        outputs: The outputs of all detectors, one after another, of shape (readable images,
+            outputs).
+        unreadable: (row, reason) of the other images.
+    """
+
+    rows: list[int]
+    outputs: FloatArray
+    unreadable: list[tuple[int, str]]
+
+
+class Engine(Protocol):
+    """What computes the outputs of detectors: this process, or others."""
+
+    def __call__(
+        self, numbers: Sequence[int], images: Images, batch_size: int, first: int
+    ) -> Iterator[Scored]:
+        """Yield batch after batch, in the order of the images.
+
+        Args:
+            numbers: Which of the detectors of a scoring compute, counted from 0.
+            images: The images, preprocessed as these detectors need it.
+            batch_size: Images per batch.
+            first: The row of the first image of the first batch.
+        """
+
+
+class Local:
+    """The engine that is this process, with worker processes that read images.
+
+    Args:
+        detectors: The detectors of the scoring.
+        device: The device that computes.
+    """
+
+    def __init__(self, detectors: Sequence[Detector], device: Device) -> None:
+        self._detectors, self._device = detectors, device
+
+    def __call__(
+        self, numbers: Sequence[int], images: Images, batch_size: int, first: int
+    ) -> Iterator[Scored]:
+        """Yield batch after batch, as `Engine` says."""
+        device = self._device
+        scorers = [self._detectors[number].full_scorer.to(device.torch) for number in numbers]
+        widths = [self._detectors[number].width for number in numbers]
+        order = Order(len(images), batch_size, first=first)
+        for batch in Batches(images, order, device.workers, pin_memory=device.pin_memory).epoch(0):
+            yield scored(batch, scorers, widths, device)
+
+
+def scored(
+    batch: Batch, scorers: Sequence[nn.Module], widths: Sequence[int], device: Device
+) -> Scored:
+    """Compute the outputs of a batch.
+
+    Args:
+        batch: The batch.
+        scorers: The `full_scorer` of each detector, on the device.
+        widths: Their numbers of outputs.
+        device: The device that computes.
+    """
+    outputs = [
+        _outputs(scorer, batch, device, width)
+        for scorer, width in zip(scorers, widths, strict=True)
+    ]
+    return Scored(batch.rows.tolist(), np.concatenate(outputs, axis=1), batch.unreadable)
+
+
 @dataclass(frozen=True)
 class Scores:
     """The scores of images by detectors.
@@ -43,23 +117,26 @@ class Scores:
         logits: Calibrated logits of shape (detectors, images); nan where an image is unreadable.
         unreadable: The reason why an image cannot be read, by row.
         raw: Uncalibrated logits, likewise.
+        generators: Of each detector, the logits of its generators, of shape (images, generators);
+            nan where an image is unreadable.
     """
 
     logits: FloatArray
     unreadable: dict[int, str]
     raw: FloatArray
+    generators: list[FloatArray]
 
 
 class Scoring:
     """The scoring of images by detectors, with one pass for each preprocessing that they use.
+
+    Each detector scores under the views of its card.
 
     Args:
         folder: Folder of the journals; it is created if necessary.
         detectors: At least one detector.
         images: The images to score.
         data: Where they come from, to tell them from other images with the same names.
-        tta: Test-time augmentation: `none`, or `flip` for the mean of the logits of an image and
-            its mirror image.
         batch_size: Images per batch.
         strict: Whether an unreadable image stops the scoring, and is read again after a restart.
 
@@ -75,12 +152,11 @@ class Scoring:
         images: Images,
         *,
         data: str,
-        tta: str,
         batch_size: int,
         strict: bool = False,
     ) -> None:
         self._folder, self._detectors, self._images = folder, detectors, images
-        self._tta, self._batch_size, self._strict = tta, batch_size, strict
+        self._batch_size, self._strict = batch_size, strict
         self._members: dict[Preprocess, list[int]] = {}
         for number, detector in enumerate(detectors):
             self._members.setdefault(detector.preprocess, []).append(number)
@@ -89,7 +165,6 @@ class Scoring:
                 "models": [asdict(detector.card) for detector in detectors],
                 "images": names_sha256(images),
                 "data": data,
-                "tta": tta,
                 "batch_size": batch_size,
             }
         )
@@ -113,52 +188,59 @@ class Scoring:
         """How many of `total` are scored and on disk."""
         return sum(journal.rows for journal in self._journals)
 
-    def run(self, device: Device, progress: Callable[[int, int], None]) -> None:
+    def run(
+        self, device: Device, progress: Callable[[int, int], None], engine: Engine | None = None
+    ) -> None:
         """Score what is not done yet.
 
         Args:
             device: The device that computes.
             progress: Called after each batch with `done` and `total`.
+            engine: What computes; None for `Local`.
 
         Raises:
             UserError: If a logit is not finite, or, if strict, an image is unreadable.
         """
+        engine = engine or Local(self._detectors, device)
         for (preprocess, members), journal in zip(
             self._members.items(), self._journals, strict=True
         ):
-            networks = [self._detectors[number].network.to(device.torch) for number in members]
-            order = Order(len(self._images), self._batch_size, first=journal.rows)
             images = self._images.seen_by(preprocess)
-            batches = Batches(images, order, device.workers, pin_memory=device.pin_memory)
-            for batch in batches.epoch(0):
+            for batch in engine(members, images, self._batch_size, journal.rows):
                 for row, reason in batch.unreadable if self._strict else ():
                     raise UserError(
                         f"{self._images.name(row)}: was readable before and is not any more: "
                         f"{reason}. Restore it and run the command again, which resumes."
                     )
-                logits = [_logits(network, batch, device, self._tta) for network in networks]
-                for number, values in zip(members, logits, strict=True):
-                    if not np.isfinite(values).all():
+                ends = accumulate(self._detectors[number].width for number in members)
+                for number, end in zip(members, ends, strict=True):
+                    if not np.isfinite(batch.outputs[:, :end]).all():
                         raise UserError(
                             f"--model: detector number {number + 1} gives logits that are not "
                             "finite; its training has diverged. Leave it out."
                         )
-                journal.append(batch, logits)
+                journal.append(batch)
                 progress(self.done, self.total)
 
     def scores(self) -> Scores:
         """Return the scores, once everything is done."""
-        logits = np.full((len(self._detectors), len(self._images)), np.nan)
+        widths = [detector.width for detector in self._detectors]
+        outputs = [np.full((len(self._images), width), np.nan) for width in widths]
         unreadable: dict[int, str] = {}
         for members, journal in zip(self._members.values(), self._journals, strict=True):
             for row, texts, reason in journal.read():
                 if reason:
                     unreadable[row] = reason
                 else:
-                    logits[members, row] = list(map(float, texts))
-        logits[:, list(unreadable)] = np.nan
+                    values = iter(map(float, texts))
+                    for number in members:
+                        outputs[number][row] = list(islice(values, widths[number]))
+        for own in outputs:
+            own[list(unreadable)] = np.nan
+        logits = np.stack([own[:, 0] for own in outputs])
         calibrated = [d.calibrated(x) for d, x in zip(self._detectors, logits, strict=True)]
-        return Scores(np.stack(calibrated), unreadable, logits)
+        generators = [own[:, 1:] for own in outputs]
+        return Scores(np.stack(calibrated), unreadable, logits, generators)
 
     @property
     def run_id(self) -> str:
@@ -202,20 +284,20 @@ class Scoring:
 
 
 class _Journal:
-    """Lines `row,logit,...,reason`: a logit of each detector, or the reason why there is none."""
+    """Lines `row,output,...,reason`: the outputs of all detectors, or why there are none."""
 
     def __init__(self, path: Path, rows: int, batch_size: int, strict: bool) -> None:
         self.path = path
         self.rows = self._cut(rows, batch_size, strict)
 
-    def append(self, batch: Batch, logits: list[FloatArray]) -> None:
-        """Append a batch and flush it to disk."""
-        answers = zip(*(values.tolist() for values in logits), strict=True)
+    def append(self, batch: Scored) -> None:
+        """Append the outputs of a batch to the file."""
         lines: dict[int, list[Any]] = {
-            row: [*values, ""] for row, values in zip(batch.rows.tolist(), answers, strict=True)
+            row: [*values, ""]
+            for row, values in zip(batch.rows, batch.outputs.tolist(), strict=True)
         }
         for row, reason in batch.unreadable:
-            lines[row] = [*[""] * len(logits), " ".join(reason.split())]
+            lines[row] = [*[""] * batch.outputs.shape[1], " ".join(reason.split())]
         with self.path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")  # floats by repr, which reads back
             writer.writerows([row, *lines[row]] for row in sorted(lines))
@@ -224,10 +306,10 @@ class _Journal:
         self.rows += len(lines)
 
     def read(self) -> Iterator[tuple[int, list[str], str]]:
-        """Yield row, logits as text and reason of each line."""
+        """Yield row, outputs as text and reason of each line."""
         with self.path.open(encoding="utf-8", newline="") as file:
-            for row, *logits, reason in csv.reader(file):
-                yield int(row), logits, reason
+            for row, *outputs, reason in csv.reader(file):
+                yield int(row), outputs, reason
 
     def _cut(self, rows: int, batch_size: int, strict: bool) -> int:
         """Cut off an incomplete batch, and return the number of rows that are left.
@@ -296,6 +378,22 @@ def answer_table(
     return table, together
 
 
+def add_attribution(table: pd.DataFrame, scores: Scores, cards: Sequence[Card]) -> None:
+    """Add what each detector that attributes images answers to the table of `answer_table`.
+
+    The column is `attributed` for one detector; of several, `attributed_1` is that of the first,
+    and there is no common answer, since they may know different generators.
+    """
+    readable = [row for row in range(len(table)) if row not in scores.unreadable]
+    for number, (card, logits) in enumerate(zip(cards, scores.generators, strict=True), 1):
+        if card.attribution:
+            suffix = f"_{number}" if len(cards) > 1 else ""
+            labels = table.loc[readable, f"label{suffix}"].to_numpy(np.int8)
+            answers = pd.Series(card.attributed(labels, logits[readable]), index=readable)
+            place = table.columns.get_loc("error")
+            table.insert(place, f"attributed{suffix}", answers.reindex(table.index))
+
+
 def _answers(
     suffix: str, logits: FloatArray, probability: FloatArray, decision: Decision
 ) -> dict[str, Any]:
@@ -306,12 +404,8 @@ def _answers(
     }
 
 
-def _logits(network: nn.Module, batch: Batch, device: Device, tta: str) -> FloatArray:
-    """Return the logits of the readable images of a batch, of shape (images,)."""
+def _outputs(scorer: nn.Module, batch: Batch, device: Device, width: int) -> FloatArray:
+    """Return the outputs of the readable images of a batch, of shape (images, width)."""
     count = len(batch.rows)
     alone = batch._replace(rows=torch.arange(count))
-    logits = predict(network, [alone], device, count)
-    if tta == "flip":
-        mirrored = alone._replace(images=alone.images.flip(3))
-        logits = (logits + predict(network, [mirrored], device, count)) / 2
-    return logits
+    return predict(scorer, [alone], device, count).reshape(count, width)

@@ -1,6 +1,6 @@
 """Calibration of logits by monotone functions that are fitted on validation images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -38,6 +38,12 @@ class Calibration:
             before, after = np.array(self.knots).T
             return np.asarray(np.interp(x, before, after))
         return self.slope * x + self.offset
+
+    def shifted(self, by: float) -> "Calibration":
+        """Return the map followed by the addition of a number to every calibrated logit."""
+        if self.knots:
+            return replace(self, knots=tuple((before, after + by) for before, after in self.knots))
+        return replace(self, offset=self.offset + by)
 
     @property
     def sound(self) -> bool:

@@ -1,10 +1,11 @@
 """Calibration and threshold, which are chosen on validation images only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import logit
 
 from synthdetect.datasets.labels import CLASSES
 from synthdetect.evaluation.calibration import UNCALIBRATED, Calibration
@@ -23,11 +24,14 @@ class Decision:
         calibration: Map from the network's logits to calibrated ones.
         threshold: The lowest probability at which the answer is synthetic.
         unsure: Half width of the band around the threshold in which the answer is "unsure".
+        prior: The share of synthetic images that calibrated probabilities presume: that among the
+            images on which the calibration was fitted. None if it is unknown.
     """
 
     calibration: Calibration = UNCALIBRATED
     threshold: float = 0.5
     unsure: float = 0.0
+    prior: float | None = None
 
     def answer(self, probability: npt.ArrayLike) -> "Answers":
         """Return the answers for probabilities, in their shape."""
@@ -36,9 +40,30 @@ class Decision:
             (p >= self.threshold).astype(np.int8), np.abs(p - self.threshold) < self.unsure
         )
 
+    def with_prior(self, prior: float) -> "Decision":
+        """Return the decision for images of which another share is synthetic.
+
+        Calibrated logits are shifted by the difference of the logits of the two priors, which for
+        two classes are the adjusted posterior probabilities of Saerens, Latinne and Decaestecker,
+        "Adjusting the Outputs of a Classifier to New a Priori Probabilities: A Simple Procedure",
+        Neural Computation 14 (2002), section 2. It presumes that the images of either class are
+        otherwise like those of validation. The threshold, a probability, stays.
+
+        Args:
+            prior: The expected share of synthetic images, between 0 and 1.
+
+        Raises:
+            ValueError: If the prior of this decision is unknown.
+        """
+        if self.prior is None:
+            raise ValueError("the prior of the decision is unknown")
+        shift = float(logit(prior) - logit(self.prior))
+        return replace(self, calibration=self.calibration.shifted(shift), prior=prior)
+
     def describe(self) -> dict[str, float]:
-        """Return threshold and calibration as numbers by name, for the record."""
-        return {"threshold": self.threshold, **self.calibration.describe()}
+        """Return threshold, prior (if known) and calibration as numbers by name, for the record."""
+        prior = {} if self.prior is None else {"prior": self.prior}
+        return {"threshold": self.threshold, **prior, **self.calibration.describe()}
 
 
 class Answers(NamedTuple):
@@ -71,4 +96,10 @@ def decide(options: DecisionOptions, labels: npt.ArrayLike, logits: npt.ArrayLik
     threshold = choose_threshold(
         labels, calibration(logits), options.threshold_rule, options.max_fpr
     )
-    return Decision(calibration, threshold, options.unsure)
+    return Decision(calibration, threshold, options.unsure, prior_of(labels))
+
+
+def prior_of(labels: npt.ArrayLike) -> float | None:
+    """Return the share of synthetic images; None for images of one class, which do not tell it."""
+    share = float(np.mean(np.asarray(labels, dtype=np.float64)))
+    return share if 0 < share < 1 else None

@@ -5,13 +5,14 @@ photographs would have been tested on, and other seeds or folds would have been 
 covers both. All p-values are two-sided. A quantity that cannot be estimated is nan.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import brentq
+from scipy.optimize import elementwise
 from scipy.special import stdtrit
 from scipy.stats import binomtest, fisher_exact, t
 
@@ -64,7 +65,7 @@ class Mean:
     """
 
     value: float
-    parts: tuple[tuple[float, int], ...]
+    parts: tuple[tuple[float, float], ...]
 
     @classmethod
     def of(
@@ -90,23 +91,25 @@ class Mean:
         return cls(float(differences[:, 0].mean()), tuple(parts))
 
     def interval(self, level: float) -> Interval:
-        half = self._half_width(1 - level)
+        half = float(half_width(self.parts, 1 - level))
         return self.value - half, self.value + half
 
     def p_value(self) -> float:
-        if np.isnan(self._half_width(0.5)) or np.isnan(self.value):
-            return float("nan")
-        if self.value == 0:
-            return 1.0
-        if self._half_width(LEAST_P) <= abs(self.value):
-            return LEAST_P
-        power = brentq(lambda x: self._half_width(10**x) - abs(self.value), np.log10(LEAST_P), 0)
-        return float(10**power)
+        return float(p_values(self.value, self.parts))
 
-    def _half_width(self, error: float) -> float:
-        if any(freedom < 1 for _, freedom in self.parts):
-            return float("nan")
-        return float(np.sqrt(sum(v * stdtrit(f, error / 2) ** 2 for v, f in self.parts)))
+    def p_below(self, bound: float) -> float:
+        """Return the one-sided p-value of the hypothesis that the difference is at least `bound`.
+
+        A small p-value shows that the difference is below it.
+        """
+        return float(p_values_below(self.value, self.parts, bound))
+
+    def p_above(self, bound: float) -> float:
+        """Return the one-sided p-value of the hypothesis that the difference is at most `bound`.
+
+        A small p-value shows that the difference is above it.
+        """
+        return float(p_values_below(-self.value, self.parts, -bound))
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,73 @@ class Shares:
         """Distances from a proportion to the bounds of its Wilson interval, below and above."""
         wilson = binomtest(*share).proportion_ci(level, method="wilson")
         return share[0] / share[1] - wilson.low, wilson.high - share[0] / share[1]
+
+
+def half_width(
+    parts: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]], error: npt.ArrayLike
+) -> FloatArray:
+    """Compute half the width of confidence intervals as `Mean` describes them.
+
+    Args:
+        parts: Variance of the mean and degrees of freedom of each component.
+        error: Probability that an interval does not hold the true value.
+
+    Returns:
+        Half widths, in the shape to which all of these broadcast; nan where a component has less
+        than one degree of freedom.
+    """
+    total: FloatArray = np.zeros(())
+    for variance, freedom in parts:
+        known = np.where(np.asarray(freedom) >= 1, freedom, np.nan)
+        total = total + np.asarray(variance) * stdtrit(known, np.asarray(error) / 2) ** 2
+    return np.asarray(np.sqrt(total))
+
+
+def p_values(
+    values: npt.ArrayLike, parts: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]]
+) -> FloatArray:
+    """Compute p-values of the hypotheses that there is no difference.
+
+    They agree with the intervals: a p-value is the error at which the interval just reaches 0.
+
+    Args:
+        values: Mean differences.
+        parts: As for `half_width`.
+
+    Returns:
+        Two-sided p-values, of the shape to which all of these broadcast; nan where a half width is.
+    """
+    some = half_width(parts, 0.5)
+    distance, some = np.broadcast_arrays(np.abs(values), some)
+    flat = [np.broadcast_to(x, distance.shape) for part in parts for x in part]
+
+    def excess(log: FloatArray, distance: FloatArray, *parts: FloatArray) -> FloatArray:
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return half_width(pairs, 10**log) - distance
+
+    least = np.log10(LEAST_P)
+    with np.errstate(invalid="ignore"):  # of half widths that are nan
+        found = elementwise.find_root(excess, (least, 0.0), args=(distance, *flat))
+        is_least = half_width(parts, LEAST_P) <= distance
+    p = np.where(is_least, LEAST_P, 10.0 ** np.asarray(found.x))
+    return np.where(np.isnan(some) | np.isnan(distance), np.nan, np.where(distance == 0, 1.0, p))
+
+
+def p_values_below(
+    values: npt.ArrayLike,
+    parts: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]],
+    bound: npt.ArrayLike,
+) -> FloatArray:
+    """Compute one-sided p-values of the hypotheses that differences are at least `bound`.
+
+    Args:
+        values: Mean differences.
+        parts: As for `half_width`.
+        bound: The least difference under the hypothesis.
+    """
+    excess = np.asarray(values) - bound
+    half = p_values(excess, parts) / 2
+    return np.where(excess < 0, half, 1 - half)
 
 
 def per_unit(values: FloatArray, folds: npt.ArrayLike) -> FloatArray:

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
 from synthdetect.datasets.dialects import read_table
-from synthdetect.datasets.labels import label_of
+from synthdetect.datasets.labels import REAL, label_of
 from synthdetect.datasets.schema import COLUMNS, SPLIT_NAME, SPLIT_RULE, split_of
+from synthdetect.evaluation.columns import Recognised, binary_labels, candidates, recognise
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.errors import UserError
 
@@ -22,7 +24,22 @@ _TEXT = tuple(name for name in COLUMNS if name != "label")
 _LEAST, _MOST = -800.0, 40.0  # log-odds whose sigmoids are exactly 0 and 1
 
 
-def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, int]:
+class External(NamedTuple):
+    """A table of external predictions, and how it was read.
+
+    Attributes:
+        rows: The table, with the columns of a manifest, any further columns, `raw_logit` and, if it
+            is the score, `probability`; a missing split is "test".
+        moved: Number of probabilities of 0 or 1, whose log-odds were placed beyond all others.
+        recognised: Columns that were found by their usual names.
+    """
+
+    rows: pd.DataFrame
+    moved: int
+    recognised: Recognised
+
+
+def read_predictions(path: Path, names: Sequence[str]) -> External:
     """Read a table of external predictions.
 
     Args:
@@ -30,17 +47,25 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
             being synthetic; the logit takes precedence), and optionally further columns of a
             manifest.
         names: names of these columns in the file where they differ, as `column=name in the file`.
-
-    Returns:
-        The table, with the columns of a manifest, any further columns, `raw_logit` and, if it is
-        the score, `probability`; a missing split is "test". And the number of probabilities of 0
-        or 1, whose log-odds were placed beyond all others.
+            Usual names are recognised without.
 
     Raises:
         UserError: If the file cannot be read, a column is missing, a label is unknown, a path
             occurs twice in a split, or a score is not a number or not a probability.
     """
-    table = _renamed(_read(path), _pairs(names), path)
+    table, given = _read(path), _pairs(names)
+    _require_there(table, given, path)
+    recognised = recognise(table, given, str(path))
+    pairs = {**given, **recognised.pairs}
+    shared = pairs.get("label") if pairs.get("label") == pairs.get("generator") else None
+    if shared:  # one column for both, as `typ` of ClipBased-SyntheticImageDetection
+        label = binary_labels(table[shared].astype(str), str(path))
+        generator = table[shared].where(label == "synthetic", "")
+        table = table.drop(columns=[shared]).assign(label=label, generator=generator)
+        pairs = {ours: theirs for ours, theirs in pairs.items() if theirs != shared}
+    table = _renamed(table, pairs)
+    if "path" not in table and "label" in table and not table.empty:
+        table["path"] = [f"row {number}" for number in range(1, len(table) + 1)]
     score = _score_column(table, path)
     values = pd.to_numeric(table[score], errors="coerce").to_numpy(dtype=np.float64)
     _require(np.isfinite(values), table, path, f"{score} is no finite number")
@@ -65,7 +90,9 @@ def read_predictions(path: Path, names: Sequence[str]) -> tuple[pd.DataFrame, in
     table["raw_logit"] = values
     further = [c for c in table if c not in (*COLUMNS, "raw_logit", *_SCORES, "predicted")]
     scores = ["raw_logit", *(["probability"] if score == "probability" else [])]
-    return table[[*COLUMNS, *further, *scores]].reset_index(drop=True), moved
+    table.loc[table["label"] == REAL, "generator"] = ""  # some lists name their data set there
+    rows = table[[*COLUMNS, *further, *scores]].reset_index(drop=True)
+    return External(rows, moved, recognised)
 
 
 def keep_threshold_side(
@@ -110,12 +137,16 @@ def _pairs(names: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _renamed(table: pd.DataFrame, pairs: Mapping[str, str], path: Path) -> pd.DataFrame:
+def _require_there(table: pd.DataFrame, pairs: Mapping[str, str], path: Path) -> None:
     for ours, theirs in pairs.items():
         if theirs not in table:
             raise UserError(
                 f"--columns: {path} has no column {theirs!r} for {ours}. Found: {_listed(table)}."
             )
+
+
+def _renamed(table: pd.DataFrame, pairs: Mapping[str, str]) -> pd.DataFrame:
+    for ours, theirs in pairs.items():
         table = table.drop(columns=[ours], errors="ignore") if ours != theirs else table
     return table.rename(columns={theirs: ours for ours, theirs in pairs.items()})
 
@@ -130,9 +161,13 @@ def _score_column(table: pd.DataFrame, path: Path) -> str:
             )
     score = next((name for name in _SCORES if name in table), None)
     if score is None:
+        offered = candidates(table, ("path", "label"))
+        how = (
+            f"Give {offered}" if offered else "Name it by --columns logit=NAME or probability=NAME"
+        )
         raise UserError(
-            f"--predictions: {path} has neither 'logit' nor 'probability' (found: "
-            f"{_listed(table)}). Name the score by --columns logit=NAME or probability=NAME."
+            f"--predictions: {path} has neither 'logit' nor 'probability', nor a score by another "
+            f"usual name (found: {_listed(table)}). {how}; a score is higher for synthetic images."
         )
     if table.empty:
         raise UserError(f"--predictions: {path} has no rows.")

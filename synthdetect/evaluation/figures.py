@@ -1,7 +1,6 @@
 """Figures of an evaluation, of cross-validation folds, training histories and effects."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,8 +11,10 @@ from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
 from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
 from synthdetect.evaluation.examples import worst_mistakes
+from synthdetect.evaluation.matrix import WORST as WORST_CELL
 from synthdetect.evaluation.metrics import ECE_BINS
 from synthdetect.evaluation.predictions import Evaluation
+from synthdetect.images.contents import read_content
 from synthdetect.images.geometry import Preprocess
 
 matplotlib.use("Agg")
@@ -26,7 +27,7 @@ WORST = 20
 
 
 def draw(
-    evaluation: Evaluation, threshold: float, images: tuple[Sequence[Path], Preprocess] | None
+    evaluation: Evaluation, threshold: float, images: tuple[Sequence[str], Preprocess] | None
 ) -> Iterator[tuple[str, Figure]]:
     """Draw the figures of one split; those that need both classes are left out without them.
 
@@ -48,6 +49,8 @@ def draw(
     yield "scores", _scores(table, evaluation.split, threshold)
     if len(evaluation.generators):
         yield "generators", _generators(evaluation)
+    if len(evaluation.matrix):
+        yield "matrix", _matrix(evaluation)
     if images:
         yield "worst_mistakes", _worst_mistakes(table, evaluation.split, threshold, *images)
 
@@ -184,11 +187,32 @@ def _generators(evaluation: Evaluation) -> Figure:
     return figure
 
 
+def _matrix(evaluation: Evaluation) -> Figure:
+    """Plot a heat map of the AUC of each generator against each group of real images."""
+    cells = evaluation.matrix[evaluation.matrix["generator"] != WORST_CELL]
+    table = cells.pivot(index="generator", columns="real_group", values="auc")
+    rows, columns = table.shape
+    figure = Figure(figsize=(max(6, 3 + 0.9 * columns), 2 + 0.4 * rows), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(table, cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
+    for (y, x), value in np.ndenumerate(table.to_numpy()):
+        axes.text(
+            x, y, f"{value:.2f}", ha="center", va="center", fontsize=8,
+            color="white" if value > 0.8 else "black",
+        )  # fmt: skip
+    axes.set_yticks(range(rows), [display_text(name) for name in table.index])
+    names = [display_text(name) for name in table.columns]
+    axes.set_xticks(range(columns), names, rotation=30, ha="right")
+    axes.set(xlabel="real images", title=f"{evaluation.split}: AUC against groups of real images")
+    figure.colorbar(picture, ax=axes, label="AUC", extend="min", pad=0.01)
+    return figure
+
+
 def _worst_mistakes(
     table: pd.DataFrame,
     split: str,
     threshold: float,
-    files: Sequence[Path],
+    files: Sequence[str],
     preprocess: Preprocess,
 ) -> Figure:
     """Plot the misclassified images furthest from the threshold, after preprocessing."""
@@ -199,7 +223,7 @@ def _worst_mistakes(
     figure.suptitle(f"{split}: {'worst' if len(worst) else 'no'} mistakes")
     for axes, i in zip(figure.subplots(rows, columns, squeeze=False).flat, worst, strict=False):
         row = table.iloc[i]
-        axes.imshow(preprocess(files[i].read_bytes()))
+        axes.imshow(preprocess(read_content(files[i])))
         origin = display_text(row["generator"] or CLASSES[row["label"]])
         axes.set_title(f"{origin}\np = {row['probability']:.3f}", fontsize=9)
     for axes in figure.axes:
@@ -223,24 +247,25 @@ def effects_figure(effects: pd.DataFrame) -> Figure:
         spread = [part["effect"] - part["low"], part["high"] - part["effect"]]
         axes.errorbar(part["effect"], y, xerr=spread, fmt="o", color=REAL_COLOUR, capsize=4)
         axes.axvline(0, color=NEUTRAL, linestyle=":")
-        names = part[["factor", "level", "against"]].to_numpy()
-        axes.set_yticks(y, [f"{f}: {level} vs. {first}" for f, level, first in names])
+        names = part[["change", "level", "against"]].to_numpy()
+        axes.set_yticks(y, [f"{name}: {level} vs. {first}" for name, level, first in names])
         axes.set(title=f"on {outcome}", xlabel="change of AUC, with 95 % interval")
     return figure
 
 
-def folds_figure(per_fold: pd.DataFrame, pool: pd.DataFrame) -> Figure:
-    """Plot validation AUC, accuracy and F1 of each fold with their means, and the ROC curves.
+def folds_figure(per_fold: pd.DataFrame, pool: pd.DataFrame, prefix: str) -> Figure:
+    """Plot AUC, accuracy and F1 of each fold with their means, and the ROC curves.
 
     Args:
         per_fold: metrics of the folds' runs, one row per fold.
         pool: out-of-fold predictions of all folds, with a column `fold`.
+        prefix: prefix of the metrics to plot, `best/val/` for example.
     """
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = ("auc", "accuracy", "f1")
     for x, name in enumerate(names):
-        values = per_fold[f"best/val/{name}"]
+        values = per_fold[f"{prefix}{name}"]
         left.scatter(np.full(len(values), x), values, color=REAL_COLOUR, alpha=0.7)
         left.errorbar(x + 0.15, values.mean(), values.std(ddof=1), fmt="s", color="black")
     left.set_xticks(range(len(names)), names)

@@ -1,7 +1,7 @@
-"""Classification metrics and their bootstrap intervals, as functions of labels and logits.
+"""Classification metrics as functions of labels and logits.
 
-Values and intervals share one implementation: each metric is computed for many weightings of the
-images at once, and a bootstrap replicate is one weighting. A metric that needs a class that is
+Values, jackknife values (see `intervals`) and bootstrap replicates share one implementation: each
+metric is computed for many weightings of the images at once. A metric that needs a class that is
 missing is nan, never 0.
 
 In all functions, `labels` are 0 (real) or 1 (synthetic), `logits` are log-odds of "synthetic",
@@ -9,7 +9,6 @@ calibrated if there is a calibration, and probabilities are their sigmoid. An im
 synthetic if its probability is at least the threshold.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -22,7 +21,9 @@ from synthdetect.system.arrays import FloatArray
 ECE_BINS = 15
 """Number of equal-width probability bins in calibration errors."""
 
-_FPR_LEVELS = (1, 5, 10)
+FPR_LEVELS = (1, 5, 10)
+"""False-positive rates, in per cent, at which the recall is computed."""
+
 _CHUNK = 4_000_000  # weights per chunk, 32 MB
 
 METRICS: dict[str, str] = {
@@ -32,14 +33,14 @@ METRICS: dict[str, str] = {
     "balanced_accuracy": "mean of real_accuracy and fake_accuracy",
     "precision": "share of synthetic images among those classified as synthetic",
     "recall": "share of synthetic images that are classified as synthetic",
-    "f1": "harmonic mean of precision and recall",
+    "f1": "harmonic mean of precision and recall; rises with the share of synthetic images",
     "f1_macro": "mean of the F1 scores of both classes",
     "real_accuracy": "share of real images that are classified as real",
     "fake_accuracy": "share of synthetic images that are classified as synthetic",
     "eer": "equal error rate: mean of the false-positive and -negative rate where they are closest",
     **{
         f"tpr_at_fpr_{level}": f"highest recall at a false-positive rate of at most {level} %"
-        for level in _FPR_LEVELS
+        for level in FPR_LEVELS
     },
     "nll": "mean negative log-likelihood in nats",
     "nll_balanced": "mean of the classes' mean negative log-likelihoods (Cllr times ln 2)",
@@ -74,8 +75,8 @@ def weighted_metrics(
         labels: as in `metrics`.
         logits: as in `metrics`.
         threshold: as in `metrics`.
-        weights: non-negative weights, shape (weightings, images), for example from
-            `bootstrap_weights`.
+        weights: non-negative weights, shape (weightings, images), such as how often each image is
+            drawn in bootstrap replicates.
 
     Returns:
         Values by metric, shape (weightings,); nan where a required class has no weight.
@@ -95,40 +96,39 @@ def weighted_metrics(
     return _weighted(y, x, threshold, w)
 
 
-def metric_intervals(
-    labels: npt.ArrayLike,
-    logits: npt.ArrayLike,
-    threshold: float,
-    groups: npt.ArrayLike,
-    *,
-    replicates: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Compute all of `METRICS` with percentile bootstrap intervals over sources.
+def weighted_auc(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike
+) -> FloatArray:
+    """Compute the AUC for many weightings as `weighted_metrics` does, without other metrics.
 
-    Images of one source are not independent, so whole sources are drawn with replacement.
+    Args:
+        labels: as in `metrics`.
+        scores: scores that are higher for synthetic images, shape (images,).
+        weights: as in `weighted_metrics`.
+    """
+    return _Curve(*_checked(labels, scores), np.asarray(weights, dtype=np.float64)).area()
+
+
+def calibration_gaps(
+    labels: npt.ArrayLike, logits: npt.ArrayLike, weights: npt.ArrayLike, *, balanced: bool
+) -> FloatArray:
+    """Compute the signed gaps of the bins, whose absolute values sum to the calibration error.
 
     Args:
         labels: as in `metrics`.
         logits: as in `metrics`.
-        threshold: as in `metrics`.
-        groups: source of each image, shape (images,).
-        replicates: number of bootstrap replicates.
-        level: coverage of the intervals.
-        seed: seed of the bootstrap.
+        weights: as in `weighted_metrics`.
+        balanced: whether both classes have equal weight, as in `ece_balanced`.
 
     Returns:
-        One row per metric: `metric`, `value`, `low`, `high`. Replicates in which a metric is
-        undefined because a class was not drawn are left out; without any other the bounds are nan.
+        Mean probability minus mean label of the images in each bin, times the bin's share of the
+        weight, shape (weightings, `ECE_BINS`); nan where a required class has no weight.
     """
-    value = metrics(labels, logits, threshold)
-    everything = {"": np.ones(np.size(labels), dtype=bool)}
-    draws = bootstrap_metrics(
-        labels, logits, threshold, groups, everything, replicates=replicates, seed=seed
-    )[""]
-    rows = [(name, value[name], *percentile_interval(draws[name], level)) for name in METRICS]
-    return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+    y, x = _checked(labels, logits)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _calibration_gaps(
+            y, expit(x), np.asarray(weights, dtype=np.float64), balanced=balanced
+        )
 
 
 def bootstrap_metrics(
@@ -164,75 +164,6 @@ def bootstrap_metrics(
         name: {m: np.concatenate([chunk[m] for chunk in chunks]) for m in METRICS}
         for name, chunks in parts.items()
     }
-
-
-def bootstrap_auc(
-    labels: npt.ArrayLike,
-    logits: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    *,
-    among: npt.NDArray[np.bool_] | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
-) -> FloatArray:
-    """Compute the AUC in the bootstrap replicates of `metric_intervals`.
-
-    The replicates depend only on `groups`, `replicates` and `seed`. Different logits of the same
-    images therefore share them, and percentiles of their difference are a paired interval.
-
-    Args:
-        labels: as in `metrics`.
-        logits: as in `metrics`.
-        groups: source of each image, shape (images,).
-        among: mask of the images whose AUC is computed, shape (images,), while the sources of all
-            images are drawn; None means all images.
-        replicates: number of bootstrap replicates.
-        seed: seed of the bootstrap.
-
-    Returns:
-        Shape (replicates,); nan where a class was not drawn.
-    """
-    y, x = _checked(labels, logits)
-    weights = bootstrap_weights(groups, replicates, seed)
-    chosen = np.ones(len(y), dtype=bool) if among is None else among
-    return np.concatenate([_Curve(y[chosen], x[chosen], w[:, chosen]).area() for w in weights])
-
-
-def percentile_interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of bootstrap values, without those that are nan."""
-    defined = draws[~np.isnan(draws)]
-    if not len(defined):
-        return math.nan, math.nan
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(defined, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def auc_interval(
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    *,
-    replicates: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Compute the AUC and its interval as `metric_intervals` does, without the other metrics.
-
-    Args:
-        labels: as in `metrics`; both classes must be present.
-        scores: scores that are higher for synthetic images, shape (images,).
-        groups: source of each image, shape (images,).
-        replicates: number of bootstrap replicates.
-        level: coverage of the interval.
-        seed: seed of the bootstrap.
-
-    Returns:
-        The AUC and the bounds of its interval.
-    """
-    value = _Curve(*_checked(labels, scores), np.ones((1, np.size(labels)))).area()[0]
-    draws = bootstrap_auc(labels, scores, groups, replicates=replicates, seed=seed)
-    return float(value), *percentile_interval(draws, level)
 
 
 def bootstrap_weights(groups: npt.ArrayLike, replicates: int, seed: int) -> Iterator[FloatArray]:
@@ -395,26 +326,29 @@ def _weighted(
             "fake_accuracy": recall,
             "eer": (at(fpr, nearest, 1) + 1 - at(tpr, nearest, 1))[:, 0] / 2 * both,
         }
-        for level in _FPR_LEVELS:
+        for level in FPR_LEVELS:
             allowed = fpr <= level / 100 + 1e-12
             values[f"tpr_at_fpr_{level}"] = np.where(allowed, tpr, 0.0).max(axis=1) * both
         values |= {
             "nll": (loss_fake + loss_real) / total,
             "nll_balanced": (loss_fake / positives + loss_real / negatives) / 2,
             "brier": weights @ (p - y) ** 2 / total,
-            "ece": _calibration_error(y, p, weights / total[:, None]),
+            "ece": np.abs(_calibration_gaps(y, p, weights)).sum(axis=1),
             "ece_balanced": both
-            * _calibration_error(
-                y, p, weights * np.where(y, 0.5 / positives[:, None], 0.5 / negatives[:, None])
-            ),
+            * np.abs(_calibration_gaps(y, p, weights, balanced=True)).sum(axis=1),
         }
     return {name: values[name] for name in METRICS}
 
 
-def _calibration_error(y: npt.NDArray[np.bool_], p: FloatArray, shares: FloatArray) -> FloatArray:
-    """Sum over bins of |mean probability - mean label| times the bin's share of the weight."""
+def _calibration_gaps(
+    y: npt.NDArray[np.bool_], p: FloatArray, weights: FloatArray, *, balanced: bool = False
+) -> FloatArray:
+    """Compute the gaps of `calibration_gaps` from probabilities."""
     bins = np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)
     member = np.zeros((len(p), ECE_BINS))
     member[np.arange(len(p)), bins] = p - y
-    result: FloatArray = np.abs(shares @ member).sum(axis=1)
-    return result
+    if not balanced:
+        return np.asarray(weights @ member / weights.sum(axis=1)[:, None])
+    fake, real = (weights * y).sum(axis=1), (weights * ~y).sum(axis=1)
+    of_fake, of_real = weights @ (member * y[:, None]), weights @ (member * ~y[:, None])
+    return np.asarray(of_fake / fake[:, None] + of_real / real[:, None]) / 2

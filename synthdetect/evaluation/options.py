@@ -54,17 +54,22 @@ class DecisionOptions(Options):
         "balanced_accuracy",
         "How the threshold is chosen on validation: best balanced_accuracy or f1, fpr (the lowest "
         "threshold with a false-positive rate of at most max_fpr), or half (0.5).",
+        common=True,
     )
     max_fpr: OpenShare = option(
-        0.05, "Largest share of real images called synthetic under threshold_rule=fpr."
+        0.05,
+        "Largest share of real images called synthetic under threshold_rule=fpr.",
+        value="SHARE",
     )
     calibration: Annotated[str, one_of(CALIBRATIONS)] = option(
         "temperature",
         "How probabilities are calibrated on validation: temperature, platt, isotonic or none.",
+        common=True,
     )
     unsure: float = option(
         0.0,
         "Half width of the band around the threshold in which the answer is 'unsure'.",
         ge=0,
         le=0.5,
+        value="PROBABILITY",
     )

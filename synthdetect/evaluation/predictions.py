@@ -3,7 +3,8 @@
 The columns of a predictions table are `path`, `label`, `split`, `generator`, `category`,
 `source_id` and further columns of the manifest, then `raw_logit` (the network's logit, if known),
 `logit` (calibrated log-odds of "synthetic"), `probability` (its sigmoid, or the probability of an
-external table) and `predicted` (0 or 1).
+external table), `predicted` (0 or 1) and, of a detector that attributes images, `attributed` (see
+`synthdetect.evaluation.attribution`).
 """
 
 import math
@@ -19,22 +20,30 @@ from scipy.special import expit
 
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
-from synthdetect.evaluation.decision import Decision
-from synthdetect.evaluation.metrics import (
-    auc_interval,
-    bootstrap_metrics,
-    choose_threshold,
-    metric_intervals,
-    metrics,
-    percentile_interval,
+from synthdetect.evaluation.attribution import (
+    ATTRIBUTED,
+    attribution_metrics,
+    attribution_table,
 )
+from synthdetect.evaluation.decision import Decision
+from synthdetect.evaluation.intervals import (
+    auc_interval,
+    effective_sources,
+    interval,
+    jackknife_metrics,
+    lowest_interval,
+    metric_intervals,
+)
+from synthdetect.evaluation.matrix import WORST as WORST_CELL
+from synthdetect.evaluation.matrix import default_real_by, real_groups_matrix
+from synthdetect.evaluation.metrics import choose_threshold
 from synthdetect.evaluation.slices import default_slices, slice_table
 from synthdetect.system.files import short_hash
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :]")  # characters that MLflow refuses in metric names
 _LONGEST_NAME = 100  # of a generator in a metric's name, which has at most 250 characters
 
-_SCORES = ("raw_logit", "logit", "probability", "predicted")
+_SCORES = ("raw_logit", "logit", "probability", "predicted", ATTRIBUTED)
 _FILE_COLUMNS = ("bytes", "mtime_ns")  # columns of the index that do not describe the image
 _ORACLE_RULE = "balanced_accuracy"
 
@@ -86,8 +95,16 @@ def prediction_table(
     return table
 
 
+def sampling_unit(table: pd.DataFrame) -> str:
+    """Return `photograph` if a table names the photographs of images, and `image` otherwise.
+
+    Without names, images are taken to be independent, apart from copies of one content.
+    """
+    return "photograph" if "source_id" in table and (table["source_id"] != "").any() else "image"
+
+
 def overall_metrics(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.DataFrame:
-    """Compute all metrics of a predictions table with 95 % bootstrap intervals over sources."""
+    """Compute all metrics of a predictions table with 95 % intervals over sources."""
     return metric_intervals(
         table["label"], table["logit"], threshold, group_codes(table), seed=seed
     )
@@ -100,22 +117,24 @@ def per_generator(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.Dat
         One row per generator, sorted by name: `generator`, `images` (of the generator), `auc`,
         `auc_low`, `auc_high` (95 % interval) and the other metrics. With two or more generators,
         the rows `MEAN` and `WORST` hold the mean and the lowest of their AUCs, with intervals of
-        the mean and the lowest in each bootstrap replicate. Empty if there are no real images or no
-        generators.
+        the mean and of the lowest (`intervals.lowest_interval`). Empty if there are no real images
+        or no generators.
     """
     real = (table["label"] == REAL).to_numpy()
     synthetic = table.loc[~real, "generator"]
     if not real.any() or synthetic.empty:
         return pd.DataFrame()
     masks = {g: real | (table["generator"] == g).to_numpy() & ~real for g in synthetic.unique()}
-    draws = bootstrap_metrics(
-        table["label"], table["logit"], threshold, group_codes(table), masks, seed=seed
-    )
+    label, groups = table["label"].to_numpy(), group_codes(table)
+    jackknife = jackknife_metrics(label, table["logit"], threshold, groups, masks, seed=seed)
+    aucs = {
+        g: (jackknife[g]["auc"], effective_sources(label[mask], groups[mask]))
+        for g, mask in masks.items()
+    }
     rows: list[dict[str, Any]] = []
     for generator in sorted(masks):
-        part = table[masks[generator]]
-        measured = metrics(part["label"], part["logit"], threshold)
-        low, high = percentile_interval(draws[generator]["auc"])
+        measured = {name: float(values[0]) for name, values in jackknife[generator].items()}
+        low, high = interval(*aucs[generator])
         rows.append(
             {
                 "generator": generator or "(unnamed)",
@@ -128,12 +147,11 @@ def per_generator(table: pd.DataFrame, threshold: float, *, seed: int) -> pd.Dat
         )
     found = pd.DataFrame(rows)
     if len(found) > 1:
-        aucs = np.stack([draws[g]["auc"] for g in masks])
-        for name, value, drawn in (
-            (MEAN, found["auc"].mean(), aucs.mean(axis=0)),
-            (WORST, found["auc"].min(), aucs.min(axis=0)),
+        mean = np.mean([values for values, _ in aucs.values()], axis=0)
+        for name, value, (low, high) in (
+            (MEAN, found["auc"].mean(), interval(mean, effective_sources(label, groups))),
+            (WORST, found["auc"].min(), lowest_interval(list(aucs.values()))),
         ):
-            low, high = percentile_interval(drawn)
             bounds = {"auc_low": low, "auc_high": high}
             rows.append({"generator": name, "images": len(synthetic), "auc": value, **bounds})
     return pd.DataFrame(rows)
@@ -150,10 +168,10 @@ def against_real(
     Args:
         table: predictions of the control split.
         real: predictions of other real images.
-        seed: seed of the bootstrap.
+        seed: seed of `intervals`.
 
     Returns:
-        The AUC and the bounds of its 95 % bootstrap interval over the sources of both tables.
+        The AUC and the bounds of its 95 % interval over the sources of both tables.
     """
     both = pd.concat([real, table], ignore_index=True)
     labels = np.repeat([REAL, SYNTHETIC], [len(real), len(table)])
@@ -174,6 +192,9 @@ class Evaluation:
             maximises balanced accuracy on these very images: an upper bound, not an estimate of
             performance. Empty without both classes.
         slices: table of `slice_table`.
+        matrix: table of `real_groups_matrix`; empty if it was not asked for.
+        attribution: table of `attribution_table`; empty without attribution.
+        attribution_metrics: table of `attribution.attribution_metrics`; empty without attribution.
         extra: further metrics by name: `oracle/threshold`, and with a band of doubt `unsure/share`
             (share of images in the band) and `unsure/accuracy_of_the_rest`.
     """
@@ -184,18 +205,29 @@ class Evaluation:
     generators: pd.DataFrame
     oracle: pd.DataFrame
     slices: pd.DataFrame
+    matrix: pd.DataFrame
+    attribution: pd.DataFrame
+    attribution_metrics: pd.DataFrame
     extra: dict[str, float]
+
+    @property
+    def unit(self) -> str:
+        """What the intervals are computed over: `photograph`, or `image` if none is named."""
+        return sampling_unit(self.predictions)
 
     def flat(self, prefix: str) -> dict[str, float]:
         """Return all metrics that are defined, by name under a prefix."""
         values = {f"{prefix}/{m}": v for m, v in _pairs(self.overall)}
         values |= {f"{prefix}/oracle/{m}": v for m, v in _pairs(self.oracle)}
+        values |= {f"{prefix}/attribution/{m}": v for m, v in _pairs(self.attribution_metrics)}
         for row in self.generators.to_dict(orient="records"):
             name = _IN_METRICS.get(row["generator"]) or _metric_name(row["generator"])
             if f"{prefix}/{name}/auc" in values:  # two names differ only in replaced characters
                 name += f"_{short_hash(row['generator'])}"
             values[f"{prefix}/{name}/auc"] = row["auc"]
             values[f"{prefix}/{name}/recall"] = row["recall"]
+        if len(self.matrix) and self.matrix["generator"].iloc[-1] == WORST_CELL:
+            values[f"{prefix}/matrix/worst/auc"] = self.matrix["auc"].iloc[-1]
         values |= {f"{prefix}/{name}": value for name, value in self.extra.items()}
         return {name: float(value) for name, value in values.items() if np.isfinite(value)}
 
@@ -219,6 +251,8 @@ def evaluate(
     *,
     seed: int,
     slices: Sequence[str] | None = None,
+    real_by: str = "",
+    generators: Sequence[str] = (),
     progress: Callable[[str], None] = lambda split: None,
 ) -> dict[str, Evaluation]:
     """Evaluate the predictions of each split.
@@ -228,8 +262,11 @@ def evaluate(
     Args:
         tables: predictions table by split.
         decision: decision from validation.
-        seed: seed of the bootstrap.
+        seed: seed of `intervals`.
         slices: columns to slice by; None selects `slices.default_slices`.
+        real_by: column that divides the real images of the matrix; an empty string for no matrix.
+        generators: generators to which a detector attributes images; the tables have a column
+            `attributed` then.
         progress: function called with the name of each split before it is evaluated.
 
     Raises:
@@ -256,6 +293,10 @@ def evaluate(
             extra["unsure/share"] = float(unsure.mean())
             accuracy = float(correct.mean()) if len(correct) else math.nan
             extra["unsure/accuracy_of_the_rest"] = accuracy
+        attributed = of_attribution = pd.DataFrame()
+        if generators:
+            attributed = attribution_table(table, generators, real_by or default_real_by(table))
+            of_attribution = attribution_metrics(table, generators, seed=seed)
         columns = default_slices(table) if slices is None else slices
         result[name] = Evaluation(
             name,
@@ -264,6 +305,9 @@ def evaluate(
             per_generator(table, threshold, seed=seed),
             oracle,
             slice_table(table, columns, threshold, seed=seed),
+            real_groups_matrix(table, real_by, seed=seed) if real_by else pd.DataFrame(),
+            attributed,
+            of_attribution,
             extra,
         )
     return result

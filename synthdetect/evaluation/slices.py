@@ -1,6 +1,5 @@
 """Metrics on slices of the images by category, file format, size or any other column."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -9,7 +8,7 @@ import pandas as pd
 
 from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.splits import group_codes
-from synthdetect.evaluation.metrics import bootstrap_metrics, metrics, percentile_interval
+from synthdetect.evaluation.intervals import effective_sources, interval, jackknife_metrics
 from synthdetect.system.errors import UserError
 
 SIZE = "size"
@@ -38,38 +37,34 @@ def slice_table(
         table: predictions table.
         names: columns to slice by, or `SIZE`.
         threshold: threshold from validation.
-        seed: seed of the bootstrap.
+        seed: seed of `intervals`.
 
     Returns:
         One row per slice: `slice` (the column), `value`, `images`, `real`, `synthetic`, `auc`,
-        `auc_low`, `auc_high` (95 % bootstrap interval over sources; nan with a single source), and
-        further metrics. Metrics that need both classes are nan in slices with one. Empty without
+        `auc_low`, `auc_high` (95 % interval over sources; nan with a single source), and further
+        metrics. Metrics that need both classes are nan in slices with one. Empty without
         names.
 
     Raises:
         UserError: If the table has no such column.
     """
-    rows, groups = [], group_codes(table)
+    rows, groups, label = [], group_codes(table), table["label"].to_numpy()
     for name in names:
         values = slice_values(table, name)
         subsets = {str(v): (values == v).to_numpy() for v in values.unique()}
-        draws = bootstrap_metrics(
-            table["label"], table["logit"], threshold, groups, subsets, seed=seed
-        )
+        found = jackknife_metrics(label, table["logit"], threshold, groups, subsets, seed=seed)
         for value in sorted(subsets, key=_natural):
-            part = table[subsets[value]]
-            measured = metrics(part["label"], part["logit"], threshold)
-            low, high = percentile_interval(draws[value]["auc"])
-            if len(np.unique(groups[subsets[value]])) == 1:
-                low = high = math.nan  # a single source has no sampling variation
-            counts = part["label"].value_counts()
+            chosen = subsets[value]
+            measured = {metric: float(values[0]) for metric, values in found[value].items()}
+            sources = effective_sources(label[chosen], groups[chosen])
+            low, high = interval(found[value]["auc"], sources)
             rows.append(
                 {
                     "slice": name,
                     "value": value,
-                    "images": len(part),
-                    "real": int(counts.get(REAL, 0)),
-                    "synthetic": int(counts.get(SYNTHETIC, 0)),
+                    "images": int(chosen.sum()),
+                    "real": int((label[chosen] == REAL).sum()),
+                    "synthetic": int((label[chosen] == SYNTHETIC).sum()),
                     "auc": measured["auc"],
                     "auc_low": low,
                     "auc_high": high,
@@ -85,8 +80,13 @@ def default_slices(table: pd.DataFrame) -> list[str]:
     return [name for name in known if slice_values(table, name).nunique() > 1]
 
 
-def slice_values(table: pd.DataFrame, name: str) -> "pd.Series[str]":
+def slice_values(table: pd.DataFrame, name: str, option: str = "--slices") -> "pd.Series[str]":
     """Return the name of the slice that contains each image.
+
+    Args:
+        table: manifest or predictions table.
+        name: column, or `SIZE`.
+        option: option that names the column, for the message.
 
     Raises:
         UserError: If the table has no such column.
@@ -98,10 +98,12 @@ def slice_values(table: pd.DataFrame, name: str) -> "pd.Series[str]":
         column = table[name]
         numbers = pd.to_numeric(column, errors="coerce")
         if numbers.isna().any() or (name not in _EDGES and numbers.nunique() <= _MOST_VALUES):
-            return column.astype(str).replace("", UNKNOWN)
+            # A Parquet file holds whole numbers beside blanks as 1.0 and nan.
+            known = column.notna() & (column != "")
+            return column.convert_dtypes().astype(str).where(known, UNKNOWN)
     else:
         raise UserError(
-            f"--slices: no column {name!r} in the table. Found: "
+            f"{option}: no column {name!r} in the table. Found: "
             f"{', '.join(map(str, table.columns))}, {SIZE}."
         )
     edges = _EDGES.get(name) or np.unique(np.quantile(numbers, [0, 0.25, 0.5, 0.75]))

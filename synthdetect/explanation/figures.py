@@ -49,6 +49,17 @@ def explanation_images(explanation: Explanation) -> Iterator[tuple[str, Image.Im
         yield f"{rank:0{digits}}_p{row['probability']:.2f}_{origin}.png", Image.fromarray(pair)
 
 
+def overlay(
+    square: npt.NDArray[np.uint8], strength: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    """Blend the image in grey with colours whose opacity grows with the strength."""
+    grey = np.asarray(Image.fromarray(square).convert("L").convert("RGB"))
+    colours = 255 * matplotlib.colormaps["inferno"](strength)[..., :3]
+    opacity = 0.75 * strength[..., None]
+    blended: npt.NDArray[np.uint8] = np.rint(grey * (1 - opacity) + colours * opacity).astype("u1")
+    return blended
+
+
 def spectra_figures(spectra: Spectra) -> Iterator[tuple[str, Figure]]:
     """Yield figures of mean spectra as maps and as radial curves, with their names."""
     yield "spectra_maps", _maps(spectra)
@@ -58,19 +69,8 @@ def spectra_figures(spectra: Spectra) -> Iterator[tuple[str, Figure]]:
 def _pairs(explanation: Explanation) -> Iterator[tuple["pd.Series[str]", npt.NDArray[np.uint8]]]:
     """Yield each row with its image and overlay side by side, shape (size, 2 * size, 3)."""
     for i, square in enumerate(explanation.squares):
-        pair = np.concatenate([square, _overlay(square, explanation.maps[i])], axis=1)
+        pair = np.concatenate([square, overlay(square, explanation.maps[i])], axis=1)
         yield explanation.rows.iloc[i], pair
-
-
-def _overlay(
-    square: npt.NDArray[np.uint8], strength: npt.NDArray[np.float32]
-) -> npt.NDArray[np.uint8]:
-    """Blend the image in grey with colours whose opacity grows with the strength."""
-    grey = np.asarray(Image.fromarray(square).convert("L").convert("RGB"))
-    colours = 255 * matplotlib.colormaps["inferno"](strength)[..., :3]
-    opacity = 0.75 * strength[..., None]
-    blended: npt.NDArray[np.uint8] = np.rint(grey * (1 - opacity) + colours * opacity).astype("u1")
-    return blended
 
 
 def _origin(row: "pd.Series[str]") -> str:

@@ -1,7 +1,6 @@
 """Logging of Grad-CAM explanations and mean spectra."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from synthdetect.detectors.detector import Detector
 from synthdetect.evaluation.examples import sample_hits, worst_mistakes
@@ -14,11 +13,13 @@ from synthdetect.explanation.figures import (
 from synthdetect.explanation.gradcam import explain
 from synthdetect.explanation.spectra import fingerprints, mean_spectra, radial_table
 from synthdetect.models.networks import Network
+from synthdetect.models.spec import architecture
+from synthdetect.system.console import console
 from synthdetect.tracking.run import Run
 
 
 def log_explanations(
-    run: Run, evaluation: Evaluation, detector: Detector, files: Sequence[Path],
+    run: Run, evaluation: Evaluation, detector: Detector, files: Sequence[str],
     threshold: float, count: int,
     *, seed: int,
 ) -> None:  # fmt: skip
@@ -34,7 +35,10 @@ def log_explanations(
         seed: seed of the sample.
     """
     split, table = evaluation.split, evaluation.predictions
-    network = detector.network
+    network, arch = detector.network, detector.card.model.arch
+    if not architecture(arch).cam:
+        console.print(f"No layer of {arch} is known that Grad-CAM can explain.")
+        return
     assert isinstance(network, Network)  # an exported network gives no access to its layers
     chosen = {
         "mistakes": worst_mistakes(table, threshold, count),
@@ -44,8 +48,9 @@ def log_explanations(
         if not len(positions):
             continue
         explained = explain(
-            network, detector.card.model.arch, table, positions, files, detector.preprocess
-        )
+            network, arch, table, positions, files, detector.preprocess,
+            views=detector.card.views,
+        )  # fmt: skip
         sheet = explanation_sheet(f"{split}: {kind}", explained)
         run.log_figure(sheet, f"figures/{split}/explain_{kind}.png")
         for name, image in explanation_images(explained):
@@ -53,7 +58,7 @@ def log_explanations(
 
 
 def log_spectra(
-    run: Run, evaluation: Evaluation, files: Sequence[Path], workers: int, *, seed: int
+    run: Run, evaluation: Evaluation, files: Sequence[str], workers: int, *, seed: int
 ) -> None:
     """Log the mean spectra of one split's images by generator.
 

@@ -13,7 +13,6 @@ frequencies, and 2.5 dB less in the mean of decibels. Frequencies are in cycles 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +83,7 @@ class Spectra:
 
 
 def mean_spectra(
-    files: Sequence[Path],
+    files: Sequence[str],
     table: pd.DataFrame,
     *,
     seed: int,

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from synthdetect.images.geometry import Preprocess
+from synthdetect.images.geometry import SQUARE_VERSION, Preprocess
 from synthdetect.system.files import cache_folder
 
-_VERSION = 2
+_VERSION = 2  # of the files of a cache
 _PIXELS, _CHECKSUMS = "pixels", "checksums"
 _CHECKSUM_BYTES = 4
 
@@ -51,7 +51,7 @@ class DecodedCache:
         room = limit // (self._bytes * self._views)
         self._capacity = 0 if preprocess.random and not views else min(len(self._hashes), room)
         key = hashlib.sha256(
-            f"{_VERSION} {PIL.__version__} {preprocess} {' '.join(views)}".encode()
+            f"{_VERSION} {SQUARE_VERSION} {PIL.__version__} {preprocess} {' '.join(views)}".encode()
             + self._hashes.tobytes()
         ).hexdigest()
         self._folder = cache_folder() / "decoded" / key[:32]
@@ -84,6 +84,12 @@ class DecodedCache:
         if len(data) < self._bytes or _checksum(data) != expected:
             return None
         return np.frombuffer(data, np.uint8).reshape(self._shape)
+
+    def has(self, slot: int) -> bool:
+        """Whether there is a square in a slot, of which only `get` tells whether it is whole."""
+        if self._files is None or slot < 0:
+            return False
+        return any(os.pread(self._files[1], _CHECKSUM_BYTES, slot * _CHECKSUM_BYTES))
 
     def put(self, slot: int, square: npt.NDArray[np.uint8]) -> None:
         """Store a square in a slot. Does nothing for slot -1."""

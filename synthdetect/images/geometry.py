@@ -22,31 +22,40 @@ Place = tuple[float, float]
 
 CENTRE: Place = (0.5, 0.5)
 
+SQUARE_VERSION = 3
+"""Version of the squares, increased when an image gives another square than before. Version 1
+decoded JPEGs at a reduced scale if they were more than four times as large as the square, and
+ignored ICC profiles. Version 2 enlarged images that are smaller than a crop at native resolution.
+"""
+
 
 def resize(image: Image.Image, size: int, place: Place) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def crop(image: Image.Image, size: int, place: Place) -> Image.Image:
-    """Crop at native resolution. Only an image smaller than the crop is enlarged."""
-    return _scaled_crop(image, size, min(1.0, min(image.size) / size), place)
+    """Crop at native resolution. A smaller image is continued by its mirror image on all sides.
+
+    Enlarging it would take the traces of a generator out of reach, and leave those of resizing.
+    """
+    width, height = min(size, image.width), min(size, image.height)
+    left, top = round(place[0] * (image.width - width)), round(place[1] * (image.height - height))
+    part = image.crop((left, top, left + width, top + height))
+    if width == height == size:
+        return part
+    across, down = size - width, size - height
+    margins = ((down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0))
+    return Image.fromarray(np.pad(np.asarray(part), margins, mode="reflect"))
 
 
 def resize_crop(image: Image.Image, size: int, place: Place) -> Image.Image:
-    """Resize the short side to 256/224 of the crop, then crop, as is usual for ImageNet."""
-    return _scaled_crop(image, size, min(image.size) / round(size * 256 / 224), place)
+    """Resize the short side to 256/224 of the crop, then crop, as is usual for ImageNet.
 
-
-def _scaled_crop(image: Image.Image, size: int, scale: float, place: Place) -> Image.Image:
-    """Crop a region whose side is `scale` times `size`, and resize only this region.
-
-    Resizing the whole image first would take gigabytes for an image of 1 by 60,000 pixels.
+    Only the region of the crop is resized: for an image of 1 by 60,000 pixels, resizing all of it
+    would take gigabytes.
     """
-    side = size * scale
+    side = size * min(image.size) / round(size * 256 / 224)
     left, top = place[0] * (image.width - side), place[1] * (image.height - side)
-    if scale == 1:
-        left, top = round(left), round(top)
-        return image.crop((left, top, left + size, top + size))
     box = (left, top, min(left + side, image.width), min(top + side, image.height))
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
@@ -54,6 +63,12 @@ def _scaled_crop(image: Image.Image, size: int, scale: float, place: Place) -> I
 @dataclass(frozen=True)
 class Preprocess:
     """Preprocessing from the bytes of a file to a square, without normalisation.
+
+    The square depends on the decoded pixels alone, whatever format stores them. For that, images of
+    every format and size are decoded in full and resized in one step. A reduced decoding, which
+    only JPEG offers, or a step of averaging, which only large images can take, is faster but shifts
+    the energy of high frequencies by some percent (`benchmarks/reading.py` measures both), and so
+    tells the formats or sizes of images, and thereby often the classes, apart.
 
     Attributes:
         image_size: Side of the square in pixels.
@@ -81,11 +96,7 @@ class Preprocess:
         Raises:
             BadImage: If the image cannot be read, or is to be equalised and too large for a JPEG.
         """
-        # At twice the size, errors of libjpeg's reduced decoding are below the blur of resizing.
-        # Images to equalise are decoded in full: only JPEGs can be reduced, so that a reduced scale
-        # would reveal the format.
-        reduces = GEOMETRIES[self.geometry].reduces and not self.equalise_quality
-        return self.square(read_image(data, at_least=2 * self.image_size if reduces else 0), place)
+        return self.square(read_image(data), place)
 
     def square(self, image: Image.Image, place: Place = CENTRE) -> npt.NDArray[np.uint8]:
         """Preprocess an image that is already decoded, upright and RGB.

@@ -69,7 +69,7 @@ UNPERTURBED = PerturbationLevel("none", 0.0)
 """Leaves the image unchanged; the reference that perturbed images are compared with."""
 
 
-def _recode(image: Image.Image, kind: str, **options: Any) -> Image.Image:
+def recode(image: Image.Image, kind: str, **options: Any) -> Image.Image:
     """Encode an image in a file format and decode it again."""
     file = io.BytesIO()
     try:
@@ -84,16 +84,16 @@ def _recode(image: Image.Image, kind: str, **options: Any) -> Image.Image:
 
 
 def _jpeg(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    return _recode(image, "JPEG", quality=int(level))
+    return recode(image, "JPEG", quality=int(level))
 
 
 def _webp(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    return _recode(image, "WEBP", quality=int(level))
+    return recode(image, "WEBP", quality=int(level))
 
 
 def _avif(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     # One thread and no tiles, so that the result does not depend on the number of cores.
-    return _recode(image, "AVIF", quality=int(level), speed=8, max_threads=1, autotiling=False)
+    return recode(image, "AVIF", quality=int(level), speed=8, max_threads=1, autotiling=False)
 
 
 def _blur(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -132,7 +132,7 @@ def _social(image: Image.Image, level: float, rng: np.random.Generator) -> Image
     longest = max(image.size)
     if longest > level:
         image = _resized(image, level / longest)
-    return _recode(image, "JPEG", quality=_SOCIAL[int(level)])
+    return recode(image, "JPEG", quality=_SOCIAL[int(level)])
 
 
 PERTURBATIONS: dict[str, Perturbation] = {

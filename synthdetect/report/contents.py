@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from synthdetect import __version__
+from synthdetect.report.answer import answer_of
 from synthdetect.report.held_out import CARD, held_out, in_order, trained_on
 from synthdetect.report.page import Report, Section, Table
 from synthdetect.report.parts import MAIN_METRICS, excerpt, figures
@@ -30,10 +31,13 @@ KINDS = {
     "evaluate": "Evaluation",
     "regimes": "Comparison of regimes",
     "regime": "One training run of a comparison",
+    "regime_refit": "Final fit of a regime on all labelled images",
     "audit": "Audit of the data",
     "predict": "Predictions",
     "sweep": "Sweep",
     "reproduce": "Reproduction of a run",
+    "compare": "Comparison of runs",
+    "promote": "Comparison of a model with the champion",
 }
 """Titles by the run's tag `synthdetect.kind`; for any other kind the title is the tag itself."""
 
@@ -93,12 +97,19 @@ _COMPARISONS = (
 _DETAILS = (
     Group(
         "Robustness",
-        ("evaluation/conditions.csv", "evaluation/robustness.csv", "evaluation/*_robustness.csv"),
+        (
+            "evaluation/conditions.csv",
+            "evaluation/robustness.csv",
+            "evaluation/*_robustness.csv",
+            "evaluation/robustness_flips.csv",
+            "evaluation/*_robustness_flips.csv",
+        ),
         of_splits=("robustness", "robustness_generators"),
         text="The same images under perturbations as they occur when images are shared, and "
         "equalised: all shrunk slightly and encoded with the same settings. Threshold and "
-        "calibration are those of the unperturbed images. The change of the AUC is paired: each "
-        "bootstrap replicate draws the same sources for both.",
+        "calibration are those of the unperturbed images. The change of the AUC is paired: both "
+        "are computed on the same images. Flip rate: share of images whose answer differs from "
+        "that to the unperturbed image.",
     ),
     Group(
         "Data audit",
@@ -126,20 +137,42 @@ _CAPTIONS = {
     "audit/findings.csv": "Findings",
     "data/excluded.csv": "Unreadable images that were left out",
 }
-_FOLDS = {"best/val/": "Held-out images of each fold", "test/": "Test images"}
+_FOLDS = {
+    "held_out/": "Images of the generator that each fold held out, and real images",
+    "best/val/": "Validation images of each fold, on which its epoch and threshold were chosen",
+    "test/": "Test images",
+}
 """Captions by prefix of the metrics in `cv/folds.csv`."""
 
 _TRAINING = {
     "best/epoch": "chosen epoch",
     "refit/epochs": "epochs of the final fit",
     "decision/threshold": "threshold",
+    "decision/threshold_low": "threshold: 2.5 % quantile over bootstrap samples of its images",
+    "decision/threshold_high": "threshold: 97.5 % quantile",
+    "decision/threshold_loss": "mean loss by choosing the threshold on so few photographs",
     "decision/temperature": "temperature",
+    "decision/attribution_temperature": "temperature of attribution",
+    "decision/attribution_threshold": "threshold of attribution, below which it is unknown",
     "train/loss": "training loss of the last epoch",
     "val/loss": "validation loss of the last epoch",
-    "images_per_second": "images per second in the last epoch",
+    "train/images_per_second": "images per second in the last epoch",
+    "images_per_second": "images per second in the last epoch",  # of older versions
 }
 _NOT_OPTIONS = ("hardware.", "version.", "model.start", "data.digest")
-_KNOWN_METRICS = ("system/", "data/", "train/", "val/", "best/", "decision/", "lr", *_TRAINING)
+_MAIN = ("balanced_accuracy", "ece", "worst_generator_auc")  # which the answer and results show
+_KNOWN_METRICS = (
+    "system/",
+    "data/",
+    "train/",
+    "val/",
+    "best/",
+    "decision/",
+    "lr",
+    "auc",
+    *_MAIN,
+    *_TRAINING,
+)
 _INLINE_BYTES, _INLINE_ROWS = 20_000, 50  # greatest size of other tables that are shown
 _LISTED_ONLY = ("explain/",)
 """Folders of single images that a figure shows together."""
@@ -152,6 +185,7 @@ def build(record: RunRecord) -> Report:
     artifacts = Artifacts(record)
     kind = record.tags.get("synthdetect.kind", "")
     splits = read_splits(artifacts)
+    answered = answer_of(record, artifacts, splits, trained_on(artifacts))
     comparisons = [_group(record, artifacts, group) for group in _COMPARISONS]
     # Built before the results, which take all remaining figures of a split.
     details = [_group(record, artifacts, group, tuple(splits)) for group in _DETAILS]
@@ -170,6 +204,7 @@ def build(record: RunRecord) -> Report:
     return Report(
         title=KINDS.get(kind) or kind or "Run",
         subtitle=record.name,
+        answer=answered,
         facts=_facts(record),
         warnings=_warnings(record),
         sections=tuple(section for section in sections if not section.is_empty),
@@ -281,7 +316,14 @@ def _caption(path: str) -> str:
 
 def _child_runs(record: RunRecord) -> Section:
     """Section of the child runs, with the names and ids by which MLflow's UI finds them."""
-    metrics = {"best/epoch": "chosen epoch", "best/val/auc": "val AUC", "test/auc": "test AUC"}
+    shown = {
+        "best/epoch": "chosen epoch",
+        "best/val/auc": "val AUC",
+        "held_out/auc": "held_out AUC",
+        "test/auc": "test AUC",
+    }
+    recorded = {name for child in record.children for name in child.metrics}
+    metrics = {n: text for n, text in shown.items() if n != "held_out/auc" or n in recorded}
     rows = [
         [child.name, child.status, *(_value(child.metrics, name) for name in metrics), child.id]
         for child in record.children

@@ -16,6 +16,7 @@ from synthdetect.report.page import Section, Table
 from synthdetect.report.record import Artifacts
 from synthdetect.report.text import format_number, is_number, label
 from synthdetect.tracking.records import RunRecord
+from synthdetect.tracking.tags import CHOSEN
 
 CARD = "model/card.json"
 _EVALUATE = "evaluation/held_out.csv"
@@ -36,12 +37,14 @@ _CHOICES = {
     "The temperature and the threshold were chosen on these out-of-fold predictions of the "
     "training and validation images.",
     "refit": "This model was trained on train and val together, so it has no validation images. "
-    "The number of epochs, the temperature and the threshold come from the out-of-fold predictions "
-    "of the folds.",
+    "The number of epochs, the calibration and the threshold come from the folds.",
+    "regime_refit": "This model was trained on all labelled images of its regime, so it has no "
+    "validation images. The number of epochs, the calibration and the threshold come from the "
+    "training of the same regime that validated.",
     "predict": "The images have no labels. The temperature and the threshold are those of the "
     "models, from the validation images of their training.",
 }
-"""What was chosen on which images, by kind of run."""
+"""What was chosen on which images, by kind of run; newer cross-validations record it themselves."""
 
 _CHOICES |= dict.fromkeys(("fold", "regime"), _CHOICES["train"])
 _SCORED_ONCE = "{} were scored once, at the end, and influenced no choice."
@@ -49,6 +52,7 @@ _REPORTED_ONLY = {
     "train": _SCORED_ONCE.format("The test images and all other splits"),
     "cv": "The test images influenced no choice.",
     "refit": "The test images influenced no choice.",
+    "regime_refit": "The test images influenced no choice.",
 }
 """Which images influenced no choice, by kind of run."""
 
@@ -81,19 +85,20 @@ def held_out(record: RunRecord, artifacts: Artifacts, kind: str) -> Section:
     return Section(
         "What was held out, and what was not",
         warnings=source_warnings + transductive + overlap_warnings,
-        paragraphs=_paragraphs(kind, transductive),
+        paragraphs=_paragraphs(record, kind, transductive),
         tables=(table,),
     )
 
 
-def _paragraphs(kind: str, transductive: tuple[str, ...]) -> tuple[str, ...]:
+def _paragraphs(record: RunRecord, kind: str, transductive: tuple[str, ...]) -> tuple[str, ...]:
     """Which images influenced choices and which did not. Adaptation counts as an influence."""
     if kind not in _CHOICES:
         return ()
     rest = _REPORTED_ONLY.get(kind, "")
     if transductive and rest:
         rest = " ".join([*transductive, _SCORED_ONCE.format("All other test images")])
-    return (f"{_CHOICES[kind]} {rest}".strip(),)
+    chosen = record.tags.get(CHOSEN, _CHOICES[kind])
+    return (f"{chosen} {rest}".strip(),)
 
 
 def _overlap(artifacts: Artifacts) -> tuple[Facts, tuple[str, ...]]:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from synthdetect.report.pictures import encoded
 from synthdetect.report.text import UNDEFINED, clean
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -52,7 +53,7 @@ class Figure:
         png: Content of the PNG file.
 
     Raises:
-        ValueError: If the content is not a PNG file.
+        ValueError: If it is none.
     """
 
     caption: str
@@ -61,7 +62,7 @@ class Figure:
 
     def __post_init__(self) -> None:
         if not is_png(self.png):
-            raise ValueError(f"{self.caption}: not a PNG file")
+            raise ValueError(f"{self.caption}: no PNG file")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,6 +99,7 @@ class Report:
         facts: Facts that identify the run, by name.
         warnings: Warnings at the top of the page.
         sections: Sections in order.
+        answer: What the run shows, in sentences above the facts; the first is the most important.
     """
 
     title: str
@@ -105,6 +107,7 @@ class Report:
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
+    answer: tuple[str, ...] = ()
 
 
 def is_png(content: bytes) -> bool:
@@ -123,7 +126,12 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": _data_uri, "kinds": _kinds}
+    pictures = [figure.png for section in report.sections for figure in _figures(section)]
+    uris = {
+        picture: Markup(f"data:{kind};base64,") + base64.b64encode(content).decode()
+        for picture, (kind, content) in zip(pictures, encoded(pictures), strict=True)
+    }
+    environment.filters |= {"data_uri": uris.__getitem__, "kinds": _kinds}
     environment.tests |= {
         "wide_figure": lambda figure: figure.size[0] > _WIDE_FIGURE,
         "wide_table": lambda table: table.rows.shape[1] > _WIDE_TABLE,
@@ -152,8 +160,10 @@ def _cleaned(value: Any) -> Any:
     return clean(value) if type(value) is str else value  # Markup comes from this module only
 
 
-def _data_uri(png: bytes) -> Markup:
-    return Markup("data:image/png;base64,") + base64.b64encode(png).decode()
+def _figures(section: Section) -> Iterator[Figure]:
+    yield from section.figures
+    for inner in section.sections:
+        yield from _figures(inner)
 
 
 def _kinds(rows: pd.DataFrame) -> list[str]:

@@ -40,6 +40,7 @@ DESCRIPTIONS: dict[str, Description] = {
     "precision_recall": Description("Precision by recall", ("average precision",)),
     "scores": Description("Histogram of the scores of real and synthetic images", ("threshold",)),
     "generators": Description("AUC of each generator", ("lowest generator", "highest generator")),
+    "matrix": Description("AUC of each generator against each group of real images"),
     "confusion": Description(
         "Confusion matrix: true and predicted labels",
         ("accuracy", "real accuracy", "fake accuracy"),

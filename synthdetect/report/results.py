@@ -5,8 +5,10 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
+from synthdetect.datasets.schema import HELD_OUT
+from synthdetect.evaluation.attribution import METRICS as ATTRIBUTION_METRICS
 from synthdetect.evaluation.metrics import METRICS
-from synthdetect.evaluation.predictions import CONTROL
+from synthdetect.evaluation.predictions import CONTROL, sampling_unit
 from synthdetect.report.page import Section, Table
 from synthdetect.report.parts import excerpt, figures
 from synthdetect.report.record import Artifacts
@@ -27,10 +29,12 @@ Splits = dict[str, pd.DataFrame]
 """By split, a table indexed by metric with the columns value, low and high as text."""
 
 _GLANCE = ("auc", "balanced_accuracy", "f1", "ece")
-_DETAILS = ("_oracle", "_generators", "_slices")
+_DETAILS = (
+    "_oracle", "_generators", "_slices", "_matrix", "_attribution", "_attribution_metrics",
+)  # fmt: skip
 """Suffixes of the tables that hold details of a split."""
 
-_FIRST, _LAST = ("oof", "test"), ("val",)
+_FIRST, _LAST = ("oof", HELD_OUT, "test"), ("val",)
 _SUMMARIES = ("(mean)", "(worst)")
 """Rows of the generators' table that summarise all generators."""
 
@@ -40,7 +44,8 @@ _DEFINITIONS = {
 }
 
 _IN_TABLES = (
-    "generator/", "generators/", "oracle/", CONTROL, "robustness/", "equalised/",
+    "generator/", "generators/", "oracle/", CONTROL, "robustness/", "equalised/", "matrix/",
+    "attribution/",
 )  # fmt: skip
 """Prefixes of a split's metrics that are shown in its tables."""
 
@@ -82,7 +87,7 @@ def glance(record: RunRecord, artifacts: Artifacts, splits: Splits) -> Section:
     if not rows:
         return Section("")
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("split").reset_index()
-    notes = ["In brackets: 95 % confidence intervals by bootstrap over sources."]
+    notes = [f"In brackets: 95 % confidence intervals by {_unit(artifacts, splits)}."]
     if "oof" in splits:
         notes.append("oof: each image is scored by the fold model that was not trained on it.")
     if "val" in splits and "best/val/auc" in record.metrics:
@@ -92,6 +97,13 @@ def glance(record: RunRecord, artifacts: Artifacts, splits: Splits) -> Section:
     else:
         notes.append(f"{label(CONTROL)}: {_DEFINITIONS[CONTROL]}.")
     return Section("At a glance", tables=(Table("Main metrics", table, " ".join(notes)),))
+
+
+def _unit(artifacts: Artifacts, splits: Splits) -> str:
+    """Return what the intervals are computed over: see `predictions.sampling_unit`."""
+    tables = (artifacts.table(f"predictions/{split}.csv", ("source_id",)) for split in splits)
+    units = {sampling_unit(table) for table in tables if table is not None}
+    return units.pop() if len(units) == 1 else "source"
 
 
 def _control(record: RunRecord, split: str, overall: pd.DataFrame) -> str:
@@ -156,6 +168,12 @@ def _split(
     slices = artifacts.take_table(path)
     if slices is not None:
         tables.append(excerpt(slices, f"{name}: metrics by slice", path))
+    path = f"evaluation/{name}_matrix.csv"
+    matrix = artifacts.take_table(path)
+    if matrix is not None:
+        caption = f"{name}: each generator against each group of real images"
+        tables.append(excerpt(matrix, caption, path))
+    tables += _attribution(artifacts, name)
     path = f"spectra/{name}_fingerprints.csv"
     spectra = artifacts.take_table(path)
     if spectra is not None:
@@ -193,6 +211,25 @@ def _generators(table: pd.DataFrame, split: str, trained_on: set[str] | None) ->
     # Only the AUC is summarised over generators. The other cells stay empty: not "undefined".
     rows = shown.rows.mask(is_summary.head(len(shown.rows)), shown.rows.replace(UNDEFINED, ""))
     return replace(shown, rows=rows)
+
+
+def _attribution(artifacts: Artifacts, split: str) -> list[Table]:
+    """Tables of the answers to the images of each generator, and of the metrics of attribution."""
+    tables = []
+    path = f"evaluation/{split}_attribution.csv"
+    answers = artifacts.take_table(path)
+    if answers is not None:
+        caption = f"{split}: number of each answer to the images of each generator"
+        note = "Real: not called synthetic. Unknown: no known generator is probable enough."
+        tables.append(excerpt(answers, caption, path, note))
+    path = f"evaluation/{split}_attribution_metrics.csv"
+    metrics = artifacts.take_table(path)
+    if metrics is not None:
+        if "metric" in metrics:
+            known = metrics["metric"].map(ATTRIBUTION_METRICS)
+            metrics = metrics.assign(metric=known.fillna(metrics["metric"]))
+        tables.append(excerpt(metrics, f"{split}: attribution to generators", path))
+    return tables
 
 
 def _others(record: RunRecord, split: str) -> dict[str, str]:

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from synthdetect.config.options import CHECKED, Affects, Options, option
+from synthdetect.config.options import CHECKED, Affects, Options, nested, option
+from synthdetect.tracking.options import TrackingOptions
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -17,10 +18,15 @@ class ReproduceOptions(Options):
 
     section: ClassVar = "reproduce"
 
+    tracking: TrackingOptions = nested(TrackingOptions)
     run_id: str = option(
-        "", "The run: a training, a cross-validation, or a run inside one or inside a sweep."
+        "",
+        "The run: a training, a cross-validation, or a run inside one or inside a sweep.",
+        value="RUN_ID",
     )
-    data: str = option("", "Where its images are now (default: where they were).", Affects.PLACE)
+    data: str = option(
+        "", "Where its images are now (default: where they were).", Affects.PLACE, value="PATH"
+    )
     on_changed_data: Literal["stop", "train"] = option(
         "stop", "What to do if the data have changed: stop, or train on the changed data."
     )
@@ -30,4 +36,6 @@ class ReproduceOptions(Options):
         "weight, metric and prediction must be equal).",
         ge=0,
     )
-    output: str = option("runs", "Folder for checkpoints while it trains.", Affects.RECORD)
+    output: str = option(
+        "runs", "Folder for checkpoints while it trains.", Affects.RECORD, value="FOLDER"
+    )

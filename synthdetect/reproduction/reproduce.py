@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -30,12 +31,13 @@ from synthdetect.runs.kinds import RunKind
 from synthdetect.runs.messages import command_tags
 from synthdetect.runs.settings import compare_settings
 from synthdetect.system.console import console, table
-from synthdetect.system.errors import UserError
+from synthdetect.system.errors import NegativeAnswer, UserError
 from synthdetect.system.files import file_sha256
 from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.opening import keep_status, open_run
 from synthdetect.tracking.provenance import code_tags, environment
 from synthdetect.tracking.queries import existing
+from synthdetect.tracking.results import run_result
 from synthdetect.tracking.run import Run
 from synthdetect.training.devices import Device, computing_with
 
@@ -46,11 +48,11 @@ _SHOWN_IMAGES = 15
 _SHOWN_DIFFERENCES = 4  # of each part
 
 
-class NotReproduced(RuntimeError):
+class NotReproduced(NegativeAnswer):
     """The rerun has other results than the recorded run."""
 
 
-def reproduce(options: ReproduceOptions, kinds: Mapping[str, RunKind]) -> None:
+def reproduce(options: ReproduceOptions, kinds: Mapping[str, RunKind]) -> dict[str, Any]:
     """Rerun a recorded run in a new run, compare both, and print the verdict.
 
     Args:
@@ -79,7 +81,9 @@ def reproduce(options: ReproduceOptions, kinds: Mapping[str, RunKind]) -> None:
             **command_tags("reproduce", options),
             REPRODUCES: recorded.run.id,
         }
-        with open_run(f"{recorded.name} rerun", kind="reproduce", tags=tags) as run:
+        with open_run(
+            f"{recorded.name} rerun", kind="reproduce", tags=tags, tracking=options.tracking
+        ) as run:
             run.log_params(options.to_flat())
             for name, found in (("settings", settings), ("data", rerun.diff)):
                 if len(found):
@@ -87,20 +91,25 @@ def reproduce(options: ReproduceOptions, kinds: Mapping[str, RunKind]) -> None:
             rerun.train(run)
             compared = _compare(recorded, run, rerun.moved)
             word = verdict(compared, options.tolerance)
-            suspects = _suspects(settings, rerun.diff) if compared["differing"].any() else ""
+            suspects = (
+                _suspects(recorded, settings, rerun.diff) if compared["differing"].any() else ""
+            )
             _log(run, recorded, compared, word, suspects)
     for title, rows in _tables(compared).items():
         table(title, list(rows.columns), rows.to_numpy().tolist())
     console.print(suspects)
     console.print(word, style="bold")
-    console.print(f"run          {run.id}")
+    run.print_pages()
     write_report(run.id)
+    result = run_result(run.id, reproduces=recorded.run.id, verdict=word)
     if word == NOT_REPRODUCED:
         keep_status(run.id)
         raise NotReproduced(
             f"run {recorded.run.id} is not reproduced: {int(compared['differing'].sum()):,} of "
-            f"{int(compared['values'].sum()):,} numbers differ (run {run.id}). {suspects}"
+            f"{int(compared['values'].sum()):,} numbers differ (run {run.id}). {suspects}",
+            result,
         )
+    return result
 
 
 def _settings(recorded: RecordedRun, rerun: Rerun, device: Device) -> pd.DataFrame:
@@ -115,10 +124,13 @@ def _settings(recorded: RecordedRun, rerun: Rerun, device: Device) -> pd.DataFra
     if recorded.params.get("model.start") == "file":
         now["model.start_detail"] = file_sha256(Path(options.model.weights).expanduser())
     today = {name: without_secrets(str(value)) for name, value in now.items()}
+    # Each training of a cross-validation has a seed of its own, which its rerun takes from it.
+    own = existing(recorded.run.id).params
+    given = {name: own[name] for name in options.to_flat() if name in own}
     found = []
     for run_id in recorded.trainings.values():
         run = existing(run_id)
-        before = {**run.tags, **run.params}
+        before = {**run.tags, **run.params, **given}
         added = options.to_flat().keys() - before.keys()  # by later versions; off by default
         known = {name: value for name, value in today.items() if name not in added}
         found.append(compare_settings(before, known, type(options)))
@@ -213,12 +225,16 @@ def _counted(diff: pd.DataFrame) -> str:
     return ", ".join(f"{count:,} {change}" for change, count in counts.items())
 
 
-def _suspects(settings: pd.DataFrame, diff: pd.DataFrame) -> str:
+def _suspects(recorded: RecordedRun, settings: pd.DataFrame, diff: pd.DataFrame) -> str:
     """Return what may explain differing results."""
     found = [f"the data ({_counted(diff)})"] if len(diff) else []
     matters = ~settings["may_change"].str.startswith("nothing")
     for name, before, now, _ in settings[matters].to_numpy():
         found.append(f"{name} (recorded {before}, now {now})")
+    trainings = [existing(run_id).params for run_id in recorded.trainings.values()]
+    lists = [params.get("hardware.nondeterministic", "none") for params in trainings]
+    if operators := {name for names in lists for name in names.split(", ")} - {"none"}:
+        found.append(f"operators without a deterministic form ({', '.join(sorted(operators))})")
     if not found:
         return "No recorded setting differs; suspect unrecorded ones, such as other libraries."
     return f"Possible reasons: {'; '.join(found)}."

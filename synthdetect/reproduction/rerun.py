@@ -14,16 +14,18 @@ from synthdetect.reproduction.manifest_diff import REMOVED, diff_manifests, matc
 from synthdetect.reproduction.options import ReproduceOptions
 from synthdetect.reproduction.results import has_weights
 from synthdetect.runs.cross_validation import (
-    FOLDS,
     fold_data,
+    recorded_folds,
+    recorded_seeds,
     refit_data,
     require_valid_folds,
     train_folds,
 )
 from synthdetect.runs.kinds import RunKind
 from synthdetect.runs.messages import announce
-from synthdetect.runs.options import CvOptions, TrainOptions
+from synthdetect.runs.options import CvOptions, RegimesOptions, TrainOptions
 from synthdetect.runs.preflight import require_trainable, with_target
+from synthdetect.runs.regimes import regime_data, regime_of, whole_options
 from synthdetect.runs.resume import read_config
 from synthdetect.runs.training import Predetermined, run_training
 from synthdetect.system.console import counting
@@ -34,8 +36,13 @@ from synthdetect.tracking.run import Run
 from synthdetect.tracking.tags import FOLD, KIND, MANIFEST, PARENT
 from synthdetect.training.devices import Device, resolve
 
-_INITIAL_WEIGHTS = {"random": "none", "imagenet": "imagenet"}
-"""The option that loads what `auto` found; a file has its own name."""
+_INITIAL_WEIGHTS = {
+    ("auto", "imagenet"): "imagenet",
+    ("auto_v1", "imagenet"): "imagenet_v1",
+    ("auto", "random"): "none",
+    ("auto_v1", "random"): "none",
+}
+"""The value of `weights` that loads again what another one found, by this one and what it found."""
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
@@ -89,12 +96,14 @@ class RecordedRun:
             UserError: If this version does not know all of them.
         """
         values = dict(options) | {"output": self.request.output}
-        unset = {"register": "", "resume": "", "keep_last": False}
+        # The number of processes changes no result, and those of several machines are not here.
+        unset = {"register": "", "resume": "", "keep_last": False, "processes": 1}
         values |= {name: value for name, value in unset.items() if name in values}
         if self.request.data:
             values["data"] = self.request.data
         start = self.params.get("model.start", "")
-        values["weights"] = _INITIAL_WEIGHTS.get(start, values["weights"])
+        weights = values["weights"]
+        values["weights"] = _INITIAL_WEIGHTS.get((weights, start), weights)
         try:
             return kind.resolve(values)
         except UserError as error:
@@ -257,11 +266,27 @@ def rerun_training(recorded: RecordedRun, device: Device) -> Rerun:
 
 
 def rerun_regime(recorded: RecordedRun, device: Device) -> Rerun:
-    """Rerun one regime; the splits are those of the first seed of all regimes."""
+    """Rerun one regime, or its refit with the recorded epochs and decision."""
     options = recorded.resolve(TrainOptions, recorded.options)
-    seed = int(read_config(recorded.parent.id)["options"]["seed"])
-    data = compare_data(recorded, recorded.run, options, seed=seed)
-    return _one_training(options, data, data.prepared, device)
+    study = read_config(recorded.parent.id)["options"]
+    if "factors" not in study:  # an older version prepared each training's data by its own options
+        data = compare_data(recorded, recorded.run, options, seed=int(study["seed"]))
+        return _one_training(options, data, data.prepared, device)
+    regimes = recorded.resolve(RegimesOptions, study)
+    data = compare_data(
+        recorded,
+        recorded.parent,
+        whole_options(regimes),
+        prepare_data=prepare_whole,
+    )
+    regime, refit = regime_of(regimes, data.prepared, recorded.tags[FOLD])
+    prepared = regime_data(regimes, data.prepared, regime.data, refit=refit)
+    if not refit:
+        return _one_training(options, data, prepared, device)
+    epochs = int(existing(recorded.run.id).metrics["best/epoch"])
+    card = logged_by(recorded.run.id, recorded.name).detector.card
+    predetermined = Predetermined.of(epochs, card)
+    return _one_training(options, data, prepared, device, predetermined)
 
 
 def rerun_cross_validation(recorded: RecordedRun, device: Device) -> Rerun:
@@ -269,33 +294,39 @@ def rerun_cross_validation(recorded: RecordedRun, device: Device) -> Rerun:
 
     def train(run: Run) -> None:
         announce(run, options, data.prepared)
-        train_folds(run, options, data.prepared, folds, device)
+        seeds = recorded_seeds(recorded.run.id)
+        train_folds(run, options, data.prepared, folds, device, seeds=seeds)
 
     return Rerun(options, data.diff, data.moved, train)
 
 
 def rerun_fold(recorded: RecordedRun, device: Device) -> Rerun:
-    options, data, folds = _folds_of(recorded, recorded.parent)
-    prepared = fold_data(options, data.prepared, folds, int(recorded.tags[FOLD]))
+    """Rerun one fold; its seed trains it, and the seed of the cross-validation made its data."""
+    whole, data, folds = _folds_of(recorded, recorded.parent)
+    prepared = fold_data(whole, data.prepared, folds, int(recorded.tags[FOLD]))
+    options = recorded.resolve(CvOptions, recorded.options)
     return _one_training(options, data, prepared, device)
 
 
 def rerun_refit(recorded: RecordedRun, device: Device) -> Rerun:
     """Rerun a refit with the recorded epochs and decision of the folds, which are not rerun."""
-    options, data, _ = _folds_of(recorded, recorded.parent)
-    decision = logged_by(recorded.run.id, recorded.name).detector.card.decision
+    whole, data, _ = _folds_of(recorded, recorded.parent)
+    card = logged_by(recorded.run.id, recorded.name).detector.card
     epochs = int(existing(recorded.parent.id).metrics["refit/epochs"])
-    prepared = refit_data(options, data.prepared)
-    return _one_training(options, data, prepared, device, Predetermined(epochs, decision))
+    prepared = refit_data(whole, data.prepared)
+    options = recorded.resolve(CvOptions, recorded.options)
+    predetermined = Predetermined.of(epochs, card)
+    return _one_training(options, data, prepared, device, predetermined)
 
 
 def _folds_of(recorded: RecordedRun, parent: Run) -> tuple[CvOptions, TodaysData, pd.DataFrame]:
     """Return options, data and folds of a cross-validation; changed data are assigned anew."""
-    options = recorded.resolve(CvOptions, recorded.options)
+    options = recorded.resolve(CvOptions, read_config(parent.id)["options"])
     data = compare_data(recorded, parent, options, prepare_data=prepare_whole)
-    folds = read_table(parent.id, FOLDS)
+    folds = recorded_folds(parent.id)
     if len(data.diff) or folds is None:
-        folds = assign_folds(data.prepared.manifest, options.folds, seed=options.optim.seed)
+        seed, val_share = options.optim.seed, options.data.val_share
+        folds = assign_folds(data.prepared.manifest, options.folds, seed=seed, val_share=val_share)
         require_valid_folds(options, data.prepared, folds)
     return options, data, folds.assign(path=[data.moved.get(p, p) for p in folds["path"]])
 

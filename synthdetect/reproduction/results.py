@@ -9,6 +9,7 @@ from synthdetect.reproduction.comparison import LOGITS, RunResults
 from synthdetect.tracking.detectors import logged_by
 from synthdetect.tracking.models import models_of
 from synthdetect.tracking.queries import artifact_paths, download, existing, metric_history
+from synthdetect.tracking.run import epoch_metric
 from synthdetect.tracking.tags import WEIGHTS
 
 _PREDICTIONS = "predictions"
@@ -25,9 +26,14 @@ def results_of(run_id: str) -> RunResults:
     return RunResults(
         weights={name: tensor.numpy() for name, tensor in tensors.items()},
         digest=run.tags.get(WEIGHTS) or (digest_of(tensors) if tensors else ""),
-        metrics={name: metric_history(run_id, name) for name in run.metrics},
+        metrics={_renamed(name): metric_history(run_id, name) for name in run.metrics},
         predictions=_predictions(run_id),
     )
+
+
+def _renamed(name: str) -> str:
+    """Return the present name of a metric that older versions logged without a group."""
+    return epoch_metric(name) if name in ("lr", "images_per_second") else name
 
 
 def has_weights(run_id: str) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from synthdetect.robustness.tables import equalised_table
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
+from synthdetect.system.timetable import current
 from synthdetect.tracking.run import Dataset, Run
 from synthdetect.training.devices import Device, deterministic
 
@@ -46,7 +46,7 @@ class EvaluatedSplit:
     """
 
     evaluation: Evaluation
-    files: Sequence[Path]
+    files: Sequence[str]
     dataset: Dataset
 
 
@@ -91,7 +91,7 @@ def evaluate_perturbations(
         splits: evaluated splits.
         device: device that scores.
         model_id: logged model that the metrics are linked to.
-        seed: seed of the bootstrap and of random perturbations.
+        seed: seed of `intervals` and of random perturbations.
         batch_size: images per batch.
     """
     if not requested(options):
@@ -111,7 +111,7 @@ def evaluate_perturbations(
         if perturbed:
             logits = np.vstack([plain, score(detector.preprocess, perturbed, "perturbed")])
             name = "robustness" if len(scored) == 1 else f"{split.evaluation.split}_robustness"
-            found = log_robustness(
+            found, flips = log_robustness(
                 run, split.evaluation, logits, [UNPERTURBED, *perturbed], decision.threshold,
                 seed=seed, name=name, **bound,
             )  # fmt: skip
@@ -120,6 +120,15 @@ def evaluate_perturbations(
                 f"Robustness on {split.evaluation.split}",
                 shown.replace("none 0", "unperturbed"),
                 found,
+            )
+            rows = [
+                [row["perturbation"], str(row["levels"]), _rate(row)]
+                for row in flips.to_dict(orient="records")
+            ]
+            table(
+                f"Images of {split.evaluation.split} whose answer changes",
+                ["perturbation", "levels", "at any of them [95 %]"],
+                rows,
             )
         if options.equalised:
             preprocess = replace(detector.preprocess, equalise_quality=QUALITY)
@@ -136,6 +145,17 @@ def evaluate_perturbations(
         _show("Equalised", equalised["split"] + " " + equalised["condition"], equalised)
 
 
+def scoring_work(options: RobustnessOptions, split: str, images: int) -> dict[str, int]:
+    """Return the number of images that `evaluate_perturbations` scores, by name of the task."""
+    perturbed = len(select_perturbations(options.robustness)) - 1
+    work = {f"{split} perturbed": perturbed * images, f"{split} equalised": images}
+    return {
+        name: count
+        for name, count in work.items()
+        if count and (options.equalised or not name.endswith("equalised"))
+    }
+
+
 def _scorer(
     detector: Detector,
     decision: Decision,
@@ -150,9 +170,10 @@ def _scorer(
     predictions = split.evaluation.predictions
 
     def score(preprocess: Preprocess, levels: Sequence[PerturbationLevel], what: str) -> FloatArray:
-        with deterministic(0), counting(f"{split.evaluation.split} {what}", "images") as count:
+        name = f"{split.evaluation.split} {what}"
+        with current().part(name), deterministic(0), counting(name, planned=True) as count:
             raw = score_perturbations(
-                detector.network, split.files, predictions["sha256"], preprocess, levels, device,
+                detector.scorer, split.files, predictions["sha256"], preprocess, levels, device,
                 seed=seed, batch_size=batch_size, cache_limit=cache_limit, progress=count,
             )  # fmt: skip
         return decision.calibration(raw)
@@ -169,6 +190,11 @@ def _show(title: str, names: "pd.Series[str]", measured: pd.DataFrame) -> None:
         )
         accuracies = [f"{row[column]:.3f}" for column in ("real_accuracy", "fake_accuracy")]
         changed = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*change)
-        rows.append([name, with_interval(*auc), changed, *accuracies])
-    shown = ["images", "AUC [95 %]", "change [95 %]", "real accuracy", "fake accuracy"]
+        rows.append([name, with_interval(*auc), changed, *accuracies, _rate(row)])
+    shown = ["images", "AUC [95 %]", "change [95 %]", "real accuracy", "fake accuracy",
+             "flip rate [95 %]"]  # fmt: skip
     table(title, shown, rows)
+
+
+def _rate(row: dict[str, Any]) -> str:
+    return with_interval(row["flip_rate"], row["flip_rate_low"], row["flip_rate_high"])

@@ -13,6 +13,8 @@ from synthdetect.robustness.figures import (
 )
 from synthdetect.robustness.tables import (
     MEASURES,
+    REENCODED,
+    flip_table,
     robustness_generators,
     robustness_table,
     severity_curves,
@@ -32,7 +34,7 @@ def log_robustness(
     name: str,
     dataset: Dataset | None = None,
     model_id: str | None = None,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Log the metrics of one split under perturbations.
 
     Args:
@@ -41,13 +43,13 @@ def log_robustness(
         logits: calibrated logits, shape (perturbations, images).
         perturbations: perturbation levels: `UNPERTURBED` and at least one other.
         threshold: threshold from validation.
-        seed: seed of the bootstrap.
+        seed: seed of `intervals`.
         name: file name of the tables, without its suffix.
         dataset: dataset that the metrics are linked to.
         model_id: logged model that the metrics are linked to.
 
     Returns:
-        The table of `robustness_table`.
+        The tables of `robustness_table` and of `flip_table`.
     """
     split, predictions = evaluation.split, evaluation.predictions
     table = robustness_table(predictions, logits, perturbations, threshold, seed=seed)
@@ -59,12 +61,17 @@ def log_robustness(
         run.log_metrics(values, step, dataset=dataset, model_id=model_id)
     run.log_table(_readable(table, split), f"evaluation/{name}.csv")
     run.log_figure(robustness_figure(table, split), f"figures/{split}/robustness.png")
+    flips = flip_table(predictions, logits, perturbations, threshold, seed=seed)
+    run.log_table(flips.assign(split=split), f"evaluation/{name}_flips.csv")
+    for rate in flips.loc[flips["perturbation"] == REENCODED, "flip_rate"]:
+        values = {f"{split}/robustness/any_re-encoding/flip_rate": float(rate)}
+        run.log_metrics(values, dataset=dataset, model_id=model_id)
     generators = robustness_generators(predictions, logits, perturbations, seed=seed)
     if len(generators):
         run.log_table(_readable(generators, split), f"evaluation/{name}_generators.csv")
         figure = robustness_generators_figure(generators, split)
         run.log_figure(figure, f"figures/{split}/robustness_generators.png")
-    return table
+    return table, flips
 
 
 def log_equalised(
@@ -76,7 +83,8 @@ def log_equalised(
 ) -> None:
     """Log the last row of `equalised_table` as metrics `<split>/<condition>/<metric>`."""
     row = compared.iloc[-1]
-    names = [name for name in ("auc", "auc_change", *MEASURES) if np.isfinite(row[name])]
+    shown = ("auc", "auc_change", "flip_rate", *MEASURES)
+    names = [name for name in shown if np.isfinite(row[name])]
     values = {f"{row['split']}/{row['condition']}/{name}": float(row[name]) for name in names}
     run.log_metrics(values, dataset=dataset, model_id=model_id)
 

@@ -14,7 +14,10 @@ class RobustnessOptions(Options):
     section: ClassVar = "evaluate"
 
     robustness: str = option(
-        "", "Also score perturbed images: all, some (jpeg), or some levels (jpeg:50)."
+        "",
+        "Also score perturbed images: all, some (jpeg), or some levels (jpeg:50).",
+        value="NAME:LEVEL,...",
+        common=True,
     )
     equalised: bool = option(
         False, "Also score the images after equalise, which gives all the same encoding."
@@ -25,4 +28,5 @@ class RobustnessOptions(Options):
         Affects.SPEED,
         ge=0,
         le=1e6,
+        value="GIB",
     )

@@ -10,7 +10,8 @@ from torch import nn
 
 from synthdetect.images.batches import Batch, Batches, ImageFiles, Images, Order, Pixels
 from synthdetect.images.cache import DecodedCache
-from synthdetect.images.geometry import Preprocess
+from synthdetect.images.contents import read_content
+from synthdetect.images.geometry import Place, Preprocess
 from synthdetect.images.perturbations import UNPERTURBED, VERSION, PerturbationLevel, perturb
 from synthdetect.images.reading import read_image
 from synthdetect.system.errors import UserError
@@ -49,19 +50,20 @@ class PerturbedFiles(ImageFiles):
         self.perturbation_seed = seed
         self._decoded: tuple[int, Image.Image] | None = None
 
+        self._in_bucket = False  # an image is read once for its rows, which are no rows of files
+
     def __len__(self) -> int:
         return len(self.files) * len(self.perturbations)
 
     def name(self, row: int) -> str:
         """The image's path and the perturbation."""
         image, perturbation = divmod(row, len(self.perturbations))
-        return f"{super().name(image)} under {self.perturbations[perturbation]}"
+        return f"{self.path(image)} under {self.perturbations[perturbation]}"
 
-    def _make(self, epoch: int, row: int) -> Pixels:
+    def _make(self, row: int, place: Place) -> Pixels:
         image, perturbation = divmod(row, len(self.perturbations))
         if self._decoded is None or self._decoded[0] != image:
-            data = Path(super().name(image)).read_bytes()
-            self._decoded = image, read_image(data)
+            self._decoded = image, read_image(read_content(self.path(image)))
         perturbed = perturb(
             self._decoded[1],
             self.perturbations[perturbation],

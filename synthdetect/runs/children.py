@@ -11,6 +11,7 @@ from synthdetect.runs.options import TrainOptions
 from synthdetect.runs.resume import computing_as_begun, fetch_checkpoint
 from synthdetect.runs.training import Predetermined, register_model, run_training
 from synthdetect.system.console import console
+from synthdetect.system.timetable import Part, current
 from synthdetect.tracking.availability import StoreAway
 from synthdetect.tracking.opening import open_run
 from synthdetect.tracking.queries import child_ids, existing, is_finished
@@ -31,6 +32,7 @@ class ChildTraining:
         device: The device that computes.
         prepare_data: Makes its data when it begins, so that only one training's are in memory.
         predetermined: Epochs and decision of a training without validation.
+        data: Which data they are, where trainings under one parent differ in it.
     """
 
     name: str
@@ -40,6 +42,13 @@ class ChildTraining:
     device: Device
     prepare_data: Callable[[], Prepared]
     predetermined: Predetermined | None = None
+    data: str = ""
+
+    @property
+    def part(self) -> Part:
+        """The training as a part of its command, whose work is measured in epochs."""
+        epochs = self.predetermined.epochs if self.predetermined else self.options.optim.epochs
+        return Part(self.name, epochs, f"{self.options.model.arch} {self.kind} {self.data}")
 
 
 class TrainingsFailed(RuntimeError):
@@ -71,12 +80,14 @@ def train_children(
         if child and is_finished(child):
             console.print(f"{training.title}  is done (run {child})", style="bold")
             done[training.name] = child
+            current().drop(training.name)
             continue
         console.print(training.title, style="bold")
         try:
             begun = _begun(known, training)
             tags = command_tags(command, options)
-            done[training.name] = _train(parent, training, tags, child, begun)
+            with current().part(training.name):
+                done[training.name] = _train(parent, training, tags, child, begun)
         except StoreAway:
             raise  # the next training would wait as long
         except Exception as error:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,28 @@ from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.datasets.prepare import index_readable
 from synthdetect.detectors.card import TORCH
 from synthdetect.detectors.detector import Detector
-from synthdetect.detectors.scoring import Scoring
+from synthdetect.detectors.scoring import Scores, Scoring
+from synthdetect.evaluation.attribution import ATTRIBUTED, choose_attribution
 from synthdetect.evaluation.decision import Decision, decide
+from synthdetect.evaluation.direction import direction_words
 from synthdetect.evaluation.external import keep_threshold_side, read_predictions
+from synthdetect.evaluation.matrix import default_real_by
 from synthdetect.evaluation.overlap import overlap
 from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
 from synthdetect.evaluation.slices import slice_values
-from synthdetect.evaluation.summary import summary_markdown, summary_rows
+from synthdetect.evaluation.summary import (
+    answer_words,
+    attribution_rows,
+    attribution_words,
+    described_split,
+    interval_note,
+    main_metrics,
+    matrix_rows,
+    summary_markdown,
+    summary_rows,
+    worst_cell,
+)
+from synthdetect.evaluation.threshold import threshold_uncertainty
 from synthdetect.explanation.log import log_explanations, log_spectra
 from synthdetect.images.batches import ImageFiles
 from synthdetect.report.held_out import CARD
@@ -28,19 +44,30 @@ from synthdetect.robustness.evaluation import (
     check_perturbations,
     evaluate_perturbations,
     requested,
+    scoring_work,
 )
 from synthdetect.runs.messages import command_tags
-from synthdetect.runs.options import EvaluateOptions
+from synthdetect.runs.model_cards import rewrite_card
+from synthdetect.runs.options import OWN_VIEWS, EvaluateOptions
 from synthdetect.runs.setting import log_setting
+from synthdetect.system.allocation import keep_freed_memory
+from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, table
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
+from synthdetect.system.timetable import Part, current, timetable
 from synthdetect.tracking.detectors import find_detector, training_rows
 from synthdetect.tracking.evaluation import log_evaluation
+from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.opening import open_run
 from synthdetect.tracking.queries import download
+from synthdetect.tracking.results import run_result
 from synthdetect.tracking.run import Dataset, Run
+from synthdetect.tracking.tags import DIRECTION, MANIFEST, RECOGNISED
 from synthdetect.training.devices import Device, deterministic, resolve
+
+SCORING = "scoring"
+"""The name of the task, and of the part of the command, that scores the images."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +81,9 @@ class Subject:
         detector: The detector; None for a table.
         model_id: The id of its model in MLflow.
         excluded: `path` and `error` of the unreadable images.
+        generators: Logits of the generators that the detector knows, of shape (images, generators),
+            once the images are scored.
+        recognised: Which columns of a table were recognised by their names, in words.
     """
 
     manifest: Manifest
@@ -62,13 +92,15 @@ class Subject:
     detector: Detector | None = None
     model_id: str | None = None
     excluded: pd.DataFrame = field(default_factory=pd.DataFrame)
+    generators: FloatArray | None = None
+    recognised: str = ""
 
-    def files(self, evaluation: Evaluation) -> list[Path]:
+    def files(self, evaluation: Evaluation) -> list[str]:
         """Return the image files of one split, in the order of its predictions."""
         return [self.manifest.file(path) for path in evaluation.predictions["path"]]
 
 
-def evaluate_detector(options: EvaluateOptions) -> None:
+def evaluate_detector(options: EvaluateOptions) -> dict[str, Any]:
     """Evaluate a detector on labelled images, or a table of predictions, in one tracked run.
 
     Raises:
@@ -85,14 +117,27 @@ def evaluate_detector(options: EvaluateOptions) -> None:
     _check_decision(options, subject)
     for name in options.slices:
         slice_values(subject.manifest.table, name)
+    if options.real_by:
+        slice_values(subject.manifest.table, options.real_by, option="--real-by")
     scoring = _scoring(options, subject) if subject.detector else None
-    with open_run("evaluate", kind="evaluate", tags=command_tags("evaluate", options)) as run:
+    tags = command_tags("evaluate", options)
+    with (
+        open_run(_name(subject), kind="evaluate", tags=tags, tracking=options.tracking) as run,
+        timetable(_parts(options, subject) if scoring else ()),
+    ):
         console.print(f"run {run.id}")
         datasets = _log_setting(run, options, subject, device)
         if scoring:
-            scored = subject.manifest.table.assign(raw_logit=_score(scoring, device))
-            subject = replace(subject, manifest=subject.manifest.with_table(scored))
-        evaluations, decision = _evaluate(run, options, subject, datasets)
+            scores = _score(scoring, device)
+            scored = subject.manifest.with_table(
+                subject.manifest.table.assign(raw_logit=scores.raw[0])
+            )
+            subject = replace(subject, manifest=scored, generators=scores.generators[0])
+        decision, where = _decide(options, subject)
+        subject = _attributing(options, subject)
+        if options.log_model:
+            subject = _log_model(run, subject, decision)
+        evaluations = _evaluate(run, options, subject, datasets, decision, where)
         _explain(run, options, subject, evaluations, decision.threshold, device)
         if subject.detector:
             evaluated = [
@@ -104,7 +149,23 @@ def evaluate_detector(options: EvaluateOptions) -> None:
             )  # fmt: skip
         if scoring:
             scoring.discard()
-        run.describe(summary_markdown(evaluations))
+        wrong_way = direction_words(evaluations)
+        for words in wrong_way:
+            console.print(words, style="bold red")
+        run.set_tags({DIRECTION: " ".join(wrong_way)} if wrong_way else {})
+        if subject.detector and subject.model_id:
+            rewrite_card(subject.model_id, subject.detector.card)
+        run.log_metrics(main_metrics(evaluations), model_id=subject.model_id)
+        card = subject.detector.card if subject.detector else None
+        answer = answer_words(
+            evaluations, card.provenance.get("training_generators") if card else None
+        )
+        described = described_split(evaluations)
+        run.describe_results(
+            "\n\n".join([*wrong_way, answer]),
+            summary_markdown(evaluations),
+            f"figures/{described}/scores.png" if described else "",
+        )
     write_report(run.id)
     # Each run has its own folder, so that the results of an earlier one cannot be mixed in.
     results = Path(options.output) / run.id
@@ -112,7 +173,30 @@ def evaluate_detector(options: EvaluateOptions) -> None:
     download(run.id, "", results)
     shown = summary_rows(evaluations)
     table("Results", list(shown.columns), [list(map(str, row)) for row in shown.to_numpy()])
+    console.print(interval_note(evaluations))
+    for split, evaluation in evaluations.items():
+        cells = matrix_rows(evaluation.matrix)
+        if len(cells):
+            title = f"AUC on {split} against groups of real images"
+            table(title, list(cells.columns), cells.to_numpy().tolist())
+        if worst := worst_cell(evaluation.matrix, split):
+            console.print(worst)
+        answers = attribution_rows(evaluation.attribution)
+        if len(answers):
+            title = f"Attribution on {split}: number of each answer"
+            table(title, list(answers.columns), answers.to_numpy().tolist())
+            console.print(attribution_words(evaluation.attribution_metrics))
     console.print(f"wrote {results}")
+    run.print_pages()
+    return run_result(run.id, folder=results, summary=shown, warnings=wrong_way)
+
+
+def _name(subject: Subject) -> str:
+    """Return the name of the run: what is evaluated, and on what."""
+    data = Path(subject.manifest.name).name
+    if subject.detector is None:
+        return f"evaluate {data}"
+    return f"evaluate {subject.detector.card.model.arch} on {data}"
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -134,13 +218,29 @@ def _check(options: EvaluateOptions) -> None:
             f"{' and '.join(requested(options.perturbed))}: a table of --predictions has no "
             "images to score again. Give --model and --data, or leave it out."
         )
+    if options.predictions and options.views != OWN_VIEWS:
+        raise UserError(
+            "--views: a table of --predictions has no images to score; leave the option out."
+        )
+    if options.log_model and (options.predictions or options.decide != "val"):
+        raise UserError(
+            "--log-model: logs a detector as --decide val decides it on the val rows of --data. "
+            "Give --model, --data and --decide val, or leave the option out."
+        )
     require_folder(Path(options.output), "--output")
 
 
 def _external(options: EvaluateOptions) -> Subject:
     """Read a table of predictions; a column `threshold` with one value is its threshold."""
     path = Path(options.predictions)
-    rows, moved = read_predictions(path, options.columns)
+    rows, moved, recognised = read_predictions(path, options.columns)
+    if recognised.words:
+        console.print(f"{path}: {recognised.words}")
+    if rows["path"].iloc[0] == "row 1":
+        console.print(
+            f"{path}: no column names the images, so each row is taken for an image of its own",
+            style="bold yellow",
+        )
     if moved:
         console.print(
             f"{moved} probabilities are 0 or 1, whose logits are infinite: they were moved to the "
@@ -155,7 +255,8 @@ def _external(options: EvaluateOptions) -> Subject:
             "out."
         )
     given = Decision(threshold=float(known[0])) if len(known) else Decision()
-    return Subject(Manifest(rows, path.resolve().parent, str(path)), given, len(known) == 1)
+    manifest = Manifest(rows, path.resolve().parent, str(path))
+    return Subject(manifest, given, len(known) == 1, recognised=recognised.words)
 
 
 def _ours(options: EvaluateOptions) -> Subject:
@@ -171,11 +272,24 @@ def _ours(options: EvaluateOptions) -> Subject:
         raise UserError(
             f"--explain: {found.name} is exported, so its layers cannot be seen; give --explain 0."
         )
+    if options.log_model and card.engine != TORCH:
+        raise UserError(
+            f"--log-model: {found.name} is exported. Decide the detector that it was exported from "
+            "anew, and export that; its decision is then made by the engine's scores."
+        )
+    views = card.views if options.views == OWN_VIEWS else options.views
+    card.require_views(views)
+    if views != card.views and options.decide == "auto":
+        raise UserError(
+            f"--views {views}: the calibration and threshold of {found.name} were chosen under "
+            f"{card.views}. Give --decide val to choose them anew on val rows, or --decide given "
+            "to use them all the same."
+        )
     return Subject(
         manifest.with_table(manifest.table[manifest.table["split"].isin(wanted)]),
         card.decision,
         True,
-        found.detector,
+        found.detector.with_card(views=views),
         found.model_id,
         excluded,
     )
@@ -198,7 +312,7 @@ def _scoring(options: EvaluateOptions, subject: Subject) -> Scoring:
     images = ImageFiles(files, detector.preprocess)
     return Scoring(
         Path(options.output), [detector], images,
-        data=manifest.digest(), tta="none", batch_size=options.batch_size, strict=True,
+        data=manifest.digest(), batch_size=options.batch_size, strict=True,
     )  # fmt: skip
 
 
@@ -212,6 +326,8 @@ def _log_setting(
     """
     digest = subject.manifest.digest()
     log_setting(run, options, digest=digest, device=device)
+    if subject.recognised:
+        run.set_tags({RECOGNISED: subject.recognised})
     if subject.model_id:
         run.log_model_input(subject.model_id)
     if len(subject.excluded):
@@ -227,18 +343,70 @@ def _log_setting(
     return run.log_manifest(subject.manifest)
 
 
-def _score(scoring: Scoring, device: Device) -> np.ndarray:
-    """Return the logits of the network, of shape (images,)."""
-    with deterministic(0), counting("scoring") as count:
+def _score(scoring: Scoring, device: Device) -> Scores:
+    keep_freed_memory()
+    with (
+        current().part(SCORING),
+        deterministic(0),
+        counting(SCORING, planned=True) as count,
+    ):
         scoring.run(device, count)
-    return np.asarray(scoring.scores().raw[0])
+    return scoring.scores()
+
+
+def _parts(options: EvaluateOptions, subject: Subject) -> list[Part]:
+    """Return the scoring of all images, and of their perturbed versions by split."""
+    splits = _splits(options, subject.manifest.splits)
+    sizes = {split: len(subject.manifest.split(split)) for split in splits}
+    return [
+        Part(SCORING, len(subject.manifest)),
+        *(
+            Part(name, count, "perturbed")
+            for split, images in sizes.items()
+            for name, count in scoring_work(options.perturbed, split, images).items()
+        ),
+    ]
+
+
+def _attributing(options: EvaluateOptions, subject: Subject) -> Subject:
+    """Return the subject with a detector whose attribution is chosen anew if its decision is.
+
+    It is kept if no val row is of a generator that the detector knows.
+    """
+    detector = subject.detector
+    if detector is None or not detector.card.attribution or not _on_val(options, subject):
+        return subject
+    rows = subject.manifest.table
+    is_val = (rows["split"] == "val").to_numpy()
+    assert subject.generators is not None
+    chosen = choose_attribution(
+        detector.card.model.generators, rows[is_val], subject.generators[is_val]
+    )
+    return replace(subject, detector=detector.with_card(attribution=chosen)) if chosen else subject
+
+
+def _log_model(run: Run, subject: Subject, decision: Decision) -> Subject:
+    """Log the detector with the decision that was made anew, and return it as the subject.
+
+    The validation images and the options of the decision are recorded as a training records them,
+    for those who make the decision again.
+    """
+    assert subject.detector
+    val = subject.manifest.split("val")
+    made = {"decided_in": run.id, "decided_on": val.name, "decided_on_digest": val.digest()}
+    provenance = {**subject.detector.card.provenance, **made}
+    detector = subject.detector.with_card(decision=decision, provenance=provenance)
+    run.log_table(subject.manifest.table.drop(columns="raw_logit"), MANIFEST)
+    model = log_detector(run, detector)
+    console.print(f"model        models:/{model.model_id}")
+    return replace(subject, detector=detector, model_id=model.model_id)
 
 
 def _evaluate(
-    run: Run, options: EvaluateOptions, subject: Subject, datasets: Mapping[str, Dataset]
-) -> tuple[dict[str, Evaluation], Decision]:
-    """Return the evaluation of each split, and the decision in force."""
-    decision, where = _decide(options, subject)
+    run: Run, options: EvaluateOptions, subject: Subject, datasets: Mapping[str, Dataset],
+    decision: Decision, where: str,
+) -> dict[str, Evaluation]:  # fmt: skip
+    """Return the evaluation of each split under a decision, which `where` describes."""
     rows = subject.manifest.table
     splits = _splits(options, subject.manifest.splits)
     raw = rows["raw_logit"].to_numpy()
@@ -246,17 +414,34 @@ def _evaluate(
     if own is not None:
         logits = keep_threshold_side(logits, own, decision.threshold)
     scored = prediction_table(rows, logits, decision, raw, own)
+    card = subject.detector.card if subject.detector else None
+    attribution = card.attribution if card else None
+    if card and attribution:
+        assert subject.generators is not None
+        scored[ATTRIBUTED] = card.attributed(scored["predicted"], subject.generators)
     tables = {s: scored[scored["split"] == s].reset_index(drop=True) for s in splits}
     run.log_params({"decision.from": where})
     run.log_metrics(
-        {f"decision/{name}": value for name, value in decision.describe().items()},
+        {
+            f"decision/{name}": value
+            for made in (decision, attribution)
+            if made
+            for name, value in made.describe().items()
+        },
         model_id=subject.model_id,
     )
     console.print(f"threshold {decision.threshold:.4f}, {where}")
+    if _on_val(options, subject):
+        val = scored[scored["split"] == "val"]
+        chosen = threshold_uncertainty(options.decision, val, seed=options.seed)
+        if chosen:
+            run.log_metrics(chosen.describe(), model_id=subject.model_id)
+            console.print(chosen.words)
     _overlap(run, subject, tables)
     evaluations = evaluate(
         tables, decision, seed=options.seed,
-        slices=options.slices or None,
+        slices=options.slices or None, real_by=options.real_by or default_real_by(rows),
+        generators=card.model.generators if card else (),
     )  # fmt: skip
     for split, evaluation in evaluations.items():
         images = None
@@ -266,7 +451,7 @@ def _evaluate(
             run, evaluation, split, decision.threshold, dataset=datasets[split],
             model_id=subject.model_id, images=images,
         )  # fmt: skip
-    return evaluations, decision
+    return evaluations
 
 
 def _explain(
@@ -296,10 +481,15 @@ def _decide(options: EvaluateOptions, subject: Subject) -> tuple[Decision, str]:
         where = "chosen on the val rows of these data"
     elif subject.detector:
         where = "given by the model's card, chosen on its own validation images"
+        if options.views != OWN_VIEWS:
+            where += f", and applied under --views {options.views}"
     elif subject.has_threshold:
         where = "given by the table"
     else:
         where = "0.5, because the table has none; probabilities are not calibrated"
+    if options.prior:
+        decision = decision.with_prior(options.prior)
+        where += f"; probabilities are shifted to a prior of {options.prior:g}"
     return replace(decision, unsure=options.decision.unsure or subject.given.unsure), where
 
 
@@ -316,6 +506,12 @@ def _check_decision(options: EvaluateOptions, subject: Subject) -> None:
         if subject.manifest.split("val").table["label"].nunique() < 2:
             raise UserError("--decide val: there are no val rows of both classes to choose on.")
         return
+    if options.prior and subject.given.prior is None:
+        raise UserError(
+            "--prior: the share of synthetic images among the validation images is unknown, since "
+            "the model's card is older, or a table does not say it. Give --decide val to take the "
+            "share of the val rows, or leave the option out."
+        )
     asked_for = options.changed("threshold_rule", "max_fpr", "calibration")
     if asked_for:
         _, where = _decide(options, subject)

@@ -26,13 +26,17 @@ RUN_KINDS: Mapping[str, RunKind] = {
     "cv": RunKind(rerun=f"{_RERUN}:rerun_cross_validation"),
     "fold": RunKind(rerun=f"{_RERUN}:rerun_fold"),
     "refit": RunKind(rerun=f"{_RERUN}:rerun_refit"),
-    # The paper's regimes are the parent of the training of each regime.
+    # The paper's regimes are the parent of the training of each regime and of its refit.
     "regimes": RunKind(),
     "regime": RunKind(rerun=f"{_RERUN}:rerun_regime"),
+    "regime_refit": RunKind(rerun=f"{_RERUN}:rerun_regime"),
     "evaluate": RunKind(),
     "predict": RunKind(),
     "export": RunKind(),
     "audit": RunKind(),
+    "features": RunKind(),
     "reproduce": RunKind(),
+    "compare": RunKind(),
+    "promote": RunKind(),
 }
 """The kinds of this package's runs by name; extensions may add to them."""

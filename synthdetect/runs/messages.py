@@ -2,16 +2,19 @@
 
 import shlex
 
+from synthdetect.audit.integrity import QUICK_SEARCH
 from synthdetect.audit.log import audit_quickly
 from synthdetect.config.options import Options, option_name
+from synthdetect.datasets.labels import SYNTHETIC
+from synthdetect.datasets.pairs import photographs
 from synthdetect.datasets.prepare import Prepared
 from synthdetect.datasets.selection import merge_supplement_into_train
-from synthdetect.evaluation.summary import summary_rows
+from synthdetect.evaluation.summary import interval_note, summary_rows
 from synthdetect.runs.options import RecipeOptions
 from synthdetect.runs.training import TrainingResult
 from synthdetect.system.console import console, table
 from synthdetect.tracking.run import Run
-from synthdetect.tracking.store import tracking_uri
+from synthdetect.tracking.tags import LEFT_OUT
 from synthdetect.training.session import preprocessing
 
 
@@ -45,20 +48,49 @@ def announce(run: Run, options: RecipeOptions, prepared: Prepared) -> None:
             "the artifacts of the run.",
             style="bold yellow",
         )
-    if prepared.one_class_categories:
-        console.print(
-            "--per-category leaves no image of the categories with one class only: "
-            f"{', '.join(name or 'no category' for name in prepared.one_class_categories)}.",
-            style="bold yellow",
-        )
+    warn_of_selection(run, prepared)
     manifest = prepared.manifest
+    if options.pair.needed:
+        train = manifest.split("train").table
+        console.print(
+            f"{(photographs(train) >= 0).sum():,} of {(train['label'] == SYNTHETIC).sum():,} "
+            "synthetic training images have their photograph; the others are left as they are."
+        )
     audit_quickly(
         run,
         merge_supplement_into_train(manifest) if options.data.supplement else manifest,
         prepared.excluded,
         seed=options.optim.seed,
         equalise_quality=preprocessing(options.image).equalise_quality,
+        near_duplicates=QUICK_SEARCH,
     )
+
+
+def warn_of_selection(run: Run, prepared: Prepared) -> None:
+    """Print and record what --per-category leaves out that its name does not suggest."""
+    warnings = selection_warnings(prepared)
+    for warning in warnings:
+        console.print(warning, style="bold yellow")
+    if warnings:
+        run.set_tags({LEFT_OUT: " ".join(warnings)})
+
+
+def selection_warnings(prepared: Prepared) -> list[str]:
+    """Return what --per-category leaves out that its name does not suggest."""
+    found = []
+    if prepared.one_class_categories:
+        names = ", ".join(name or "no category" for name in prepared.one_class_categories)
+        found.append(
+            f"--per-category leaves no image of the categories with one class only: {names}."
+        )
+    kept, images = prepared.without_category
+    if kept < images:
+        found.append(
+            f"--per-category takes the {images:,} training images without a category for one "
+            f"category, so that at most {kept:,} of them train. Give --per-category 0 to train on "
+            "all of them, or name the categories in the manifest's column category."
+        )
+    return found
 
 
 def conclude(run: Run, result: TrainingResult, name: str, version: str) -> None:
@@ -72,13 +104,15 @@ def conclude(run: Run, result: TrainingResult, name: str, version: str) -> None:
     """
     rows = summary_rows(result.evaluations)
     table("Results", list(rows.columns), [list(map(str, row)) for row in rows.to_numpy()])
+    console.print(interval_note(result.evaluations))
     decision = result.detector.card.decision
     uri = f"models:/{result.model.model_id}"
     numbers = [f"{k} {value:.3f}" for k, value in decision.calibration.describe().items()]
     console.print(f"threshold    {decision.threshold:.4f}, {', '.join(numbers)}")
-    console.print(f"run          {run.id}")
+    if result.chosen:
+        console.print(f"             {result.chosen.words}")
     console.print(f"model        {uri}")
     if name:
         console.print(f"registered   models:/{name}/{version}")
-    console.print(f"look at it   mlflow ui --backend-store-uri {tracking_uri()}")
     console.print(f"serve it     mlflow models serve -m {uri} --env-manager local")
+    run.print_pages()

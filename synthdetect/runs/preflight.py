@@ -5,17 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.pairs import require_photographs
 from synthdetect.datasets.prepare import Prepared, prepare
 from synthdetect.datasets.target import load_target
 from synthdetect.models.networks import require_buildable
 from synthdetect.models.weights import require_weights
 from synthdetect.runs.options import RecipeOptions, TrainOptions
+from synthdetect.runs.processes import processes_here, require_devices, with_processes
 from synthdetect.runs.resume import recorded_options, require_same_data
 from synthdetect.system.console import counting
 from synthdetect.system.files import require_folder
-from synthdetect.training.devices import Device, resolve
+from synthdetect.training.attribution import attributed_generators
+from synthdetect.training.devices import Device, require_compiler, resolve
 from synthdetect.training.options import TrainingDeviceOptions, TrainingOptions
-from synthdetect.training.session import model_spec
+from synthdetect.training.session import model_spec, require_parts
 
 AnyTrainOptions = TypeVar("AnyTrainOptions", bound=TrainOptions)
 
@@ -50,9 +54,11 @@ def preflight(
     digest, resume = "", options.run.resume
     if resume:
         options, digest = recorded_options(options)
+    options = with_processes(options)
     require_trainable(options, resumes=bool(resume))
     require_folder(Path(options.run.output), "--output")
-    device = resolve_device(options.device, options.model.arch)
+    device = resolve_device(options.device, options.model.arch, processes_here(options))
+    require_devices(options, device)
     with counting("reading the data") as count:
         prepared = prepare_data(options.data, seed=options.optim.seed, progress=count)
     prepared = with_target(options, prepared)
@@ -73,16 +79,37 @@ def require_trainable(options: TrainingOptions, *, resumes: bool = False) -> Non
     """
     require_buildable(model_spec(options))
     if not resumes:
-        require_weights(options.model.weights)
+        require_weights(options.model.weights, options.model.arch)
 
 
-def resolve_device(options: TrainingDeviceOptions, arch: str) -> Device:
-    """Return the device and precision that train an architecture.
+def require_learnable(options: TrainingOptions, manifest: Manifest) -> None:
+    """Check that the training images have the generators and the pairs that options need.
 
     Raises:
-        UserError: If there is no such device, or it does not support the precision.
+        UserError: If they have not, or are too few to divide.
     """
-    return resolve(options.device, options.precision, options.workers, arch)
+    require_parts(manifest, options.optim.parts)
+    attributed_generators(options.loss, manifest)
+    if options.pair.needed:
+        require_photographs(manifest)
+
+
+def resolve_device(options: TrainingDeviceOptions, arch: str, processes: int = 1) -> Device:
+    """Return the device and precision that train an architecture.
+
+    Args:
+        options: What was asked for.
+        arch: The architecture.
+        processes: Processes among which the cores of this machine are divided.
+
+    Raises:
+        UserError: If there is no such device, it does not support the precision, or steps cannot be
+            compiled for it.
+    """
+    device = resolve(options.device, options.precision, options.workers, arch, processes)
+    if options.compile:
+        require_compiler(device)
+    return device
 
 
 def with_target(options: RecipeOptions, prepared: Prepared) -> Prepared:

@@ -1,54 +1,82 @@
-"""The paper's two regimes in its tables, and the effect of each of their differences."""
+"""The paper's two regimes, or all combinations of the factors that set them apart, in child runs.
+
+All trainings validate on the same images, so that nothing but what they trained on sets them apart.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from synthdetect.datasets.labels import CLASSES, REAL, SYNTHETIC
+from synthdetect.datasets.folds import merge_val_into_train
+from synthdetect.datasets.labels import REAL, SYNTHETIC
 from synthdetect.datasets.manifest import Manifest
-from synthdetect.datasets.prepare import prepare
-from synthdetect.datasets.splits import group_codes
-from synthdetect.evaluation.effects import Cell, effects
-from synthdetect.evaluation.figures import effects_figure
-from synthdetect.evaluation.metrics import bootstrap_metrics, metrics, percentile_interval
-from synthdetect.evaluation.summary import markdown, with_interval
+from synthdetect.datasets.matching import match_size, validate_alike
+from synthdetect.datasets.prepare import Prepared, prepare_whole
+from synthdetect.datasets.selection import (
+    SUPPLEMENT,
+    merge_supplement_into_train,
+    move_val_to_train,
+    select,
+)
+from synthdetect.datasets.splits import check_splits
+from synthdetect.models.weights import NAMES
 from synthdetect.report.writing import write_report
 from synthdetect.runs.children import ChildTraining, train_children
 from synthdetect.runs.messages import announce, command_tags
 from synthdetect.runs.options import RegimesOptions, TrainOptions
 from synthdetect.runs.preflight import require_trainable, resolve_device
-from synthdetect.runs.recipes import AUGMENTATIONS
+from synthdetect.runs.recipes import AUGMENTATIONS, FACTORS, GEOMETRIES
+from synthdetect.runs.regime_results import Trained, conclude_factorial, conclude_tables
 from synthdetect.runs.resume import recorded_options, require_same_data
 from synthdetect.runs.setting import log_setting
-from synthdetect.system.console import console, counting, table
+from synthdetect.runs.training import Predetermined
+from synthdetect.system.console import console, counting
 from synthdetect.system.errors import UserError
 from synthdetect.system.files import require_folder
+from synthdetect.system.seeds import derive_seed
+from synthdetect.system.timetable import current, timetable
+from synthdetect.tracking.detectors import logged_by
 from synthdetect.tracking.opening import open_run
-from synthdetect.tracking.queries import existing, read_table
-from synthdetect.tracking.run import Run
+from synthdetect.tracking.queries import existing
+from synthdetect.tracking.results import run_result
+from synthdetect.tracking.tags import FOLD
+from synthdetect.tracking.views import RESULTS, View
 
-PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
-    ("val", "constrained"): (0.56, 0.52, 0.45),
-    ("val", "open"): (0.91, 0.97, 0.91),
-    ("test", "constrained"): (0.46, 0.44, 0.41),
-    ("test", "open"): (0.81, 0.90, 0.80),
-}
-"""Accuracy, ROC-AUC and F1 of the paper's tables 1 (val) and 2 (test)."""
+_REGIMES_VIEW = View((f"tags.{FOLD}", *RESULTS, "metrics.best/val/auc", "params.model.arch"))
 
-_SHOWN = ("accuracy", "auc", "f1")
-_TITLES = {"val": "Table 1: validation set", "test": "Table 2: test set"}
-_OUTCOMES = {"test": "all of the test", "unseen": "generators that no training had"}
-_DATA = {"generators": "--narrow", "per_category": "--narrow-per-category",
-         "supplement": "--supplement", "finetune": "--finetune"}  # fmt: skip
-"""Data options in which the trainings may differ, and the options of this command that set them."""
+_MOST_CATEGORIES = 20
+"""Most categories of the narrow data by default: as many as those of the paper have."""
+
+_NARROWING = "--narrow, --narrow-categories, --narrow-per-category"
+"""The options of this command that select the narrow data."""
+
+_REFIT = " refit"
+"""What the name of a training on all labelled images ends in."""
 
 
-def study_regimes(options: RegimesOptions) -> None:
+@dataclass(frozen=True)
+class Regime:
+    """One of the ways to train that are compared.
+
+    Attributes:
+        name: Its name.
+        levels: Its level by factor; the paper's regimes are the levels of the factor `regime`.
+        data: Which data it trains on, a level of the factor `data`.
+        differences: How its options differ from the defaults.
+    """
+
+    name: str
+    levels: Mapping[str, str]
+    data: str
+    differences: Mapping[str, Any]
+
+
+def study_regimes(options: RegimesOptions) -> dict[str, Any]:
     """Train the regimes, or all combinations, in child runs, and tabulate the results.
 
     Raises:
@@ -58,273 +86,347 @@ def study_regimes(options: RegimesOptions) -> None:
     digest = ""
     if options.resume:
         options, digest = recorded_options(options)
-    if options.factorial and not options.archs:
-        raise UserError("--archs: name at least one; see: synthdetect list architectures.")
     require_folder(Path(options.output), "--output")
-    everything = _training(options, {"supplement": options.supplement})
+    everything = whole_options(options)
     with counting("reading the data") as count:
-        prepared = own = prepare(
-            _training(options, {}).data, seed=options.optim.seed, progress=count
-        )
-        if options.supplement:
-            prepared = prepare(everything.data, seed=options.optim.seed, progress=count)
+        whole = prepare_whole(everything.data, seed=options.optim.seed, progress=count)
     if digest:
-        require_same_data(prepared, digest, options.resume)
-    narrow = _narrow(options, own.manifest)
-    cells = _cells(options, narrow)
-    _require_data(options, cells, own.manifest)
-    parts = _parts(options, cells)
+        require_same_data(whole, digest, options.resume)
+    regimes = _regimes(options, whole.manifest)
+    described = _require_data(options, regimes, whole)
+    pairs = list(product(regimes, range(options.seeds)))
+    trainings = [_training(options, whole, *pair) for pair in pairs]
+    _require_weights(options, trainings)
+    refits = options.refit and not options.factorial
     name = "regimes factorial" if options.factorial else "regimes"
     with open_run(
-        name, kind="regimes", tags=command_tags("regimes", options), resume=options.resume
+        name,
+        kind="regimes",
+        tags=command_tags("regimes", options),
+        resume=options.resume,
+        tracking=options.tracking,
+        view=_REGIMES_VIEW,
     ) as run:
-        announce(run, everything, prepared)
-        console.print(f"narrow data: {_described(options, narrow)}")
-        log_setting(run, options, digest=prepared.digest(), manifest=prepared.manifest)
-        run.log_params({"regimes.narrow_generators": ",".join(narrow)})
-        done = train_children(run, list(parts.values()), "regimes", options)
-        runs = {key: done[part.name] for key, part in parts.items()}
-        if options.factorial:
-            _conclude_factorial(run, options, runs)
-        else:
-            _conclude_tables(run, options, runs)
-    console.print(f"run          {run.id}")
+        announce(run, everything, whole)
+        for line in described:
+            console.print(line)
+        planned = f"{len(regimes)} x {options.seeds} = {len(trainings)} trainings"
+        console.print(f"{planned}, each followed by a refit" if refits else planned, style="bold")
+        log_setting(run, options, digest=whole.digest(), manifest=whole.manifest)
+        run.log_params({"regimes.compared_data": " ".join(described)})
+        parts = [training.part for training in trainings]
+        planned_refits = [replace(p, name=p.name + _REFIT) for p in parts] if refits else []
+        with timetable([*parts, *planned_refits]):
+            done = train_children(run, trainings, "regimes", options)
+            tested = trainings
+            if refits:
+                tested = [
+                    _refit(options, whole, regime, training, done[training.name])
+                    for (regime, _), training in zip(pairs, trainings, strict=True)
+                ]
+                current().plan([training.part for training in tested])
+                done |= train_children(run, tested, "regimes", options)
+        trained = [
+            Trained(regime.levels, number, done[training.name], done[last.name])
+            for (regime, number), training, last in zip(pairs, trainings, tested, strict=True)
+        ]
+        conclude = conclude_factorial if options.factorial else conclude_tables
+        conclude(run, trained, seed=options.optim.seed)
+    run.print_pages()
     write_report(run.id)
+    return run_result(run.id)
 
 
-def _narrow(options: RegimesOptions, manifest: Manifest) -> tuple[str, ...]:
-    """Return the generators of the narrow data; empty if all, when something else narrows them."""
-    train = manifest.split("train").table
-    generators = train.loc[train["label"] == SYNTHETIC, "generator"]
-    counts = generators[generators != ""].value_counts()
-    found = ", ".join(sorted(counts.index)) or "none"
-    unknown = sorted(set(options.narrow) - set(counts.index))
-    if unknown:
-        raise UserError(
-            f"--narrow: {', '.join(unknown)} not in the train split of {manifest.name}. "
-            f"Found: {found}."
+def regime_data(
+    options: RegimesOptions, whole: Prepared, data: str, *, refit: bool = False
+) -> Prepared:
+    """Return the data of one training.
+
+    Args:
+        options: The options of the study.
+        whole: All data, as `prepare_whole` returns them for `whole_options`.
+        data: Which data train: a level of the factor `data`.
+        refit: Whether the validation images train too, as far as they belong to these data.
+
+    Raises:
+        UserError: If they cannot be trained on.
+    """
+    seed = options.optim.seed
+    manifest = merge_val_into_train(whole.manifest) if refit else whole.manifest
+    diverse = merge_supplement_into_train(manifest)
+    if not _has_narrow(options):
+        check_splits(diverse)
+        return replace(whole, manifest=diverse)
+    own = manifest.with_table(manifest.table[manifest.table["split"] != SUPPLEMENT])
+    try:
+        choice = _training_options(options, _narrow_choice(options, whole.manifest)).data
+        narrow = select(own, choice, seed=seed)
+    except UserError as error:
+        raise UserError(f"{_NARROWING}: {error}") from error
+    pool, few = diverse.split("train").table, narrow.split("train").table
+    chosen = {"narrow": narrow, "diverse": diverse}.get(data)
+    if chosen is None:  # matched
+        drawn = match_size(pool, few, seed=seed)["path"]
+        table = diverse.table
+        chosen = diverse.with_table(
+            table[(table["split"] != "train") | table["path"].isin(set(drawn))]
         )
-    narrow = options.narrow or tuple(sorted(counts[counts == counts.max()].index)[:1])
-    everything = not narrow or generators.isin(narrow).all()
-    if everything and not (options.supplement or _is_capped(options, train)):
-        raise UserError(
-            f"--narrow: the narrow data would be all of the train split of {manifest.name} "
-            f"(generators: {found}), like the diverse data. Name at least two generators in the "
-            "generator column and leave one out of --narrow, give --supplement, which only the "
-            "diverse data include, or a smaller --narrow-per-category."
-        )
-    return narrow
+    if refit:
+        return replace(whole, manifest=chosen)
+    if options.factorial:
+        chosen = validate_alike(chosen, few, pool)
+        _require_common_validation(chosen)
+    else:
+        chosen = _finetuned(chosen, options.finetune, data, seed)
+    check_splits(chosen)
+    return replace(whole, manifest=chosen)
 
 
-def _is_capped(options: RegimesOptions, train: pd.DataFrame) -> bool:
-    """Return whether --narrow-per-category removes images."""
-    pairs = train.groupby(["category", "label"]).size().unstack(fill_value=0).min(axis=1)
-    return 0 < options.narrow_per_category < 2 * int(pairs.max())
+def regime_of(options: RegimesOptions, whole: Prepared, name: str) -> tuple[Regime, bool]:
+    """Return the regime of a training by the training's name, and whether it is a refit."""
+    for regime in _regimes(options, whole.manifest):
+        for number in range(options.seeds):
+            training = _name(options, regime, number)
+            if name in (training, training + _REFIT):
+                return regime, name != training
+    raise KeyError(name)
 
 
-def _described(options: RegimesOptions, narrow: tuple[str, ...]) -> str:
-    most = options.narrow_per_category
-    capped = f", at most {most:,} images per category" if most else ""
-    return f"{', '.join(narrow) or f'all of {options.source.data}'}{capped}"
+def whole_options(options: RegimesOptions) -> TrainOptions:
+    """Return the options of a training on all data of a study."""
+    return _training_options(options, {"supplement": options.supplement})
 
 
-def _cells(options: RegimesOptions, narrow: tuple[str, ...]) -> dict[str, dict[str, str | float]]:
-    """Return how each training differs from the defaults, apart from its seed, by name."""
-    data: dict[str, dict[str, str | float]] = {
-        "narrow": {"generators": ",".join(narrow), "per_category": options.narrow_per_category},
-        "diverse": {"supplement": options.supplement},
-    }
-    if not options.factorial:
-        return {
-            "constrained": {**data["narrow"], "recipe": "constrained",
-                            "per_category": options.narrow_per_category},
-            "open": {**data["diverse"], "recipe": "open", "finetune": options.finetune},
-        }  # fmt: skip
-    return {
-        f"{arch} {breadth} {strength}": {"arch": arch, **data[breadth], **AUGMENTATIONS[strength]}
-        for arch, breadth, strength in product(options.archs, data, AUGMENTATIONS)
-    }
-
-
-def _training(options: RegimesOptions, differences: Mapping[str, str | float]) -> TrainOptions:
+def _training_options(options: RegimesOptions, differences: Mapping[str, Any]) -> TrainOptions:
     shared = {k: v for k, v in options.to_json().items() if k in TrainOptions.fields()}
     shared = {k: v for k, v in shared.items() if k not in ("supplement", "finetune", "resume")}
     return TrainOptions.resolve({**shared, "keep_last": False, **differences})
 
 
-def _parts(
-    options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]]
-) -> dict[tuple[str, int], ChildTraining]:
-    """Return the trainings by cell and seed.
+# --- which regimes there are
 
-    The first seed makes the splits, so that all are evaluated on the same images.
+
+def _has_narrow(options: RegimesOptions) -> bool:
+    return not options.factorial or "data" in options.factors
+
+
+def _regimes(options: RegimesOptions, manifest: Manifest) -> list[Regime]:
+    """Return the paper's regimes, or all combinations of the crossed factors."""
+    diverse: dict[str, Any] = {"supplement": options.supplement}
+    data = {"diverse": diverse, "matched": diverse}
+    if _has_narrow(options):
+        data["narrow"] = _narrow_choice(options, manifest)
+    if not options.factorial:
+        constrained = {"recipe": "constrained", **data["narrow"]}
+        opened = {"recipe": "open", **data["diverse"], "finetune": options.finetune}
+        return [
+            Regime("constrained", {"regime": "constrained"}, "narrow", constrained),
+            Regime("open", {"regime": "open"}, "diverse", opened),
+        ]
+    levels = {**FACTORS, "architecture": options.archs}
+    fixed = {"architecture": options.archs[0], "data": "diverse", "augmentation": "light",
+             "geometry": "resize"}  # fmt: skip
+    crossed = [levels[f] if f in options.factors else (fixed[f],) for f in FACTORS]
+    return [
+        Regime(
+            f"{arch} {breadth} {strength} {geometry}",
+            dict(zip(FACTORS, (arch, breadth, strength, geometry), strict=True)),
+            breadth,
+            {"arch": arch, **data[breadth], **AUGMENTATIONS[strength], **GEOMETRIES[geometry]},
+        )
+        for arch, breadth, strength, geometry in product(*crossed)
+    ]
+
+
+def _narrow_choice(options: RegimesOptions, manifest: Manifest) -> dict[str, Any]:
+    """Return the data options of the narrow data: generators, categories and their cap.
+
+    By default these are the generator with most training images, and the more frequent half of the
+    categories in which it has images of both classes beside real ones.
 
     Raises:
-        UserError: If a training cannot begin.
+        UserError: If the train split does not have those that are given.
     """
-    parts = {}
-    for cell, seed in product(cells, range(options.optim.seed, options.optim.seed + options.seeds)):
-        training = _training(options, {**cells[cell], "seed": seed})
-        require_trainable(training)
-        device = resolve_device(training.device, training.model.arch)
-        name = cell if options.seeds == 1 else f"{cell} seed {seed}"
-        data = partial(prepare, training.data, seed=options.optim.seed)
-        parts[cell, seed] = ChildTraining(name, name, "regime", training, device, data)
-    archs = sorted({part.options.model.arch for part in parts.values()})
-    if options.weights not in ("auto", "imagenet", "none") and len(archs) > 1:
-        raise UserError(
-            f"--weights: a file fits one architecture, but these are trained: {', '.join(archs)}. "
-            "Give auto, imagenet or none."
-        )
-    return parts
+    train = manifest.split("train").table
+    made = train.loc[train["label"] == SYNTHETIC, "generator"]
+    generators = options.narrow or _most_frequent(made)[:1]
+    _require_known("--narrow", options.narrow, made, manifest)
+    _require_known("--narrow-categories", options.narrow_categories, train["category"], manifest)
+    categories, there = options.narrow_categories, _most_frequent(train["category"])
+    if not categories and len(there) > 1:
+        rows = train[(train["label"] == REAL) | train["generator"].isin(generators or [""])]
+        both = rows.groupby("category")["label"].transform("nunique") == 2
+        half = min(len(there) // 2, _MOST_CATEGORIES)
+        categories = _most_frequent(rows.loc[both, "category"])[:half]
+    return {"generators": ",".join(generators), "categories": ",".join(categories),
+            "per_category": options.narrow_per_category}  # fmt: skip
 
 
-def _require_data(
-    options: RegimesOptions, cells: Mapping[str, Mapping[str, str | float]], manifest: Manifest
+def _most_frequent(names: "pd.Series[str]") -> tuple[str, ...]:
+    """Return the names that are not empty, the most frequent first, equal ones by name."""
+    counts = names[names != ""].value_counts()
+    return tuple(sorted(counts.index, key=lambda name: (-counts[name], name)))
+
+
+def _require_known(
+    option: str, names: Sequence[str], column: "pd.Series[str]", manifest: Manifest
 ) -> None:
+    found = sorted(set(column) - {""})
+    unknown = sorted(set(names) - set(found))
+    if unknown:
+        raise UserError(
+            f"{option}: {', '.join(unknown)} not in the train split of {manifest.name}. "
+            f"Found: {', '.join(found) or 'none'}."
+        )
+
+
+# --- their data
+
+
+def _finetuned(manifest: Manifest, amount: float, data: str, seed: int) -> Manifest:
+    """Let the diverse data train on a part of the validation images, which validates neither."""
+    moved = move_val_to_train(manifest, amount, seed=seed)
+    if data == "diverse":
+        return moved
+    table = manifest.table
+    kept = set(moved.split("val").table["path"])
+    return manifest.with_table(table[(table["split"] != "val") | table["path"].isin(kept)])
+
+
+def _require_common_validation(manifest: Manifest) -> None:
+    if manifest.split("val").table["label"].nunique() < 2:
+        raise UserError(
+            f"the val split of {manifest.name} has no real and synthetic images of what both the "
+            "narrow and the diverse data train on. Put some into it, or empty the split column so "
+            "that it is made, or choose other narrow data."
+        )
+
+
+def _require_data(options: RegimesOptions, regimes: Sequence[Regime], whole: Prepared) -> list[str]:
     """Check that all data can be trained and evaluated on, before anything is trained.
 
+    Returns:
+        Sentences that describe the data that are compared.
+
     Raises:
-        UserError: If some cannot.
+        UserError: If some cannot, or if the narrow data are not narrow.
     """
+    manifest = whole.manifest
     if options.factorial and manifest.split("test").table["label"].nunique() < 2:
         raise UserError(
             f"--factorial: {manifest.name} has no test split with both classes. Put real and "
             "synthetic images into test, or empty the split column so that it is made."
         )
-    tried: list[dict[str, str | float]] = [{"supplement": options.supplement}]
-    for differences in cells.values():
-        data = {name: value for name, value in differences.items() if name in _DATA}
-        if data in tried:
-            continue
-        tried.append(data)
-        try:
-            with counting("checking the data of each training") as count:
-                prepare(_training(options, data).data, seed=options.optim.seed, progress=count)
-        except UserError as error:
-            raise UserError(f"{', '.join(_DATA[name] for name in data)}: {error}") from error
+    described = []
+    if _has_narrow(options):
+        described.append(f"Narrow data: {_described(options, manifest)}.")
+    sizes, validating = {}, 0
+    names = sorted({regime.data for regime in regimes})
+    with counting("checking the data of each training") as count:
+        for number, data in enumerate(names, 1):
+            found = regime_data(options, whole, data).manifest
+            sizes[data], validating = len(found.split("train")), len(found.split("val"))
+            count(number, len(names))
+    if _has_narrow(options):
+        _require_narrow(options, manifest)
+    listed = ", ".join(f"{data} {size:,}" for data, size in sizes.items())
+    return [*described, f"Training images: {listed}. All validate on the same {validating:,}."]
 
 
-def _conclude_tables(
-    run: Run, options: RegimesOptions, runs: Mapping[tuple[str, int], str]
-) -> None:
-    """Log and print both tables of the paper, with its numbers and the measured ones."""
-    rows = []
-    for (split, regime), published in PAPER.items():
-        ids = [run_id for (cell, _), run_id in runs.items() if cell == regime]
-        tables = [read_table(run_id, f"predictions/{split}.csv") for run_id in ids]
-        if any(t is None for t in tables):
-            continue  # the data have no such split
-        thresholds = [existing(run_id).metrics["decision/threshold"] for run_id in ids]
-        found = _mean_over_seeds(
-            [t for t in tables if t is not None], thresholds, options.optim.seed
+def _require_narrow(options: RegimesOptions, manifest: Manifest) -> None:
+    """Check that something is narrow about the narrow data.
+
+    Raises:
+        UserError: If nothing is.
+    """
+    choice = _narrow_choice(options, manifest)
+
+    def count(**values: Any) -> int:
+        selection = _training_options(options, {**choice, **values}).data
+        return len(select(manifest, selection, seed=options.optim.seed).split("train"))
+
+    everything = len(manifest.split("train"))
+    if options.supplement or count(per_category=0) < everything:
+        return
+    if not options.factorial and count() < everything:
+        return
+    train = manifest.split("train").table
+    generators = sorted(set(train.loc[train["label"] == SYNTHETIC, "generator"]) - {""})
+    categories = sorted(set(train["category"]) - {""})
+    raise UserError(
+        f"--narrow: the narrow data would be all of the train split of {manifest.name} "
+        f"(generators: {', '.join(generators) or 'none'}; categories: "
+        f"{', '.join(categories) or 'none'}), like the diverse data. Name at least two generators "
+        "or categories in the columns of the manifest and leave one out of --narrow or "
+        "--narrow-categories, or give --supplement, which only the diverse data include. Without "
+        "--factorial, a smaller --narrow-per-category is a difference too."
+    )
+
+
+def _described(options: RegimesOptions, manifest: Manifest) -> str:
+    """Describe the narrow data."""
+    choice = _narrow_choice(options, manifest)
+    train = manifest.split("train").table
+    there, most = set(train["category"]) - {""}, choice["per_category"]
+    parts = [f"generators {choice['generators'].replace(',', ', ') or 'all'}"]
+    if choice["categories"]:
+        chosen = choice["categories"].split(",")
+        parts.append(f"categories {', '.join(chosen)} ({len(chosen)} of {len(there)})")
+    else:
+        reason = "only one category" if there else "no categories"
+        parts.append(f"content not narrowed, since the training images have {reason}")
+    if most:
+        parts.append(f"at most {most:,} images {'of each category' if there else 'in all'}")
+    return "; ".join(parts)
+
+
+# --- their trainings
+
+
+def _name(options: RegimesOptions, regime: Regime, number: int) -> str:
+    return regime.name if options.seeds == 1 else f"{regime.name} {number + 1}"
+
+
+def _training(
+    options: RegimesOptions, whole: Prepared, regime: Regime, number: int
+) -> ChildTraining:
+    """Return one training; those of one number share their seed, whichever the regime.
+
+    Raises:
+        UserError: If it cannot begin.
+    """
+    seed = derive_seed(options.optim.seed, number)
+    training = _training_options(options, {**regime.differences, "seed": seed})
+    require_trainable(training)
+    device = resolve_device(training.device, training.model.arch)
+    name = _name(options, regime, number)
+    data = partial(regime_data, options, whole, regime.data)
+    return ChildTraining(name, name, "regime", training, device, data, data=regime.data)
+
+
+def _refit(
+    options: RegimesOptions, whole: Prepared, regime: Regime, training: ChildTraining, run_id: str
+) -> ChildTraining:
+    """Return the training on all labelled images, with what a training chose by validation."""
+    card = logged_by(run_id, training.name).detector.card
+    epochs = int(existing(run_id).metrics["best/epoch"])
+    name = training.name + _REFIT
+    return ChildTraining(
+        name,
+        name,
+        "regime_refit",
+        training.options.replace(finetune=0.0),  # all validation images train
+        training.device,
+        partial(regime_data, options, whole, regime.data, refit=True),
+        Predetermined.of(epochs, card),
+        regime.data,
+    )
+
+
+def _require_weights(options: RegimesOptions, trainings: Sequence[ChildTraining]) -> None:
+    archs = sorted({training.options.model.arch for training in trainings})
+    if options.weights not in NAMES and len(archs) > 1:
+        raise UserError(
+            f"--weights: a file fits one architecture, but these are trained: {', '.join(archs)}. "
+            f"Give one of {', '.join(NAMES)}."
         )
-        arch = existing(ids[0]).params["model.arch"]
-        for metric, paper in zip(_SHOWN, published, strict=True):
-            rows.append((split, f"{regime} ({arch})", metric, paper, *found[metric]))
-            if np.isfinite(found[metric][0]):  # a test of one class has no AUC
-                run.log_metrics({f"regimes/{regime}/{split}/{metric}": found[metric][0]})
-    columns = ["table", "regime", "metric", "paper", "ours", "low", "high"]
-    long = pd.DataFrame(rows, columns=columns)
-    run.log_table(long, "regimes/tables.csv")
-    texts = []
-    for split, title in _TITLES.items():
-        wide = _wide(long[long["table"] == split])
-        if len(wide):
-            table(title, list(wide.columns), wide.to_numpy().tolist())
-            texts.append(f"**{title}**\n\n{markdown(wide)}")
-    run.describe("\n\n".join(texts))
-
-
-def _mean_over_seeds(
-    tables: Sequence[pd.DataFrame], thresholds: Sequence[float], seed: int
-) -> dict[str, tuple[float, float, float]]:
-    """Return the mean of each metric over trainings, with its 95 % interval over sources only."""
-    values, draws = [], []
-    for predictions, threshold in zip(tables, thresholds, strict=True):
-        args = (predictions["label"], predictions["logit"], threshold)
-        everything = {"": np.ones(len(predictions), dtype=bool)}
-        values.append(metrics(*args))
-        draws.append(bootstrap_metrics(*args, group_codes(predictions), everything, seed=seed)[""])
-    return {
-        name: (
-            float(np.mean([v[name] for v in values])),
-            *percentile_interval(np.mean([d[name] for d in draws], axis=0)),
-        )
-        for name in _SHOWN
-    }
-
-
-def _wide(long: pd.DataFrame) -> pd.DataFrame:
-    """Return a table in the form of the paper: for each run its numbers and the measured ones."""
-    rows = []
-    for regime, part in long.groupby("regime", sort=False):
-        measured = part[["ours", "low", "high"]].to_numpy()
-        rows.append([f"{regime}, paper", *(f"{value:.2f}" for value in part["paper"])])
-        rows.append([f"{regime}, here", *(with_interval(*numbers) for numbers in measured)])
-    return pd.DataFrame(rows, columns=["Run / Model", "Accuracy", "ROC-AUC", "F1"])
-
-
-def _conclude_factorial(
-    run: Run,
-    options: RegimesOptions,
-    runs: Mapping[tuple[str, int], str],
-) -> None:
-    """Log and print every cell, and the effect of each factor on test and unseen generators."""
-    factors: dict[str, Sequence[str]] = {
-        "architecture": options.archs,
-        "data": ("narrow", "diverse"),
-        "augmentation": tuple(AUGMENTATIONS),
-    }
-    studied = {name: levels for name, levels in factors.items() if len(levels) > 1}
-    made = []
-    for (cell, seed), run_id in runs.items():
-        predictions = read_table(run_id, "predictions/test.csv")
-        if predictions is None:
-            raise UserError(f"run {run_id} has no predictions/test.csv any more; restore it.")
-        levels = dict(zip(factors, cell.split(" "), strict=True)) | {"seed": str(seed)}
-        predictions = predictions.sort_values("path", ignore_index=True)
-        made.append(Cell(levels, predictions, existing(run_id).metrics["decision/threshold"]))
-    seen = _seen(runs)
-    found, listed = [], []
-    for outcome in _OUTCOMES:
-        judged = [_on(cell, outcome, seen) for cell in made]
-        if judged[0].predictions["label"].nunique() < 2:
-            continue  # no generator of the test split is known to be unseen
-        measured = effects(judged, studied, "auc", seed=options.optim.seed)
-        found.append(measured.assign(on=outcome))
-        for one in judged:
-            auc = metrics(one.predictions["label"], one.predictions["logit"], 0.5)["auc"]
-            listed.append({**one.levels, "on": outcome, "auc": auc})
-    changes = pd.concat(found, ignore_index=True)
-    run.log_table(changes, "regimes/effects.csv")
-    run.log_table(pd.DataFrame(listed), "regimes/cells.csv")
-    run.log_figure(effects_figure(changes), "figures/effects.png")
-    shown = []
-    for row in changes.to_dict(orient="records"):
-        change = f"{row['effect']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        what = f"{row['factor']}: {row['level']} instead of {row['against']}"
-        shown.append([what, _OUTCOMES[row["on"]], change, str(row["pairs"])])
-        key = f"effects/{row['factor']}/{row['level']}/{row['on']}/auc"
-        run.log_metrics({key: row["effect"]})
-    columns = ["change", "judged on", "change of AUC [95 %]", "pairs"]
-    table("The effect of each difference", columns, shown)
-    run.describe(markdown(pd.DataFrame(shown, columns=columns)))
-
-
-def _seen(runs: Mapping[tuple[str, int], str]) -> set[str]:
-    """Return the generators of any training, and the empty name, which may stand for any."""
-    seen = {""}
-    for run_id in runs.values():
-        counts = read_table(run_id, "data/counts.csv")
-        if counts is not None:
-            trained = (counts["split"] == "train") & (counts["label"] == CLASSES[SYNTHETIC])
-            seen |= set(counts.loc[trained, "generator"])
-    return seen
-
-
-def _on(cell: Cell, outcome: str, seen: set[str]) -> Cell:
-    rows = cell.predictions
-    if outcome == "unseen":
-        rows = rows[(rows["label"] == REAL) | ~rows["generator"].isin(seen)]
-    return replace(cell, predictions=rows.reset_index(drop=True))

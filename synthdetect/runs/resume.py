@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from synthdetect.config.options import Affects, Options, option_name
 from synthdetect.datasets.prepare import Prepared
 from synthdetect.runs.settings import compare_settings
@@ -138,7 +140,9 @@ def require_same_data(prepared: Prepared, digest: str, run_id: str) -> None:
 
 
 @contextmanager
-def computing_as_begun(run: Run, begun: Mapping[str, str], device: Device) -> Iterator[Device]:
+def computing_as_begun(
+    run: Run, begun: Mapping[str, str], device: Device, processes: int = 1
+) -> Iterator[Device]:
     """Compute with the device, precision and threads that a run began with.
 
     These decide the last bits of every number. What this machine lacks is printed and recorded in
@@ -148,12 +152,14 @@ def computing_as_begun(run: Run, begun: Mapping[str, str], device: Device) -> It
         run: The run that resumes.
         begun: The parameters that it recorded, if any.
         device: The device to use where nothing is recorded or the machine lacks it.
+        processes: Processes that share the cores of this machine where nothing is recorded.
 
     Yields:
         The device to compute with.
     """
     if "hardware.threads" not in begun:
-        yield device
+        with computing_with(max(1, torch.get_num_threads() // processes)):
+            yield device
         return
     with computing_with(int(begun["hardware.threads"])):
         device = _as_begun(begun["hardware.kind"], begun["hardware.precision"], device)

@@ -21,6 +21,7 @@ FACTS: dict[str, str] = {
     "version.optuna": "nothing but which trials are tried",
     "version.pandas": "nothing, by its documentation",
     "version.pillow": "decoded images",
+    "version.preprocessing": "what the network sees of large JPEGs and of images with a profile",
     "version.python": "nothing, by its documentation",
     "version.scikit-learn": "calibration; metrics",
     "version.torchvision": "initial weights; random changes of images",

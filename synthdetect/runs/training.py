@@ -1,25 +1,38 @@
 """The pipeline of every training: a tracked run from options and data to a logged detector."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from synthdetect.datasets.manifest import Manifest
 from synthdetect.datasets.prepare import Prepared
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
+from synthdetect.evaluation.attribution import ATTRIBUTED, Attribution, choose_attribution
 from synthdetect.evaluation.decision import Decision, decide
 from synthdetect.evaluation.figures import learning_curves
 from synthdetect.evaluation.predictions import Evaluation, evaluate, prediction_table
-from synthdetect.evaluation.summary import summary_markdown
+from synthdetect.evaluation.summary import (
+    answer_words,
+    described_split,
+    main_metrics,
+    summary_markdown,
+)
+from synthdetect.evaluation.threshold import ThresholdUncertainty, threshold_uncertainty
+from synthdetect.images.geometry import SQUARE_VERSION
 from synthdetect.models.weights import Start
 from synthdetect.runs.kinds import RUN_KINDS, RunKind
+from synthdetect.runs.model_cards import write_card
 from synthdetect.runs.options import RecipeOptions, TrainOptions
+from synthdetect.runs.processes import together
 from synthdetect.runs.setting import log_setting
+from synthdetect.system.allocation import keep_freed_memory
 from synthdetect.system.arrays import FloatArray
 from synthdetect.system.console import console, counting, training_bar
 from synthdetect.tracking.availability import StoreAway
@@ -27,10 +40,11 @@ from synthdetect.tracking.evaluation import log_evaluation
 from synthdetect.tracking.models import LoggedModel, log_detector, register
 from synthdetect.tracking.opening import undisturbed
 from synthdetect.tracking.run import Dataset, Run
-from synthdetect.tracking.tags import CHECKPOINTS
-from synthdetect.training.devices import Device, deterministic, noting_fallbacks
+from synthdetect.tracking.tags import CHECKPOINTS, PROCESSES
+from synthdetect.training.devices import Device, deterministic, noting_operators
+from synthdetect.training.distributed import Group
 from synthdetect.training.loop import Hooks, TrainingState
-from synthdetect.training.session import BEST, LAST, Session, model_spec, preprocessing
+from synthdetect.training.session import BEST, LAST, Session, preprocessing
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,14 @@ class TrainingResult:
         evaluations: Evaluations by split: val, test and further ones.
         model: The model as logged in MLflow.
         training: The state in the end, with its history.
+        chosen: How certain the threshold is; None if it was not chosen on the validation images.
     """
 
     detector: Detector
     evaluations: dict[str, Evaluation]
     model: LoggedModel
     training: TrainingState
+    chosen: ThresholdUncertainty | None
 
 
 @dataclass(frozen=True)
@@ -57,10 +73,17 @@ class Predetermined:
     Attributes:
         epochs: Number of epochs to train.
         decision: From logits to answers.
+        attribution: From the logits of generators to answers; None if images are not attributed.
     """
 
     epochs: int
     decision: Decision
+    attribution: Attribution | None = None
+
+    @classmethod
+    def of(cls, epochs: int, card: Card) -> "Predetermined":
+        """Return what another training's detector answers by, for so many epochs."""
+        return cls(epochs, card.decision, card.attribution)
 
 
 def run_training(
@@ -106,11 +129,16 @@ def run_training(
     if len(prepared.excluded):
         run.log_table(prepared.excluded, "data/excluded.csv")
     epochs = predetermined.epochs if predetermined else None
+    manifest = prepared.manifest
+    splits = [split for split in manifest.splits if split != "train" or score_train]
     with (
         _saving_checkpoints(run, folder),
         measuring or nullcontext(),
-        noting_fallbacks() as fallbacks,
+        noting_operators() as operators,
+        together(options, prepared, device, folder, epochs=epochs, splits=splits) as (group, facts),
     ):
+        if facts:
+            run.log_json({"processes": facts}, PROCESSES)
         session = train_network(
             run,
             options,
@@ -120,37 +148,46 @@ def run_training(
             datasets=datasets,
             hooks=hooks,
             epochs=epochs,
+            group=group,
         )
         with deterministic(options.optim.seed):
-            logits = _score(session, prepared.manifest, score_train)
-    run.log_params({"hardware.fallback": ", ".join(sorted(fallbacks)) or "none"})
+            outputs = _score(session, manifest, splits)
+    run.log_params({f"hardware.{name}": names for name, names in operators.describe().items()})
+    spec = session.network.spec
     if predetermined:
-        decision = predetermined.decision
+        decision, attribution = predetermined.decision, predetermined.attribution
     else:
-        labels = prepared.manifest.split("val").table["label"]
-        decision = decide(options.decision, labels, logits["val"])
+        val, found = prepared.manifest.split("val").table, outputs["val"]
+        decision = decide(options.decision, val["label"], found[:, 0])
+        attribution = None
+        if spec.generators:
+            attribution = choose_attribution(spec.generators, val, found[:, 1:])
     detector = Detector(
         session.network.cpu(),
         Card(
-            model=model_spec(options),
+            model=spec,
             geometry=options.image.geometry,
             equalise_quality=preprocessing(options.image).equalise_quality,
+            views=options.image.views,
             decision=decision,
+            attribution=attribution,
             provenance=_provenance(options, prepared, session.start, run),
         ),
     )
     tables = {
-        split: prediction_table(
-            prepared.manifest.split(split).table, decision.calibration(raw), decision, raw
-        )
-        for split, raw in logits.items()
+        split: _predictions(prepared.manifest.split(split), found, detector.card)
+        for split, found in outputs.items()
     }
     if score_train:
         run.log_table(tables.pop("train"), "predictions/train.csv")
-    evaluations = evaluate(tables, decision, seed=options.optim.seed)
+    evaluations = evaluate(tables, decision, seed=options.optim.seed, generators=spec.generators)
     model = log_detector(run, detector)
-    result = TrainingResult(detector, evaluations, model, session.training)
+    chosen = None
+    if not predetermined:
+        chosen = threshold_uncertainty(options.decision, tables["val"], seed=options.optim.seed)
+    result = TrainingResult(detector, evaluations, model, session.training, chosen)
     _log_result(run, result, prepared.manifest, datasets, kind, predetermined)
+    write_card(run, options, model, detector, evaluations)
     if options.run.keep_last:
         run.log_file(folder / LAST, CHECKPOINTS)
     run.when_finished.append(partial(_remove, folder))
@@ -168,6 +205,7 @@ def train_network(
     hooks: Hooks | None = None,
     epochs: int | None = None,
     after: int = 0,
+    group: Group | None = None,
 ) -> Session:
     """Train one network and log every epoch, or resume where `folder` says it had stopped.
 
@@ -181,15 +219,17 @@ def train_network(
         hooks: Called for every batch and for every epoch once it is logged.
         epochs: Epochs after which to stop; None means those of the options.
         after: Number of steps that the run has logged for other networks before.
+        group: The processes that train together; None means this one alone.
 
     Returns:
         The session, whose network has the weights of the best epoch.
     """
     bound: Mapping[str, Dataset] = datasets or {}
     total = epochs or options.optim.epochs
+    keep_freed_memory()
     with deterministic(options.optim.seed):
-        session = Session(options, prepared, device, folder)
-        _log_start(run, session.start)
+        session = Session(options, prepared, device, folder, group)
+        log_start(run, session.start)
         progress = session.training.progress
         run.log_history(progress.history, bound, after=after)
         images = sum(len(prepared.manifest.split(split)) for split in ("train", "val"))
@@ -241,7 +281,8 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _log_start(run: Run, start: Start) -> None:
+def log_start(run: Run, start: Start) -> None:
+    """Log where the initial weights came from, and warn of random ones."""
     run.log_params({"model.start": start.source, "model.start_detail": start.detail})
     run.set_tags({"synthdetect.weights": start.source})
     if start.source == "random" and start.detail != "asked for":
@@ -252,9 +293,8 @@ def _log_start(run: Run, start: Start) -> None:
         )
 
 
-def _score(session: Session, manifest: Manifest, score_train: bool) -> dict[str, FloatArray]:
-    """Return the logits of every evaluation split, and of train if that is asked for."""
-    splits = [split for split in manifest.splits if split != "train" or score_train]
+def _score(session: Session, manifest: Manifest, splits: Sequence[str]) -> dict[str, FloatArray]:
+    """Return the outputs of splits."""
     with counting("evaluating") as count:
         total, done = sum(len(manifest.split(split)) for split in splits), 0
 
@@ -263,7 +303,16 @@ def _score(session: Session, manifest: Manifest, score_train: bool) -> dict[str,
             done += images
             count(done, total)
 
-        return session.score(splits, on_batch)
+        return session.outputs(splits, on_batch)
+
+
+def _predictions(manifest: Manifest, outputs: FloatArray, card: Card) -> pd.DataFrame:
+    """Return the predictions table of a split from outputs of shape (images, 1 + generators)."""
+    raw, decision = outputs[:, 0], card.decision
+    table = prediction_table(manifest.table, decision.calibration(raw), decision, raw)
+    if card.attribution:
+        table[ATTRIBUTED] = card.attributed(table["predicted"], outputs[:, 1:])
+    return table
 
 
 def _provenance(
@@ -274,6 +323,7 @@ def _provenance(
     return {
         "run_id": run.id,
         "recipe": options.recipe,
+        "preprocessing": SQUARE_VERSION,
         "weights": start.source,
         "weights_detail": start.detail,
         "data": options.data.data,
@@ -281,6 +331,7 @@ def _provenance(
         "supplement": options.data.supplement,
         "finetune": options.data.finetune,
         "adaptation": options.adaptation.adaptation,
+        "semi_supervised": options.semi_supervised.semi_supervised,
         "target": options.adaptation.target,
         "target_digest": target.digest() if target else "",
         "target_splits": list(target.splits) if target else [],
@@ -299,11 +350,15 @@ def _log_result(
     predetermined: Predetermined | None,
 ) -> None:
     progress, decision = result.training.progress, result.detector.card.decision
-    model_id = result.model.model_id
+    model_id, card = result.model.model_id, result.detector.card
+    attribution = card.attribution.describe() if card.attribution else {}
     run.log_metrics(
         {
             "best/epoch": float(progress.best_epoch),
             **{f"decision/{name}": value for name, value in decision.describe().items()},
+            **(result.chosen.describe() if result.chosen else {}),
+            **{f"decision/{n}": v for n, v in attribution.items()},
+            **main_metrics(result.evaluations),
         },
         model_id=model_id,
     )
@@ -323,8 +378,14 @@ def _log_result(
             figures=kind.figures,
         )
     if predetermined:
-        chosen = f"The last of {progress.epoch} epochs, as many as the folds' best epochs suggest."
+        chosen = f"The last of {progress.epoch} epochs, as many as trainings with validation chose."
     else:
         chosen = f"Best of {progress.epoch} epochs by validation AUC: {progress.best_epoch}."
     model = f"Model: `models:/{model_id}`"
-    run.describe(f"{summary_markdown(result.evaluations)}\n\n{chosen} {model}")
+    trained_on = card.provenance.get("training_generators", ())
+    described = described_split(result.evaluations) if kind.figures else ""
+    run.describe_results(
+        answer_words(result.evaluations, trained_on),
+        f"{summary_markdown(result.evaluations)}\n\n{chosen} {model}",
+        f"figures/{described}/scores.png" if described else "",
+    )

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,11 @@ _VARIABLE = "SYNTHDETECT_SERVE_"
 _LIMITS = ("max_mib", "max_pixels", "max_total_pixels", "max_images")
 # Kubernetes sets such variables for a service of the name synthdetect-serve.
 _SERVICE_LINK = re.compile(r"(.*_)?((PORT|HOST)|(PORT|SERVICE)_.*)")
-_PATHS = ("/ping", "/health", "/version", "/invocations")
+PATHS = ("/ping", "/health", "/version", "/invocations")
+"""The paths of MLflow's protocol."""
+READY = "/ready"
+"""The path that says whether requests are accepted at the moment."""
+_BUSY = "busy; try again"
 _IN_FLIGHT = 8  # bodies of the largest allowed size that are in memory at once
 
 decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -80,10 +84,17 @@ class Guarded:
         app: The application.
         max_body: Largest body of a request in bytes.
         timeout: Seconds within which a body must arrive.
+        paths: The paths that there are.
+
+    Attributes:
+        paths: Those paths.
     """
 
-    def __init__(self, app: App, *, max_body: int, timeout: float) -> None:
+    def __init__(
+        self, app: App, *, max_body: int, timeout: float, paths: Collection[str] = PATHS
+    ) -> None:
         self._app, self._max_body, self._timeout = app, max_body, timeout
+        self.paths = frozenset(paths)
         self._held = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -91,8 +102,11 @@ class Guarded:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["path"] not in _PATHS:
-            await _refuse(send, 404, "there is nothing here; send images to /invocations")
+        if scope["path"] not in self.paths:
+            await refuse(send, 404, "there is nothing here; send images to /invocations")
+            return
+        if scope["path"] == READY and self._is_busy(self._max_body):
+            await refuse(send, 503, _BUSY, retry_after=1)
             return
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
@@ -103,9 +117,9 @@ class Guarded:
                 body = await asyncio.wait_for(self._body(receive, hold), self._timeout)
             except TimeoutError:
                 reason = f"the request took more than {self._timeout:g} s to arrive"
-                await _refuse(send, 408, reason)
+                await refuse(send, 408, reason)
             except _Refusal as refusal:
-                await _refuse(send, refusal.status, refusal.reason, refusal.retry_after)
+                await refuse(send, refusal.status, refusal.reason, refusal.retry_after)
             except _Gone:
                 pass
             else:
@@ -143,7 +157,7 @@ class Guarded:
             _log.error("%s: %s", type(error).__name__, error)
             start["status"] = 500
         if start["status"] >= 400:
-            await _refuse(send, start["status"], _reason(start["status"], bytes(error_body)))
+            await refuse(send, start["status"], _reason(start["status"], bytes(error_body)))
 
     async def _body(self, receive: Receive, hold: Callable[[int], None]) -> bytes:
         """Read the whole body; memory for each part is reserved before it is kept."""
@@ -159,6 +173,10 @@ class Guarded:
             if not message.get("more_body"):
                 return bytes(body)
 
+    def _is_busy(self, size: int) -> bool:
+        """Return whether a body of a size in bytes would be one too many."""
+        return self._held + size > _IN_FLIGHT * self._max_body
+
     def _check_size(self, size: int) -> None:
         if size > self._max_body:
             raise _Refusal(413, f"the request has more than {self._max_body:,} bytes")
@@ -170,8 +188,8 @@ class Guarded:
 
         def hold(size: int) -> None:
             nonlocal taken
-            if self._held + size > _IN_FLIGHT * self._max_body:
-                raise _Refusal(503, "busy; try again", retry_after=1)
+            if self._is_busy(size):
+                raise _Refusal(503, _BUSY, retry_after=1)
             self._held += size
             taken += size
 
@@ -192,7 +210,8 @@ def _reason(status: int, answer: bytes) -> str:
     return str(message).splitlines()[0][:300] if message else "the request cannot be used"
 
 
-async def _refuse(send: Send, status: int, reason: str, retry_after: int = 0) -> None:
+async def refuse(send: Send, status: int, reason: str, retry_after: int = 0) -> None:
+    """Answer with an HTTP status, a reason as JSON, and after how many seconds to try again."""
     content = json.dumps({"message": reason}).encode()
     headers = [
         (b"content-type", b"application/json"),

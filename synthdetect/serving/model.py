@@ -2,7 +2,8 @@
 
 The input is a column `image` with the content of image files as base64 text. The output has a row
 for each image: its `probability` of being synthetic, its `label` (real, synthetic, or unsure within
-the band of doubt), and the `threshold` between the labels.
+the band of doubt), and the `threshold` between the labels. If the detector attributes images,
+`attributed` is the generator, `unknown`, or `real` for an image that is not called synthetic.
 """
 
 import base64
@@ -10,6 +11,7 @@ import binascii
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,15 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from scipy.special import expit
 
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.exported import load_detector
 from synthdetect.images.reading import BadImage, open_image
 from synthdetect.serving import SERVED_ARTIFACT
+from synthdetect.serving.batching import BATCH, Score, Squares
 from synthdetect.serving.limits import decoding, limits_from_environment
 from synthdetect.serving.options import ServeOptions
-
-_BATCH = 32
 
 
 class Refused(MlflowException):
@@ -56,12 +58,19 @@ class ServedDetector(PythonModel):
     Args:
         detector: The detector. Without one, MLflow calls `load_context`.
         limits: The limits on a request; by default those of the environment.
+        score: Scores what it is given a function for; by default each chunk of a request by itself.
     """
 
+    detector: Detector
+
     def __init__(
-        self, detector: Detector | None = None, limits: ServeOptions | None = None
+        self,
+        detector: Detector | None = None,
+        limits: ServeOptions | None = None,
+        score: Score | None = None,
     ) -> None:
         self.limits = limits or limits_from_environment()
+        self._score = score or (lambda prepare: self.detector.outputs(prepare()))
         if detector:
             self.detector = detector
 
@@ -79,39 +88,52 @@ class ServedDetector(PythonModel):
             params: `threshold` replaces the detector's own threshold unless it is negative.
 
         Returns:
-            A table with the columns `probability`, `label` and `threshold`.
+            A table with the columns `probability`, `label` and `threshold`, and `attributed` if
+            the detector attributes images.
 
         Raises:
             Refused: If a row is no readable image (the message names the row, counted from 0), or
                 there are too many images or pixels.
         """
         threshold = float((params or {}).get("threshold", -1.0))
+        return pd.DataFrame(self.answers(_texts(model_input), threshold))
+
+    def answers(self, texts: list[Any], threshold: float = -1.0) -> dict[str, list[Any]]:
+        """Return the columns of the table of `predict`, for images as base64 text.
+
+        Raises:
+            Refused: As of `predict`.
+        """
         if not threshold <= 1:
             raise Refused(f"threshold: give a number from 0 to 1 (got {threshold}).")
         if threshold < 0:
             threshold = self.detector.card.decision.threshold  # which may be above 1
-        texts = _texts(model_input)
         if len(texts) > self.limits.max_images:
             raise Refused(f"more than {self.limits.max_images} images; send them in parts.")
         contents = _contents(texts, self.limits)
-        chunks = [contents[begin : begin + _BATCH] for begin in range(0, len(texts), _BATCH)]
-        scores = [self._score(chunk, number * _BATCH) for number, chunk in enumerate(chunks)]
-        probability = np.concatenate(scores) if scores else np.empty(0)
-        decision = replace(self.detector.card.decision, threshold=threshold)
-        return pd.DataFrame(
-            {
-                "probability": probability,
-                "label": decision.answer(probability).words,
-                "threshold": np.full(len(probability), threshold),
-            }
-        )
+        parts = [
+            self._score(partial(self._prepare, contents[first : first + BATCH], first))
+            for first in range(0, len(texts), BATCH)
+        ]
+        outputs = np.concatenate(parts) if parts else np.empty((0, self.detector.width))
+        card = self.detector.card
+        probability = expit(self.detector.calibrated(outputs[:, 0]))
+        answers = replace(card.decision, threshold=threshold).answer(probability)
+        columns = {
+            "probability": probability.tolist(),
+            "label": answers.words.tolist(),
+            "threshold": [threshold] * len(texts),
+        }
+        if card.attribution:
+            columns["attributed"] = card.attributed(answers.label, outputs[:, 1:]).tolist()
+        return columns
 
-    def _score(self, contents: list[bytes], first_row: int) -> np.ndarray:
+    def _prepare(self, contents: list[bytes], first_row: int) -> Squares:
         squares = []
         for row, content in enumerate(contents, first_row):
             with _refusing_row(row), decoding:
                 squares.append(self.detector.preprocess(content))
-        return self.detector.score(np.stack(squares))
+        return np.stack(squares)
 
 
 @contextmanager

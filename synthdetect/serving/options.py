@@ -9,11 +9,25 @@ from synthdetect.config.options import CHECKED, Affects, Options, option
 class ServeOptions(Options):
     """Serve a detector by MLflow's protocol, with limits on every request."""
 
-    model: str = option("", "A models:/ URI, a run id, or the file of a detector.")
-    host: str = option("127.0.0.1", "Address to listen on.", Affects.RECORD)
-    port: int = option(5000, "Port to listen on.", Affects.RECORD, ge=1, le=65535)
-    max_mib: int = option(32, "Largest file of one image in MiB.", ge=1, le=1024)
-    max_pixels: int = option(50_000_000, "Most pixels of one image.", ge=1, le=100_000_000)
-    max_total_pixels: int = option(1_000_000_000, "Most pixels of one request.", ge=1)
-    max_images: int = option(256, "Most images of one request.", ge=1)
-    timeout: float = option(30.0, "Seconds within which a request must arrive.", gt=0, le=3600)
+    model: str = option("", "A models:/ URI, a run id, or the file of a detector.", value="MODEL")
+    host: str = option("127.0.0.1", "Address to listen on.", Affects.RECORD, value="ADDRESS")
+    port: int = option(5000, "Port to listen on.", Affects.RECORD, ge=1, le=65535, value="PORT")
+    max_mib: int = option(32, "Largest file of one image in MiB.", ge=1, le=1024, value="MIB")
+    max_pixels: int = option(
+        50_000_000, "Most pixels of one image.", ge=1, le=100_000_000, value="PIXELS"
+    )
+    max_total_pixels: int = option(
+        1_000_000_000, "Most pixels of one request.", ge=1, value="PIXELS"
+    )
+    max_images: int = option(256, "Most images of one request.", ge=1, value="IMAGES")
+    timeout: float = option(
+        30.0, "Seconds within which a request must arrive.", gt=0, le=3600, value="SECONDS"
+    )
+    processes: int = option(
+        1, "Processes that serve, each with the detector in its memory. They share the cores.",
+        ge=1, le=64, value="PROCESSES",
+    )  # fmt: skip
+    batch_wait: float = option(
+        4.0, "Milliseconds that a forward pass waits at most for images that are being decoded, to "
+        "score them together with those of other requests.", ge=0, le=1000, value="MS",
+    )  # fmt: skip

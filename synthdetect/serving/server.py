@@ -1,131 +1,102 @@
 """An HTTP server for one detector: MLflow's scoring protocol behind limits."""
 
-import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Collection
 from typing import Any
 
-import h11
+import numpy as np
 import pandas as pd
+import torch
 import uvicorn
+from fastapi import FastAPI, Response
 from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel, scoring_server
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from synthdetect.detectors.detector import Detector
-from synthdetect.serving.limits import App, Guarded
+from synthdetect.serving.batching import Batches
+from synthdetect.serving.connections import settings_for
+from synthdetect.serving.direct import Direct
+from synthdetect.serving.limits import PATHS, READY, App, Guarded
+from synthdetect.serving.metrics import Metrics
 from synthdetect.serving.model import ServedDetector
 from synthdetect.serving.options import ServeOptions
-from synthdetect.serving.signature import SIGNATURE
+from synthdetect.serving.processes import run_processes
+from synthdetect.serving.signature import signature_of
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
+from synthdetect.system.threads import apart
 
-_CONNECTIONS = 512  # open connections, beyond which every request is answered with 503
-_TURNED_AWAY = 256  # more that stay open for that answer; in all, far fewer than 1024 open files
+_METRICS = "/metrics"
+
+Extend = Callable[[FastAPI], Collection[str]]
+"""Adds routes to MLflow's application and returns their paths."""
 
 
-def run_server(detector: Detector, name: str, options: ServeOptions) -> None:
+def run_server(make: Callable[[ServeOptions], App], name: str, options: ServeOptions) -> None:
     """Serve a detector until the process is interrupted.
 
     Args:
-        detector: The detector.
+        make: Makes the application. With several processes each of them makes its own, so it must
+            then be a function of a module.
         name: Its name, for the console.
-        options: The address and the limits.
+        options: The address, the limits, and the number of processes.
 
     Raises:
         UserError: If the port is not free.
+        RuntimeError: If a process cannot start.
     """
     listening = _listen(options.host, options.port)
-    # It gives advice on every request of a form that is in fact served well.
-    logging.getLogger("mlflow.pyfunc.scoring_server").setLevel(logging.ERROR)
-    served = ServedDetector(detector, options)
-    # The largest image that is allowed, in base64, and 1 MiB for the rest of the request.
-    body = options.max_mib * 2**20 * 4 // 3 + 2**20
-    app = Guarded(scoring_server.init(_as_mlflow(served)), max_body=body, timeout=options.timeout)
-    console.print(f"serving {name} on http://{options.host}:{options.port}/invocations")
-    uvicorn.Server(settings_for(app, options.timeout)).run(sockets=[listening])
+    address = f"http://{options.host}:{options.port}"
+    console.print(f"serving {name} on {address}/invocations")
+    console.print(f"open {address}/ to drop pictures on it; {address}/docs describes the API")
+    if options.processes == 1:
+        made = apart(make, options)
+        uvicorn.Server(settings_for(made, options.timeout)).run(sockets=[listening])
+    else:
+        threads = max(1, torch.get_num_threads() // options.processes)  # each its share of cores
+        run_processes(make, options, threads, listening)
 
 
-def settings_for(app: App, timeout: float) -> uvicorn.Config:
-    """Return settings of a server that limit its connections and the time of their silence.
+def application(detector: Detector, options: ServeOptions, extend: Extend = lambda app: ()) -> App:
+    """Return the application that serves a detector within the limits.
+
+    It has scored an image when it is returned, so no client waits for what the first one takes.
 
     Args:
-        app: The application to serve.
-        timeout: Seconds within which a client must send the head of a request, and within which it
-            must accept the next bytes of an answer.
+        detector: The detector.
+        options: The limits.
+        extend: Adds further routes.
     """
-    return uvicorn.Config(
-        app,
-        http=_impatient(timeout),
-        ws="none",
-        limit_concurrency=_CONNECTIONS,
-        timeout_keep_alive=15,
-        log_level="warning",
-        server_header=False,
-        lifespan="off",
-    )
+    metrics = Metrics()
+    batches = Batches(detector.outputs, wait=options.batch_wait / 1000, watch=metrics.count_pass)
+    served = ServedDetector(detector, options, batches)
+    inside = scoring_server.init(_as_mlflow(served))
+    # It gives advice on every request of a form that is in fact served well.
+    logging.getLogger("mlflow.pyfunc.scoring_server").setLevel(logging.ERROR)
+    _add_operation(inside, metrics)
+    paths = {*PATHS, READY, _METRICS, *extend(inside)}
+    size = detector.card.model.image_size
+    detector.outputs(np.zeros((1, size, size, 3), np.uint8))
+    # The largest image that is allowed, in base64, and 1 MiB for the rest of the request.
+    body = options.max_mib * 2**20 * 4 // 3 + 2**20
+    direct = Direct(inside, served)
+    guarded = Guarded(direct, max_body=body, timeout=options.timeout, paths=paths)
+    return metrics.counting(guarded, paths)
 
 
-def _impatient(timeout: float) -> type[H11Protocol]:
-    """Return an HTTP protocol that closes the connection of a client that stalls for `timeout` s.
+def _add_operation(app: FastAPI, metrics: Metrics) -> None:
+    """Add the routes for those who operate the server."""
 
-    uvicorn's own timer covers the time between requests only; it stops at the first byte of the
-    next one. This protocol has one timer for the head of a request, and one for the part of an
-    answer that the client does not accept.
-    """
+    @app.get(READY, tags=["operation"], summary="Whether requests are accepted at the moment")
+    async def ready() -> Response:
+        """Status 503 while the bodies of requests take all the memory that they may take."""
+        return Response("\n", media_type="text/plain")
 
-    class Impatient(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._head = _Timer(self.loop, timeout, self.timeout_keep_alive_handler)
-            self._answer = _Timer(self.loop, timeout, transport.abort)
-            if len(self.connections) > _CONNECTIONS + _TURNED_AWAY:
-                transport.abort()
-                return
-            transport.set_write_buffer_limits(high=0)  # pause as soon as any byte is left
-            self._head.start()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.conn.their_state is h11.IDLE:
-                self._head.start()
-            else:
-                self._head.stop()
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._answer.start()
-
-        def resume_writing(self) -> None:
-            self._answer.stop()
-            super().resume_writing()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._head.stop()
-            self._answer.stop()
-            super().connection_lost(exc)
-
-    return Impatient
-
-
-class _Timer:
-    """Calls a function after some time unless it is stopped; starting it twice has no effect."""
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]
-    ) -> None:
-        self._begin = partial(loop.call_later, seconds, action)
-        self._running: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        self._running = self._running or self._begin()
-
-    def stop(self) -> None:
-        if self._running:
-            self._running.cancel()
-            self._running = None
+    @app.get(_METRICS, tags=["operation"], summary="Counts, in the text format of Prometheus")
+    async def counts() -> Response:
+        """Requests by path and status, their seconds, and images and seconds of forward passes."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 def _as_mlflow(served: ServedDetector) -> PyFuncModel:
@@ -133,7 +104,7 @@ def _as_mlflow(served: ServedDetector) -> PyFuncModel:
         def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
             return served.predict(None, data, params)
 
-    description = Model(signature=SIGNATURE)
+    description = Model(signature=signature_of(served.detector.card))
     description.add_flavor("python_function", loader_module=ServedDetector.__module__)
     return PyFuncModel(description, Implementation())
 
@@ -145,4 +116,6 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UserError(
             f"--port: the server cannot listen on {host}:{port}: {error.strerror}. Give another."
         ) from error
-    return listening
+    # Made anew, the socket knows that its protocol is TCP. Only then asyncio turns off Nagle's
+    # algorithm, for which a client would wait 40 ms between the head and the body of an answer.
+    return socket.socket(fileno=listening.detach())

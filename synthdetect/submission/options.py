@@ -14,9 +14,11 @@ class CheckSubmissionOptions(Options):
     Exit status 0: no errors, perhaps warnings; 2: errors.
     """
 
-    file: str = required("The run file: .zip (2025) or .csv (2026).")
-    images: str = option("", "The test images: a folder or an archive, of which only names matter.")
+    file: str = required("The run file: .zip (2025) or .csv (2026).", value="FILE")
+    images: str = option(
+        "", "The test images: a folder or an archive, of which only names matter.", value="PATH"
+    )
     edition: Literal["", "2025", "2026"] = option(
         "", "Edition of MediaEval (default: by the suffix of the file)."
     )
-    other: str = option("", "The other run file of the team, which must differ.")
+    other: str = option("", "The other run file of the team, which must differ.", value="FILE")

@@ -9,4 +9,5 @@ from synthdetect.system.console import console
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print findings, each with its severity."""
     for finding in findings:
-        console.print(f"{finding.severity}: {finding.message}")
+        style = "bold red" if finding.severity == "error" else "bold yellow"
+        console.print(f"{finding.severity}: {finding.message}", style=style)

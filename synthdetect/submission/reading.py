@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
-from synthdetect.datasets.archives import DAMAGE, BadMember, open_member
+from synthdetect.datasets.archives import BadMember, open_member
+from synthdetect.datasets.tars import DAMAGE
 from synthdetect.submission.faults import EXAMPLES, Faults, quoted
 from synthdetect.submission.format import COLUMNS, Edition
 from synthdetect.system.errors import UserError

@@ -1,7 +1,9 @@
 """Console output: progress bars in a terminal, plain lines elsewhere."""
 
+import logging
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +21,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from synthdetect.system.timetable import Timetable, current, duration, in_all
 from synthdetect.system.visible import visible
+
+_WARNINGS = ("bold yellow", "bold red")
+"""Styles of texts that are warnings, which `--quiet` prints too."""
 
 
 class _Plain(Console):
     """Console that prints text literally: no markup, and no terminal commands from names."""
 
+    only_warnings = False
+
     def print(self, *objects: Any, **options: Any) -> None:
+        if self.only_warnings and options.get("style") not in _WARNINGS:
+            return
         shown = (visible(item) if isinstance(item, str) else item for item in objects)
         super().print(*shown, **options)
 
@@ -35,39 +45,92 @@ console = _Plain(
     width=None if sys.stdout.isatty() else 120,
 )  # fmt: skip
 _LINE_INTERVAL = 30.0  # seconds between progress lines if the output is not a terminal
+_MOMENT = 2.0  # seconds for which nobody asks what is waited for
 
 
 @contextmanager
-def counting(what: str, unit: str = "images") -> Iterator["Counter"]:
+def only_warnings() -> Iterator[None]:
+    """Print warnings only, here and in the logs of the libraries."""
+    console.only_warnings = True
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        console.only_warnings = False
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say what is waited for, if it takes longer than a moment, and how long it took.
+
+    Args:
+        what: What the program waits for: "the tracking store ... is away".
+    """
+    began, said = time.monotonic(), threading.Event()
+
+    def say() -> None:
+        if not said.wait(_MOMENT):
+            console.print(f"waiting: {what}")
+            said.set()
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        late = said.is_set()
+        said.set()
+        thread.join()
+        if late:
+            console.print(f"waited {duration(time.monotonic() - began)}")
+
+
+@contextmanager
+def counting(what: str, unit: str = "images", *, planned: bool = False) -> Iterator["Counter"]:
     """Show the progress of a task whose items can be counted.
 
     Args:
         what: Description of the task.
         unit: What is counted.
+        planned: Whether the task is the part of the command's timetable that is under way, whose
+            work is measured in what is counted here.
 
     Yields:
         A counter, to be called with the number of items done and their total.
     """
     with _progress(unit) as progress:
-        counter = Counter(progress, what)
+        counter = Counter(progress, what, current() if planned else Timetable(()))
         yield counter
 
 
 class Counter:
     """Progress of one task. Its bar appears with the first call."""
 
-    def __init__(self, progress: Progress, what: str) -> None:
-        self._progress, self._what = progress, what
+    def __init__(self, progress: Progress, what: str, plan: Timetable) -> None:
+        self._progress, self._what, self._plan = progress, what, plan
         self._task: TaskID | None = None
-        self._printed = time.monotonic()
+        self._began = self._printed = time.monotonic()
+        self._first = self._done = 0
 
     def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
         if self._task is None:
             self._task = self._progress.add_task(self._what, total=total, note="")
-        self._progress.update(self._task, completed=done, total=total)
-        if not console.is_terminal and time.monotonic() - self._printed > _LINE_INTERVAL:
-            self._printed = time.monotonic()
-            console.print(f"{self._what}: {done:,} of {total:,}")
+            self._began, self._first = now, done  # of which an earlier process did some
+            self._plan.skip(done)
+        else:
+            self._plan.advance(done - self._done)
+        self._done = done
+        note = in_all().removeprefix(", ") if current().remaining else ""
+        self._progress.update(self._task, completed=done, total=total, note=note)
+        if not console.is_terminal and now - self._printed > _LINE_INTERVAL:
+            self._printed = now
+            line = f"{self._what}: {done:,} of {total:,}"
+            if done > self._first:
+                seconds = (now - self._began) / (done - self._first) * (total - done)
+                line += f", {duration(seconds)} left"
+            console.print(f"{line}; {note}" if note else line)
 
 
 class TrainingBar:
@@ -82,10 +145,11 @@ class TrainingBar:
 
     def __init__(self, progress: Progress, epochs: int, done: int, images: int) -> None:
         self._progress = progress
-        self._epochs = epochs
+        self._epochs, self._images = epochs, images
         self._loss = self._auc = math.nan
         self._began, self._seen = time.monotonic(), 0
         self._task = progress.add_task("", total=epochs * images, completed=done * images, note="")
+        current().skip(done)
         self._start(done + 1)
 
     def batch(self, images: int, loss: float) -> None:
@@ -96,6 +160,7 @@ class TrainingBar:
             loss: Mean loss; nan leaves the last one on display.
         """
         self._seen += images
+        current().advance(images / self._images)
         speed = self._seen / max(time.monotonic() - self._began, 1e-9)
         note = f"{speed:.1f} images/s"
         if not math.isnan(loss):
@@ -104,7 +169,7 @@ class TrainingBar:
             note = f"loss {self._loss:.4f}  " + note
         if not math.isnan(self._auc):
             note = f"val AUC {self._auc:.4f}  " + note
-        self._progress.update(self._task, advance=images, note=note)
+        self._progress.update(self._task, advance=images, note=note + in_all())
 
     def epoch(self, number: int, record: dict[str, float], best: bool) -> None:
         """Print a line with the results of an epoch.
@@ -126,7 +191,7 @@ class TrainingBar:
         mark = "  best so far" if best and "val/auc" in record else ""
         console.print(
             f"epoch {number:>3}/{self._epochs}  loss {shown['loss']}  AUC {shown['auc']}  "
-            f"{record['images_per_second']:.1f} images/s{mark}"
+            f"{record['images_per_second']:.1f} images/s{mark}{in_all()}"
         )
         self._start(number + 1)
 
@@ -151,7 +216,8 @@ def training_bar(epochs: int, done: int, images: int) -> Iterator[TrainingBar]:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a small table. All columns but the first are aligned to the right, as numbers."""
-    result = Table(title=visible(title), title_justify="left")
+    console.print(visible(title), style="bold")  # a title of the table would wrap at its width
+    result = Table()
     for number, column in enumerate(columns):
         result.add_column(visible(column), justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
@@ -171,5 +237,5 @@ def _progress(unit: str) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or console.only_warnings,
     )

@@ -1,6 +1,9 @@
-"""Inspect a database before a program writes its tables into it."""
+"""Inspect a database before a program writes its tables into it, and make one atomically."""
 
-from collections.abc import Set
+import os
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from sqlalchemy import create_engine, inspect
@@ -8,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from synthdetect.system.errors import UserError
+from synthdetect.system.extras import require_extra
 from synthdetect.system.files import require_file
 from synthdetect.system.redaction import without_secrets
 
@@ -36,7 +40,10 @@ def require_database(
     """
     shown = without_secrets(url)
     try:
-        found = _tables(make_url(url), option)
+        database = make_url(with_driver(url))
+        if database.drivername == "postgresql+psycopg":
+            require_extra("postgresql", f"{option}: {shown}")
+        found = _tables(database, option)
     except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -48,6 +55,46 @@ def require_database(
             f"{option}: {shown} is no database of {program}: it holds {some}. {instead}"
         )
     return bool(found)
+
+
+@contextmanager
+def new_database(url: str, *, parents: bool = False) -> Iterator[str | None]:
+    """Make an SQLite database atomically: whole, or not at all.
+
+    Args:
+        url: SQLAlchemy URL of the database.
+        parents: Whether to make the folders that it is to lie in.
+
+    Yields:
+        URL of a temporary file beside the database, in which to make the tables; it takes the
+        database's place at the end. `None` if there is nothing to make: the database exists, is
+        kept in memory, or is not SQLite's.
+    """
+    database = make_url(url).database if url.startswith("sqlite:") else None
+    if not database or database == ":memory:" or Path(database).exists():
+        yield None
+        return
+    file = Path(database).absolute()
+    if parents:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield f"sqlite:///{temporary}"
+        with suppress(FileExistsError):  # another process was faster
+            os.link(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def with_driver(url: str) -> str:
+    """Return the URL of a database with the driver that is installed, if it names none.
+
+    For `postgresql://`, SQLAlchemy 2.0 takes psycopg2; the extra `postgresql` installs psycopg.
+    """
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql" and not find_spec("psycopg2"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed.render_as_string(hide_password=False)
 
 
 def _tables(url: URL, option: str) -> set[str]:

@@ -26,7 +26,8 @@ from mlflow.utils.rest_utils import http_request
 from synthdetect.system.console import console
 from synthdetect.system.errors import UserError
 from synthdetect.system.redaction import without_secrets
-from synthdetect.tracking.store import tracking_uri
+from synthdetect.system.timetable import duration
+from synthdetect.tracking.store import is_server, tracking_uri
 
 PATIENCE = "SYNTHDETECT_PATIENCE"
 """Environment variable: seconds to wait for a tracking store that is away (default: 600)."""
@@ -44,6 +45,9 @@ Retry = Callable[[Callable[[], Any]], Any]
 # MLflow's own defaults would block a training for four minutes a request.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+# A server that keeps artifacts in S3 would send its clients there, which they may not reach.
+os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
 
 
 class StoreAway(Exception):
@@ -66,33 +70,43 @@ def retry(
         StoreAway: If the store is away for longer than `SYNTHDETECT_PATIENCE` allows.
         UserError: If `SYNTHDETECT_PATIENCE` is not a number of seconds.
     """
-    patience = _patience()
-    end = time.monotonic() + patience
+    seconds = patience()
+    end = time.monotonic() + seconds
     failure: Exception | None = None
     while True:
         try:
-            if failure is None or answers():
+            if failure is None:
                 return action()
+            if answers():
+                result = action()
+                waited = time.monotonic() - end + seconds
+                console.print(f"The tracking store is back after {duration(waited)}.")
+                return result
         except Exception as error:
             if not is_away(error):
                 raise
-            if failure is None and patience:
-                warn_away(error, f"Waiting for it, up to {patience:g} s.")
+            if failure is None and seconds:
+                warn_away(error, f"Waiting for it, up to {seconds:g} s.")
             failure = error
         if time.monotonic() >= end:
             raise StoreAway(f"{_described(failure)} {advice}") from failure
         time.sleep(PAUSE)
 
 
-def _patience() -> float:
+def patience() -> float:
+    """Return the seconds to wait for a tracking store that is away, or for another process.
+
+    Raises:
+        UserError: If `SYNTHDETECT_PATIENCE` is not a number of seconds.
+    """
     text = os.environ.get(PATIENCE) or "600"
     try:
-        patience = float(text)
+        seconds = float(text)
     except ValueError:
-        patience = -1.0
-    if not patience >= 0:
+        seconds = -1.0
+    if not seconds >= 0:
         raise UserError(f"{PATIENCE}={text}: give a number of seconds, 0 or more.")
-    return patience
+    return seconds
 
 
 def retrying(client: MlflowClient, retry: Retry = retry) -> MlflowClient:
@@ -146,7 +160,7 @@ def is_away(error: Exception) -> bool:
         return error.response is None or error.response.status_code >= 500
     if not isinstance(error, MlflowException) or error.error_code not in _SERVER_ERRORS:
         return False
-    if _is_server():
+    if is_server():
         return True
     # MLflow gives a locked SQLite database the same code as, for example, a full disk.
     is_file = mlflow.get_tracking_uri().startswith("sqlite")
@@ -162,7 +176,7 @@ def is_absent(error: MlflowException) -> bool:
 
 def answers() -> bool:
     """Whether the tracking server answers within 2 s. A store that is no server always does."""
-    if not _is_server():
+    if not is_server():
         return True
     ask: Callable[..., requests.Response] = http_request  # with MLflow's own TLS and tokens
     credentials: Callable[[str], object] = get_default_host_creds
@@ -174,7 +188,3 @@ def answers() -> bool:
     except MlflowException:
         return False
     return response.status_code < 500
-
-
-def _is_server() -> bool:
-    return mlflow.get_tracking_uri().startswith(("http://", "https://"))

@@ -18,6 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from synthdetect.detectors.card import Card, current_header
 from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.engines.exported import load_detector
+from synthdetect.detectors.folders import load_folder
 from synthdetect.evaluation.overlap import ADAPTED_TO
 from synthdetect.serving import SERVED_ARTIFACT
 from synthdetect.system.errors import UserError
@@ -49,9 +50,10 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
     """Load detectors.
 
     Args:
-        models: For each, the path of a `.safetensors` or exported `.onnx` file; a `models:/` URI
-            with a version, an alias or a model id; or a run id, which stands for the model that the
-            run logged. The id of a cross-validation stands for the models of its finished folds.
+        models: For each, the path of a `.safetensors` or exported `.onnx` file, or of a folder as
+            `synthdetect export --to hub` writes it; a `models:/` URI with a version, an alias or a
+            model id; or a run id, which stands for the model that the run logged. The id of a
+            cross-validation stands for the models of its finished folds.
 
     Returns:
         The detectors in this order, those of a cross-validation in the order of the folds.
@@ -66,6 +68,8 @@ def find_detectors(models: tuple[str, ...]) -> list[Found]:
             found.append(_from_uri(model, model))
         elif path.is_file():
             found.append(Found(model, load_detector(path)))
+        elif path.is_dir():
+            found.append(Found(model, load_folder(path)))
         else:
             found += _from_run(model)
     return found

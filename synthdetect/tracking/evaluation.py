@@ -1,7 +1,6 @@
 """Logs evaluations, under the same names for all commands."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from synthdetect.evaluation.figures import draw
 from synthdetect.evaluation.predictions import Evaluation
@@ -17,7 +16,7 @@ def log_evaluation(
     *,
     dataset: Dataset | None = None,
     model_id: str | None = None,
-    images: tuple[Sequence[Path], Preprocess] | None = None,
+    images: tuple[Sequence[str], Preprocess] | None = None,
     figures: bool = True,
 ) -> None:
     """Log the metrics, tables and figures of one split.
@@ -40,6 +39,9 @@ def log_evaluation(
         "generators": evaluation.generators,
         "oracle": evaluation.oracle,
         "slices": evaluation.slices,
+        "matrix": evaluation.matrix,
+        "attribution": evaluation.attribution,
+        "attribution_metrics": evaluation.attribution_metrics,
     }
     for name, table in further.items():
         if len(table):

@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -20,9 +20,11 @@ from PIL import Image
 import synthdetect
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
+from synthdetect.models.spec import architecture
 from synthdetect.serving import SERVED_ARTIFACT
-from synthdetect.serving.signature import SIGNATURE
+from synthdetect.serving.signature import signature_of
 from synthdetect.system.errors import UserError
+from synthdetect.system.redaction import without_secrets
 from synthdetect.tracking.availability import is_absent, waiting_client
 from synthdetect.tracking.run import Run
 
@@ -53,6 +55,8 @@ def log_exported(run: Run, file: Path, card: Card) -> LoggedModel:
 
 
 def _log(run: Run, file: Path, card: Card, packages: Iterable[str]) -> LoggedModel:
+    if architecture(card.model.arch).library == "timm":
+        packages = (*packages, "timm")
     with tempfile.TemporaryDirectory() as folder:
         code = _code_without_sample(Path(folder))
         info = mlflow.pyfunc.log_model(
@@ -60,7 +64,7 @@ def _log(run: Run, file: Path, card: Card, packages: Iterable[str]) -> LoggedMod
             python_model=str(code / "serving" / "model.py"),
             artifacts={SERVED_ARTIFACT: str(file)},
             code_paths=[str(code)],
-            signature=SIGNATURE,
+            signature=signature_of(card),
             input_example=_example(),
             pip_requirements=_requirements(packages),
             metadata=json.loads(json.dumps(asdict(card))),
@@ -72,6 +76,35 @@ def _log(run: Run, file: Path, card: Card, packages: Iterable[str]) -> LoggedMod
             waiting_client().delete_logged_model(other.model_id)
     run.log_json(asdict(card), "model/card.json")
     return mlflow.get_logged_model(info.model_id)
+
+
+def log_model_card(model: LoggedModel, text: str, name: str) -> None:
+    """Put a model card beside the files of a logged model, and among its run's artifacts.
+
+    Args:
+        model: The logged model.
+        text: The card, as Markdown. It replaces an earlier one.
+        name: Name of the file.
+    """
+    client = waiting_client()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        file.write_text(text, encoding="utf-8")
+        client.log_model_artifact(model.model_id, str(file))
+    if model.source_run_id:
+        client.log_text(model.source_run_id, text, f"model/{name}")
+
+
+def logged_model(model_id: str) -> LoggedModel:
+    """Return a logged model by its id."""
+    return waiting_client().get_logged_model(model_id)
+
+
+def runs_that_measured(model_id: str) -> list[str]:
+    """Return the ids of the runs that logged metrics of a model, the first one first."""
+    model = waiting_client().get_logged_model(model_id)
+    points = sorted(model.metrics or (), key=lambda metric: metric.timestamp)
+    return list(dict.fromkeys(str(point.run_id) for point in points))
 
 
 def models_of(run_id: str) -> list[LoggedModel]:
@@ -100,26 +133,39 @@ def register(model: LoggedModel, name: str) -> str:
     return str(made.version)
 
 
-def promote(name: str, number: str) -> None:
-    """Make a version of a registered model the champion.
-
-    Args:
-        name: The registered model.
-        number: The version.
+def find_version(name: str, number: str) -> str:
+    """Return the run that logged a version of a registered model; empty if it is not recorded.
 
     Raises:
         UserError: If there is no such version.
     """
-    client = waiting_client()
     try:
-        client.get_model_version(name, number)
+        return str(waiting_client().get_model_version(name, number).run_id or "")
     except MlflowException as error:
         if not is_absent(error):
             raise
         raise UserError(
             f"no version {number!r} of a registered model {name!r} in {mlflow.get_registry_uri()}."
         ) from error
-    client.set_registered_model_alias(name, CHAMPION, number)
+
+
+def champion_of(name: str) -> str:
+    """Return the version of a registered model that is the champion; empty if none is."""
+    return str(waiting_client().get_registered_model(name).aliases.get(CHAMPION, ""))
+
+
+def promote(name: str, number: str) -> None:
+    """Make a version of a registered model, which exists, the champion."""
+    waiting_client().set_registered_model_alias(name, CHAMPION, number)
+
+
+def describe_version(name: str, number: str, tags: Mapping[str, str], text: str = "") -> None:
+    """Set tags of a version of a registered model, and its description unless that is empty."""
+    client = waiting_client()
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, without_secrets(value))
+    if text:
+        client.update_model_version(name, number, without_secrets(text))
 
 
 def _requirements(packages: Iterable[str]) -> list[str]:

@@ -23,11 +23,13 @@ from mlflow.tracking.fluent import (
     _last_active_run_id,
     run_id_to_system_metrics_monitor,
 )
+from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
-from synthdetect.system.console import console
+from synthdetect.system.console import console, waiting
+from synthdetect.system.errors import UserError
 from synthdetect.system.processes import is_gone, this_process
 from synthdetect.system.redaction import without_secrets
-from synthdetect.tracking import availability
+from synthdetect.tracking import addresses, availability
 from synthdetect.tracking.availability import (
     StoreAway,
     answers,
@@ -36,14 +38,21 @@ from synthdetect.tracking.availability import (
     require_answer,
     waiting_client,
 )
+from synthdetect.tracking.load import ProcessMonitor
+from synthdetect.tracking.options import BY_KIND, TrackingOptions
 from synthdetect.tracking.provenance import code_tags
-from synthdetect.tracking.queries import existing, require_idle
+from synthdetect.tracking.queries import existing, existing_entity, require_idle
 from synthdetect.tracking.run import Run
-from synthdetect.tracking.store import make_store
+from synthdetect.tracking.store import is_server, make_store, tracking_uri
 from synthdetect.tracking.tags import KIND, PROCESS
+from synthdetect.tracking.views import View, save_view_of_all, save_view_of_children
 
 _OPENING = "synthdetect.opening"  # tag of a run: a random text that its opening chose
 _EXPERIMENT_KIND = "mlflow.experimentKind"
+_SYSTEM_METRICS = os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() in (
+    "true", "1",
+)  # fmt: skip
+"""Whether runs record what their machine does; MLflow's own variable switches it off."""
 
 
 class Stopped(Exception):
@@ -52,7 +61,14 @@ class Stopped(Exception):
 
 @contextmanager
 def open_run(
-    name: str, *, kind: str, tags: Mapping[str, str], resume: str = "", parent: Run | None = None
+    name: str,
+    *,
+    kind: str,
+    tags: Mapping[str, str],
+    resume: str = "",
+    parent: Run | None = None,
+    tracking: TrackingOptions | None = None,
+    view: View | None = None,
 ) -> Iterator[Run]:
     """Open a run, and end it with the status that is true.
 
@@ -61,11 +77,14 @@ def open_run(
     is gone.
 
     Args:
-        name: Name of a new run. Under `mlflow run`, the run keeps the name that MLflow gave it.
+        name: Name of a new run that says what it is. Under `mlflow run`, the run takes it in place
+            of the random name that MLflow gives, but keeps a name that the user gave.
         kind: The command, for the tag `synthdetect.kind`.
         tags: Further tags.
         resume: Id of an earlier run to go on with. An empty value opens a new one.
         parent: The run to nest under.
+        tracking: The experiment and the name that the user wants; by default the user wants none.
+        view: The view of its child runs that is saved for the UI, if it has such a view.
 
     Raises:
         UserError: If the run to go on with does not exist, is deleted, or is in use by another
@@ -81,14 +100,27 @@ def open_run(
             require_idle(earlier)
         if project_run and project_run != resume:
             _point_to(project_run, resume)
-    make_store()
-    opening = _Opening(name, tags, resume or project_run, parent)
+    with waiting(f"the tracking store {tracking_uri()} is made"):
+        make_store()
+    wanted = tracking or TrackingOptions()
+    experiment = "" if resume or parent else _experiment(wanted, kind)
+    elsewhere = ""  # the run of `mlflow run`, if it is in another experiment
+    if project_run and experiment and existing_entity(project_run).info.experiment_id != experiment:
+        project_run, elsewhere = "", project_run
+    name = wanted.run_name or name
+    opening = _Opening(name, tags, resume or project_run, parent, experiment)
     run = None
     try:
         run = Run(opening.start(), resumed=bool(resume), parent=parent)
+        if elsewhere:
+            _point_to(elsewhere, run.id, kind="moved")
+        if project_run and not resume:
+            _name(run, name, given=bool(wanted.run_name))
         _show_as_model_training(run)
-        if not resume and not parent:
-            _end_left_behind(run, kind)
+        if not parent:
+            if not resume:
+                end_left_behind(run.client, [run.experiment_id])
+            _publish(run, name, view)
         yield run
         end(run, "FINISHED")
     except BaseException as error:
@@ -107,10 +139,55 @@ def open_run(
             is_ended = _end_after_error(run, status, waits=waits)
             if is_ended and status == "KILLED" and project_run:
                 keep_status(run.id)
+            run.print_pages()
         raise
     with undisturbed():
         for action in run.when_finished:
             action()
+
+
+def _experiment(tracking: TrackingOptions, kind: str) -> str:
+    """Return the id of the experiment that the user wants; empty if any will do."""
+    name = f"synthdetect {kind}" if tracking.experiment == BY_KIND else tracking.experiment
+    if not name:
+        return ""
+    client = waiting_client()
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        with suppress(MlflowException):  # another process may make it at the same time
+            return str(client.create_experiment(name))
+        found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        raise UserError(f"--experiment: {name!r} cannot be used; it may be deleted. Restore it.")
+    return str(found.experiment_id)
+
+
+def _name(run: Run, name: str, *, given: bool) -> None:
+    """Name a run that `mlflow run` has made, unless its user has named it."""
+    words = (run.client.get_run(run.id).info.run_name or "").split("-")
+    is_random = (
+        len(words) == 3
+        and words[0] in _GENERATOR_PREDICATES
+        and words[1] in _GENERATOR_NOUNS
+        and words[2].isdecimal()
+    )
+    if given or is_random:
+        run.client.update_run(run.id, name=name)
+
+
+def _publish(run: Run, name: str, view: View | None) -> None:
+    """Save the views of the UI that concern a run, and print the address of its page."""
+    experiment = run.experiment_id
+    save_view_of_all(run.client, experiment)
+    page = addresses.run_page(experiment, run.id)
+    if is_server():
+        run.pages = {"look at it": page}
+    else:
+        run.pages = {"look at it": f"synthdetect ui {run.id}", "at": page}
+    if view:
+        save_view_of_children(run.client, experiment, run.id, name, view)
+        run.pages["its runs"] = addresses.runs_page(experiment, run.id)
+    console.print(f"follow it    {page}")
 
 
 def end(run: Run, status: str) -> None:
@@ -183,7 +260,14 @@ def _end(run: Run, status: str, run_ids: Sequence[str]) -> None:
 class _Opening:
     """The opening of a run, which makes no second run however often it is attempted."""
 
-    def __init__(self, name: str, tags: Mapping[str, str], resume: str, parent: Run | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        resume: str,
+        parent: Run | None,
+        experiment: str = "",
+    ) -> None:
         self._parent, self._resume = parent, resume
         self._mark = uuid4().hex
         marked = tags if resume else {**tags, _OPENING: self._mark}
@@ -192,10 +276,10 @@ class _Opening:
             "nested": parent is not None,
             "parent_run_id": parent.id if parent else None,
             "tags": {k: without_secrets(v) for k, v in marked.items()},
-            "log_system_metrics": True,
+            "log_system_metrics": _SYSTEM_METRICS,
         }
         self._outer = mlflow.active_run()
-        self._experiment = parent.experiment_id if parent else None
+        self._experiment = parent.experiment_id if parent else experiment or None
         self._is_tried = False
 
     def start(self) -> str:
@@ -223,7 +307,11 @@ class _Opening:
     def _start(self) -> ActiveRun:
         known = self._resume or (self._marked() if self._is_tried else "")
         self._is_tried = True
-        return mlflow.start_run(known or None, self._experiment, **self._options)
+        active = mlflow.start_run(known or None, self._experiment, **self._options)
+        monitor = run_id_to_system_metrics_monitor.get(active.info.run_id)
+        if monitor:
+            monitor.monitors.append(ProcessMonitor())
+        return active
 
     def _marked(self) -> str:
         """The id of the run that an earlier attempt made whose answer was lost, if there is one."""
@@ -235,17 +323,24 @@ class _Opening:
         return found[0].info.run_id if found else ""
 
 
-def _end_left_behind(run: Run, kind: str) -> None:
-    """End, as KILLED, the runs of a kind that processes of this machine left RUNNING."""
-    found = run.client.search_runs(
-        [run.experiment_id],
-        f"attributes.status = 'RUNNING' and tags.`{KIND}` = '{kind}'",
-        max_results=1000,
-    )
+def end_left_behind(client: MlflowClient, experiments: Sequence[str]) -> list[str]:
+    """End, as KILLED, the runs that processes of this machine left RUNNING.
+
+    Args:
+        client: A client of the tracking store.
+        experiments: Ids of the experiments in which to look.
+
+    Returns:
+        The ids of these runs.
+    """
+    ended = []
+    found = client.search_runs(list(experiments), "attributes.status = 'RUNNING'", max_results=1000)
     for left in found:
         if is_gone(left.data.tags.get(PROCESS, "")):
-            with suppress(MlflowException):  # this run does not depend on it
-                run.client.set_terminated(left.info.run_id, "KILLED")
+            with suppress(MlflowException):  # nothing else depends on it
+                client.set_terminated(left.info.run_id, "KILLED")
+                ended.append(str(left.info.run_id))
+    return ended
 
 
 def _show_as_model_training(run: Run) -> None:
@@ -268,13 +363,20 @@ def stand_aside(run_id: str) -> None:
         _point_to(project_run, run_id)
 
 
-def _point_to(run_id: str, resume: str) -> None:
-    """Note in a run that another run, which this process resumes, has the results."""
+def _point_to(run_id: str, other: str, *, kind: str = "resume") -> None:
+    """Note in a run of `mlflow run` that another run, which this process works on, has the results.
+
+    Args:
+        run_id: Id of the run.
+        other: Id of the other run.
+        kind: `resume` if the other run was there before, else `moved`.
+    """
     client = waiting_client()
-    client.set_tag(run_id, KIND, "resume")
-    client.set_tag(run_id, "synthdetect.resumed_run", resume)
-    client.set_tag(run_id, "mlflow.note.content", f"Nothing is in this run: it resumed {resume}.")
-    client.update_run(run_id, name=f"resume of {resume}")
+    done = {"resume": f"it resumed {other}", "moved": f"{other} in another experiment has all"}
+    client.set_tag(run_id, KIND, kind)
+    client.set_tag(run_id, "synthdetect.resumed_run", other)
+    client.set_tag(run_id, "mlflow.note.content", f"Nothing is in this run: {done[kind]}.")
+    client.update_run(run_id, name=f"{kind} {'of' if kind == 'resume' else 'to'} {other}")
 
 
 def keep_status(run_id: str) -> None:

@@ -35,12 +35,15 @@ class RunRecord(StoredRun):
 
 
 @contextmanager
-def collected(run_id: str, suffixes: tuple[str, ...]) -> Iterator[RunRecord]:
+def collected(
+    run_id: str, suffixes: tuple[str, ...], under: tuple[str, ...] = ("",)
+) -> Iterator[RunRecord]:
     """Collect a run in a temporary folder, which is deleted afterwards.
 
     Args:
         run_id: Id of the run.
         suffixes: Endings of the artifacts to download.
+        under: Beginnings of their paths.
 
     Raises:
         UserError: If there is no such run, or it is deleted.
@@ -50,7 +53,8 @@ def collected(run_id: str, suffixes: tuple[str, ...]) -> Iterator[RunRecord]:
     sizes = _sizes(client, run_id, "")
     begin, end = run.info.start_time, run.info.end_time
     with tempfile.TemporaryDirectory() as folder:
-        _download(client, run_id, [path for path in sizes if path.endswith(suffixes)], Path(folder))
+        paths = [path for path in sizes if path.endswith(suffixes) and path.startswith(under)]
+        _download(client, run_id, paths, Path(folder))
         yield RunRecord(
             **vars(stored(run)),
             started=datetime.fromtimestamp(begin / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),

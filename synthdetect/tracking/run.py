@@ -19,9 +19,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIF
 from PIL import Image
 
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.evaluation.summary import inert
 from synthdetect.system.console import console
 from synthdetect.system.redaction import without_secrets
-from synthdetect.tracking import availability
+from synthdetect.tracking import addresses, availability
 from synthdetect.tracking.availability import (
     PAUSE,
     Result,
@@ -31,6 +32,7 @@ from synthdetect.tracking.availability import (
     retrying,
     warn_away,
 )
+from synthdetect.tracking.sources import source_of
 
 _PARAM_LIMIT = 6000  # characters of a parameter
 _BATCH_LIMIT = 100  # parameters or tags that MLflow takes in one request
@@ -66,6 +68,7 @@ class Run:
         client: A client of the tracking store whose calls wait, as described at `retry`.
         end_tags: Tags to set when the run ends.
         when_finished: Functions to call once the run has ended as FINISHED.
+        pages: How to look at it in the UI: commands and addresses by a word for each.
     """
 
     def __init__(self, run_id: str, *, resumed: bool = False, parent: "Run | None" = None) -> None:
@@ -73,6 +76,7 @@ class Run:
         self.client = retrying(MlflowClient(), self.retry)
         self.end_tags: dict[str, str] = {}
         self.when_finished: list[Callable[[], None]] = []
+        self.pages: dict[str, str] = {}
         self._root: str = parent._root if parent else run_id
         self._store = MlflowClient()
         self._resumed = resumed
@@ -86,6 +90,11 @@ class Run:
     def experiment_id(self) -> str:
         """Id of the experiment that the run belongs to."""
         return str(self.client.get_run(self.id).info.experiment_id)
+
+    def print_pages(self) -> None:
+        """Print the id of the run, and how to look at it in MLflow's UI."""
+        for word, page in {"run": self.id, **self.pages}.items():
+            console.print(f"{word:<12} {page}")
 
     def retry(self, action: Callable[[], Result]) -> Result:
         """Call a function that needs the store, again and again while the store is away.
@@ -208,7 +217,7 @@ class Run:
         """Log the metrics of a history that the run does not have, without waiting."""
         steps = {
             name: {point.step for point in self._store.get_metric_history(self.id, name)}
-            for name in sorted({name for record in history for name in record})
+            for name in sorted({epoch_metric(name) for record in history for name in record})
         }
         entries = [
             metric
@@ -225,7 +234,7 @@ class Run:
         # sent once more for the same point.
         time = self._times.setdefault(step, _now())
         return [
-            _metric(name, value, step, time, datasets.get(name.split("/")[0]))
+            _metric(epoch_metric(name), value, step, time, datasets.get(name.split("/")[0]))
             for name, value in record.items()
         ]
 
@@ -326,7 +335,7 @@ class Run:
             part = manifest.split(split)
             dataset = from_pandas(
                 part.table.astype({"label": "int64"}),
-                source=source,
+                source=source_of(source),
                 targets="label",
                 name=f"{Path(manifest.name).name}-{split}",
                 digest=part.digest()[:32],
@@ -347,9 +356,28 @@ class Run:
         """Log that the run uses a model that another run has logged."""
         self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
 
+    def describe_results(self, answer: str, details: str, picture: str = "") -> None:
+        """Set the description: the answer in words, a picture, and the details.
+
+        Args:
+            answer: Plain text; may be empty.
+            details: Markdown.
+            picture: Path of a figure among the artifacts of the run; empty for none.
+        """
+        shown = f"![{picture}]({addresses.artifact(self.id, picture)})" if picture else ""
+        self.describe("\n\n".join(filter(None, (inert(answer), shown, details))))
+
     def describe(self, markdown: str) -> None:
         """Set the description that the UI shows on the run's page."""
         self.set_tags({"mlflow.note.content": markdown})
+
+
+def epoch_metric(name: str) -> str:
+    """Return the name under which a metric of an epoch is logged.
+
+    The UI groups metrics by what stands before a slash, and shows those without one first.
+    """
+    return name if "/" in name else f"train/{name}"
 
 
 def _now() -> int:

@@ -1,16 +1,11 @@
 """The tracking store that MLflow is set to use: its URI, and whether it can be used."""
 
-import os
-from contextlib import suppress
-from pathlib import Path
-
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from synthdetect.system.databases import require_database
+from synthdetect.system.databases import new_database, require_database, with_driver
 from synthdetect.system.errors import UserError
 from synthdetect.system.redaction import without_secrets
 
@@ -26,24 +21,19 @@ def tracking_uri() -> str:
     return without_secrets(mlflow.get_tracking_uri())
 
 
+def is_server() -> bool:
+    """Whether the tracking store is a server, which has the UI itself."""
+    return mlflow.get_tracking_uri().startswith(("http://", "https://"))
+
+
 def make_store() -> None:
     """Make the SQLite database of the tracking store if it does not exist, atomically.
 
     MLflow makes it in many steps, and cannot use one that was left unfinished.
     """
-    uri = mlflow.get_tracking_uri()
-    database = make_url(uri).database if uri.startswith("sqlite:") else None
-    if not database or database == ":memory:" or Path(database).exists():
-        return
-    file = Path(database).absolute()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
-        with suppress(FileExistsError):  # another process was faster
-            os.link(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_database(mlflow.get_tracking_uri(), parents=True) as url:
+        if url:
+            MlflowClient(url).search_experiments(max_results=1)
 
 
 def require_store() -> None:
@@ -56,6 +46,11 @@ def require_store() -> None:
     """
     uri = mlflow.get_tracking_uri()
     is_database = uri.startswith(_DATABASES)
+    if uri.startswith("postgresql://") and with_driver(uri) != uri:
+        raise UserError(
+            f"{VARIABLE}: MLflow takes the driver psycopg2 for {without_secrets(uri)}. Write "
+            "postgresql+psycopg:// in place of postgresql://."
+        )
     if is_database:
         tables = {"experiments", "runs"}
         if not require_database(uri, VARIABLE, program="MLflow", tables=tables, instead=_INSTEAD):

@@ -18,6 +18,9 @@ PROCESS = "synthdetect.process"
 NOT_BEGUN = "synthdetect.not_begun"
 """Tag of a run that was interrupted before it had recorded anything."""
 
+LEFT_OUT = "synthdetect.left_out"
+"""Tag: what the selection of training images leaves out that the options do not suggest."""
+
 CONFIG = "config.json"
 """Artifact: the options of the run, and the digest of its data."""
 
@@ -27,5 +30,17 @@ MANIFEST = "data/manifest.csv"
 TARGET = "data/target.csv"
 """Artifact of a training: the unlabelled images that it adapts to, if there are any."""
 
+PROCESSES = "processes.json"
+"""Artifact of a training in several processes: the device of each of them."""
+
 CHECKPOINTS = "checkpoints"
 """Folder of artifacts: the last checkpoint, and the best epoch's if the run did not finish."""
+
+CHOSEN = "synthdetect.chosen"
+"""On which images a cross-validation chose what, as a text for the report."""
+
+RECOGNISED = "synthdetect.columns"
+"""Tag of an evaluation of a table: the columns that were recognised by their names."""
+
+DIRECTION = "synthdetect.direction"
+"""Tag of an evaluation whose scores are below chance for most generators: what that means."""

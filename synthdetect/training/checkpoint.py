@@ -24,11 +24,11 @@ from synthdetect.system.errors import UserError
 from synthdetect.system.files import replace_atomically
 from synthdetect.training.loop import Progress, TrainingState
 
-FORMAT = 5
-"""Increased when the layout of the file changes."""
+FORMAT = 7
+"""Increased when the layout of the file changes, or how a training goes on from what it holds."""
 
 _TENSOR = "tensor:"
-_PARTS = ("network", "objective", "optimizer", "schedule", "scaler")
+_PARTS = ("network", "objective", "optimizer", "schedule", "scaler", "average")
 
 
 def save(path: Path, training: TrainingState, start: Start) -> None:

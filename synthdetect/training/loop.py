@@ -4,30 +4,42 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, count, repeat
+from itertools import chain, count, islice, repeat
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.evaluation.metrics import epoch_metrics
 from synthdetect.images.augmentation import augment, draws
-from synthdetect.images.batches import Batch, Batches
+from synthdetect.images.batches import Batch, EpochBatches, Part
 from synthdetect.images.mixing import mix
+from synthdetect.images.options import AugmentationOptions
 from synthdetect.models.networks import Network
 from synthdetect.system.arrays import FloatArray
-from synthdetect.training.devices import Device
+from synthdetect.training.averaging import WeightAverage
+from synthdetect.training.devices import Device, tf32
+from synthdetect.training.distributed import Group, Learning, alone, learning_in
+from synthdetect.training.evaluated import evaluated_network
 from synthdetect.training.objective import Objective, Step
-from synthdetect.training.optimizers import make_optimizer
+from synthdetect.training.optimizers import make_optimizer, slow_weights
 from synthdetect.training.options import TrainingOptions
 from synthdetect.training.schedules import make_schedule
+from synthdetect.training.semi_supervised import (
+    PRECISION,
+    pseudo_label_precision,
+    reference_seed,
+)
 
 EpochMetrics = dict[str, float]
 """The metrics of one epoch, by name."""
 
 OnBatch = Callable[[int, float], None]
 """Called after each batch with its number of images and the mean loss of the epoch so far."""
+
+_PART_DRAWS = 2  # sets the seeds of parts apart from those of images and batches
 
 _READ_EVERY = 20
 """Steps between two readings of the loss on an accelerator, since each waits for the device."""
@@ -81,6 +93,12 @@ class TrainingState:
     Attributes:
         options: The options of the training.
         device: The device that trains.
+        network: The network that learns.
+        average: The average of its weights, if the options ask for one; the mean teacher is one.
+        evaluated: The network that is validated and kept, as the last epoch made it: `network`
+            itself, or a copy with other weights or statistics (see `network_to_evaluate`).
+        group: The processes that train together.
+        learning: How they learn from a batch.
     """
 
     options: TrainingOptions
@@ -90,7 +108,17 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: GradScaler
+    average: WeightAverage
+    evaluated: Network
+    group: Group
+    learning: Learning
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def teacher(self) -> Network | None:
+        """The mean teacher; None if the options ask for none, and before the first step."""
+        mean = self.options.semi_supervised.semi_supervised == "mean_teacher"
+        return self.average.network if mean else None
 
 
 @dataclass(frozen=True)
@@ -100,12 +128,18 @@ class TrainingData:
     Attributes:
         train: Labelled training images.
         val: Labelled validation images, which choose the best epoch; None trains all epochs.
-        unlabelled: Images to adapt to.
+        unlabelled: Images to adapt to or to learn from.
+        reference: The same images in the same order, with the random changes of the version that a
+            teacher sees.
+        generators: The number of each training image's generator by row, of shape (images,), as
+            `attribution.generator_numbers` gives it; None if the network does not attribute images.
     """
 
-    train: Batches
-    val: Batches | None = None
-    unlabelled: Batches | None = None
+    train: EpochBatches
+    val: EpochBatches | None = None
+    unlabelled: EpochBatches | None = None
+    reference: EpochBatches | None = None
+    generators: npt.NDArray[np.int64] | None = None
 
 
 class Hooks:
@@ -123,14 +157,42 @@ class Hooks:
         """Called after each epoch, when its metrics are the last in the history."""
 
 
-def start_training(network: Network, device: Device, options: TrainingOptions) -> TrainingState:
-    """Put a network on the device and make everything that its training needs."""
+def start_training(
+    network: Network, device: Device, options: TrainingOptions, group: Group | None = None
+) -> TrainingState:
+    """Put a network on the device and make everything that its training needs.
+
+    Of a network with a probe, the probe alone learns.
+
+    Args:
+        network: The network to train.
+        device: The device that trains.
+        options: The options of the training.
+        group: The processes that train together; None means this one alone.
+    """
+    group = group or alone(options.optim.parts)
     network.to(device.torch).to(memory_format=torch.channels_last)
     objective = Objective(options, device, network).to(device.torch)
     fused = device.kind != "mps"
-    optimizer = make_optimizer([network, objective], options.optim, fused=fused)
+    learns = network.head if network.spec.frozen else network
+    optimizer = make_optimizer([learns, objective], options.optim, fused=fused)
     schedule = make_schedule(optimizer, options.optim)
-    return TrainingState(options, device, network, objective, optimizer, schedule, device.scaler())
+    scaler = device.scaler()
+    teaches = options.semi_supervised.semi_supervised == "mean_teacher"
+    average = WeightAverage(network, options.optim, teaches=teaches)
+    return TrainingState(
+        options,
+        device,
+        network,
+        objective,
+        optimizer,
+        schedule,
+        scaler,
+        average,
+        evaluated=network,
+        group=group,
+        learning=learning_in(group, network, optimizer),
+    )
 
 
 def fit(
@@ -148,66 +210,146 @@ def fit(
     Raises:
         Diverged: If the loss or the validation logits become infinite or undefined.
     """
-    optim, device = training.options.optim, training.device
+    optim, device, group = training.options.optim, training.device, training.group
     epochs = optim.epochs if epochs is None else epochs
-    patience = optim.patience if data.val else 0
+    # Not `if data.val`: this process may have none of its batches.
+    patience = optim.patience if data.val is not None else 0
+    group.require_same(training.network, training.progress.epoch)
     while not training.progress.finished(epochs, patience):
         epoch = training.progress.epoch + 1
         lr = training.optimizer.param_groups[0]["lr"]
         torch.manual_seed(_epoch_seed(optim.seed, epoch))  # dropout and the like
-        began = time.perf_counter()
-        logits, targets = train_epoch(training, steps_of(training, data, epoch), hooks)
-        seconds = time.perf_counter() - began
+        began, waited = time.perf_counter(), group.waited
+        with tf32(allowed=device.precision == "tf32"):
+            logits, targets = train_epoch(training, steps_of(training, data, epoch), hooks)
+        training.average.after_epoch(training.network, epoch)
+        training.evaluated = network_to_evaluate(training, data, epoch)
+        seconds, waited = time.perf_counter() - began, group.waited - waited
         training.schedule.step()
         metrics = epoch_metrics("train", targets, logits)
-        if data.val:
-            batches = data.val.strict_epoch(0)
-            scores = predict(training.network, batches, device, data.val.images, hooks.on_batch)
+        if data.val is not None:
+            scores = predict_together(group, training.evaluated, data.val, device, hooks.on_batch)
             if not np.isfinite(scores).all():
                 raise Diverged(
                     f"the logits of the validation images are not finite after epoch {epoch}. "
                     "Lower --lr, or train in --precision fp32."
                 )
             metrics |= epoch_metrics("val", data.val.targets, scores)
+        semi_supervised = training.objective.semi_supervised
+        if semi_supervised is not None:
+            known = (
+                ("val", data.val.targets, scores)
+                if data.val is not None
+                else ("train", targets, logits)
+            )
+            split, labels, answers = known
+            precision = pseudo_label_precision(labels, answers, semi_supervised.confidence)
+            metrics |= semi_supervised.pop_metrics() | {f"{split}/{PRECISION}": precision}
         metrics |= {"lr": lr, "images_per_second": len(targets) / seconds}
+        metrics |= group.throughputs(len(targets), seconds - waited)
         training.progress = training.progress.after(metrics)
+        group.require_same(training.network, epoch)
         hooks.on_epoch(training)
 
 
 def steps_of(training: TrainingState, data: TrainingData, epoch: int) -> Iterator[Step]:
     """Yield the steps of an epoch: augmented and mixed images, their targets, unlabelled images.
 
-    Every step has a batch of the unlabelled images, which are passed over repeatedly, each time in
-    another order and with other random changes.
+    If an adaptation adds a loss, every step has a batch of the unlabelled images, which are passed
+    over repeatedly, each time in another order and with other random changes. Under a
+    semi-supervised method it has the teacher's version of them too, unless the guard keeps both out
+    of the epoch.
     """
     options, train = training.options, data.train
-    seed, device = options.optim.seed, training.device
+    seed, device, augmentation = options.optim.seed, training.device, options.augment
     unlabelled: Iterator[Tensor | None] = repeat(None)
-    if data.unlabelled is not None:
-        rounds = math.ceil(len(train) / len(data.unlabelled))  # passes that an epoch begins
+    reference: Iterator[Tensor | None] = repeat(None)
+
+    def passes(batches: EpochBatches, changes: AugmentationOptions, seed: int) -> Iterator[Tensor]:
+        rounds = math.ceil(len(train) / len(batches))  # passes that an epoch begins
         numbers = count((epoch - 1) * rounds + 1)
-        passes = (_augmented(training, data.unlabelled, number) for number in numbers)
-        unlabelled = (_channels_last(images) for images, _ in chain.from_iterable(passes))
-    for number, (images, targets) in enumerate(_augmented(training, train, epoch)):
-        targets = targets.to(device.torch, non_blocking=True)
-        images, targets = mix(images, targets, options.augment, (seed, epoch, number))
-        done = epoch - 1 + number / len(train)
-        yield Step(_channels_last(images), targets, done, next(unlabelled))
+        rounds_of = (_augmented(training, batches, number, changes, seed) for number in numbers)
+        return (_channels_last(images) for images, _ in chain.from_iterable(rounds_of))
+
+    semi_supervised = training.objective.semi_supervised
+    if data.unlabelled is not None and training.objective.adaptation is not None:
+        unlabelled = passes(data.unlabelled, augmentation, seed)
+    elif semi_supervised is not None and semi_supervised.trusted(training.progress.history):
+        assert data.unlabelled is not None
+        assert data.reference is not None
+        weak, _ = semi_supervised.reference_changes(augmentation, options.launder)
+        unlabelled = passes(data.unlabelled, semi_supervised.changes(augmentation), seed)
+        reference = passes(data.reference, weak, reference_seed(seed))
+    augmented = _augmented(training, train, epoch, augmentation, seed)
+    parts = len(train) * training.group.division.processes
+    for index, (images, batch) in enumerate(augmented):
+        part = train.part(index)
+        targets = batch.targets.to(device.torch, non_blocking=True)
+        images, targets = mix(images, targets, augmentation, (seed, epoch, part.number))
+        generators = None
+        if data.generators is not None:
+            own = data.generators[batch.rows.numpy() % train.images]
+            generators = torch.from_numpy(own).to(device.torch, non_blocking=True)
+        yield Step(
+            _channels_last(images),
+            targets,
+            epochs=epoch - 1 + part.number / parts,
+            unlabelled=next(unlabelled),
+            reference=next(reference),
+            generators=generators,
+            part=part,
+            seed=_part_seed(seed, epoch, part.number) if training.group.division.parts > 1 else 0,
+        )
+
+
+def network_to_evaluate(training: TrainingState, data: TrainingData, epoch: int) -> Network:
+    """Return the network that an epoch is judged by: the one that learns, or one made from it.
+
+    If the optimizer has slow weights (Lookahead, Ranger) or weights are averaged, it has these, and
+    statistics of batch normalisation that are estimated anew from the training images, augmented
+    as in training. An exponential moving average has statistics of its own. Under AdaBN the
+    statistics are those of the unlabelled images, without augmentation.
+
+    Args:
+        training: The state at the end of the epoch, which stays as it is.
+        data: The batches to take statistics from.
+        epoch: The number of the epoch, from 1; it chooses the images.
+    """
+    seed = training.options.optim.seed
+    averages = slow_weights(training.optimizer) or training.average.weights(training.network)
+    if training.options.adaptation.adaptation == "adabn":
+        assert data.unlabelled is not None
+        images = (batch.images for batch in data.unlabelled.strict_epoch(epoch))
+    elif averages and training.average.has_statistics:
+        return training.average.network or training.network
+    elif averages:
+        augmented = _augmented(training, data.train, epoch, training.options.augment, seed)
+        images = (images for images, _ in augmented)
+    else:
+        return training.network
+    return evaluated_network(training.network, averages, images, training.device)
 
 
 def _augmented(
-    training: TrainingState, batches: Batches, number: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the augmented images, on the device, and the targets of one pass over the batches."""
-    options = training.options
+    training: TrainingState,
+    batches: EpochBatches,
+    number: int,
+    changes: AugmentationOptions,
+    seed: int,
+) -> Iterator[tuple[Tensor, Batch]]:
+    """Yield the augmented images, on the device, and the batch, of one pass over the batches.
+
+    Features are not augmented.
+    """
     for batch in batches.strict_epoch(number):
-        random = draws(options.optim.seed, number, batch.rows.tolist())
         images = batch.images.to(training.device.torch, non_blocking=True)
-        yield augment(images, options.augment, random), batch.targets
+        if images.ndim > 2:
+            images = augment(images, changes, draws(seed, number, batch.rows.tolist()))
+        yield images, batch
 
 
 def _channels_last(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim > 2 else images
 
 
 def train_epoch(
@@ -217,35 +359,51 @@ def train_epoch(
 
     Returns:
         The logits and targets of all labelled images as they were trained on, in the order in which
-        they were seen, each of shape (images,).
+        one process would see them, each of shape (images,).
 
     Raises:
         Diverged: If the loss becomes infinite or undefined.
     """
-    accumulate = training.options.optim.accumulate
+    accumulate, group = training.options.optim.accumulate, training.group
     training.network.train()
     losses = _Losses(training)
     all_logits: list[Tensor] = []
     all_targets: list[Tensor] = []
+    places: list[range] = []  # of the images in the epoch
     pending = 0  # batches whose gradients wait for an optimizer step
-    for step in steps:
+
+    def learn(step: Step, share: float) -> tuple[Tensor, Tensor]:
+        loss, logits = training.objective(training.network, step, training.teacher)
+        if loss.requires_grad:  # the probe knn has nothing to learn by steps
+            divisor = accumulate / share
+            training.scaler.scale(loss if divisor == 1 else loss / divisor).backward()
+        return loss.detach(), logits.detach().float()
+
+    rest = iter(steps)
+    while batch := list(islice(rest, group.division.own)):
         if not pending:
             training.optimizer.zero_grad(set_to_none=True)
-        loss, logits = training.objective(training.network, step)
-        losses.add(loss.detach(), len(step.images))
-        training.scaler.scale(loss if accumulate == 1 else loss / accumulate).backward()
+        loss, logits = training.learning(batch, learn)
+        parts = [step.part or Part(0, 0, len(step.images)) for step in batch]
+        images = parts[0].whole
+        losses.add(loss, images)
         pending += 1
         if pending == accumulate:
             _update(training)
             pending = 0
-        all_logits.append(logits.detach().float())
-        all_targets.append(step.targets)
-        hooks.on_batch(len(step.images), losses.mean)
+        all_logits += logits
+        all_targets += [step.targets for step in batch]
+        places += [
+            range(part.first, part.first + len(step.images))
+            for part, step in zip(parts, batch, strict=True)
+        ]
+        hooks.on_batch(images, losses.mean)
     if pending:
         _update(training)
     losses.read()
-    logits, targets = torch.cat(all_logits), torch.cat(all_targets)
-    return logits.cpu().double().numpy(), targets.cpu().double().numpy()
+    seen = torch.stack([torch.cat(all_logits), torch.cat(all_targets)], dim=1)
+    whole = group.placed(seen.cpu().double().numpy(), np.fromiter(chain(*places), np.int64))
+    return whole[:, 0], whole[:, 1]
 
 
 def _update(training: TrainingState) -> None:
@@ -258,6 +416,7 @@ def _update(training: TrainingState) -> None:
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     scaler.step(optimizer)
     scaler.update()
+    training.average.after_step(training.network)
 
 
 class _Losses:
@@ -312,28 +471,63 @@ def predict(
     rows: int,
     on_batch: OnBatch | None = None,
 ) -> FloatArray:
-    """Compute the logits of images in fp32, whatever precision trained the network.
+    """Compute the logits of images in fp32 without TF32, whatever precision trained the network.
 
     Args:
-        network: The network, on the device.
+        network: The network, on the device. It returns a logit, or several outputs, of each image.
         batches: The images.
         device: The device that computes.
         rows: Number of rows of the result.
         on_batch: Called after each batch with its number of images and nan.
 
     Returns:
-        The logits by row, of shape (rows,); nan for rows that no batch held.
+        The logits by row, of shape (rows,), or several outputs, of shape (rows, outputs); nan for
+        rows that no batch held.
     """
     network.eval()
-    result = np.full(rows, np.nan)
-    with torch.inference_mode():
+    result: FloatArray | None = None
+    with torch.inference_mode(), tf32(allowed=False):
         for batch in batches:
             if len(batch.rows):
                 images = batch.images.to(device.torch, non_blocking=True)
-                result[batch.rows.numpy()] = network(images).cpu().double().numpy()
+                values = network(images).cpu().double().numpy()
+                if result is None:
+                    result = np.full((rows, *values.shape[1:]), np.nan)
+                result[batch.rows.numpy()] = values
             if on_batch:
                 on_batch(len(batch.rows) + len(batch.unreadable), math.nan)
-    return result
+    return np.full(rows, np.nan) if result is None else result
+
+
+def predict_together(
+    group: Group,
+    network: nn.Module,
+    batches: EpochBatches,
+    device: Device,
+    on_batch: OnBatch | None = None,
+) -> FloatArray:
+    """Compute the logits of all images as `predict` does; each process computes some batches.
+
+    Returns:
+        The logits by row, the same in all processes.
+    """
+    held = np.zeros(batches.images, dtype=bool)
+
+    def noted() -> Iterator[Batch]:
+        for batch in batches.strict_epoch(0):
+            held[batch.rows.numpy()] = True
+            yield batch
+
+    own = predict(network, noted(), device, len(held), on_batch)
+    whole = group.union(own, held)
+    if on_batch and not held.all():
+        on_batch(int((~held).sum()), math.nan)  # those of the other processes
+    return whole
+
+
+def _part_seed(seed: int, epoch: int, number: int) -> int:
+    sequence = np.random.SeedSequence([seed, epoch, number], spawn_key=(_PART_DRAWS,))
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

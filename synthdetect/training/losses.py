@@ -1,4 +1,7 @@
-"""Losses over the labels; `synthdetect.training.options.LOSSES` names them."""
+"""Losses over the labels; `synthdetect.training.options.LOSSES` names them.
+
+Each gives the mean loss of a batch, in which every image may have a weight.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,16 +10,20 @@ from torchvision.ops import sigmoid_focal_loss
 from synthdetect.training.options import LOSSES, LossOptions
 
 
-def bce(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, targets)
+def bce(
+    logits: Tensor, targets: Tensor, options: LossOptions, weights: Tensor | None = None
+) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, targets, weights)
 
 
-def focal(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
+def focal(
+    logits: Tensor, targets: Tensor, options: LossOptions, weights: Tensor | None = None
+) -> Tensor:
     # alpha=-1 weights both classes equally, so that gamma=0 is cross-entropy.
-    loss: Tensor = sigmoid_focal_loss(
-        logits, targets, alpha=-1, gamma=options.focal_gamma, reduction="mean"
+    losses: Tensor = sigmoid_focal_loss(
+        logits, targets, alpha=-1, gamma=options.focal_gamma, reduction="none"
     )
-    return loss
+    return (losses if weights is None else weights * losses).mean()
 
 
 def loss_of(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
@@ -25,13 +32,18 @@ def loss_of(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
     Args:
         logits: float32 of shape (batch,).
         targets: Likewise, from 0 to 1; a value in between is a mixture of both labels.
-        options: The loss, its parameters, and the label smoothing (Szegedy et al. 2016).
+        options: The loss, its parameters, the label smoothing (Szegedy et al. 2016), and the
+            weight of synthetic images as a number; that of real ones is 1, and that of a mixture
+            lies in between.
 
     Returns:
         The mean over the batch.
     """
+    weight = float(options.pos_weight)
+    # Without weights, PyTorch rounds otherwise than with weights of 1.
+    weights = None if weight == 1 else 1 + (weight - 1) * targets
     loss: Tensor = LOSSES[options.loss].load()(
-        logits, smooth(targets, options.label_smoothing), options
+        logits, smooth(targets, options.label_smoothing), options, weights
     )
     return loss
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from synthdetect.training.options import OPTIMIZERS, OptimOptions
@@ -58,9 +58,7 @@ def sgd(groups: Groups, options: OptimOptions, fused: bool) -> Optimizer:
 def lookahead(groups: Groups, options: OptimOptions, fused: bool) -> Optimizer:
     """Lookahead as published: the slow weights start where the fast ones do.
 
-    Validation, the best epoch and the detector use the weights at the end of an epoch. These are
-    the fast weights, up to k - 1 steps after they were last set to the slow ones, and the weights
-    whose running statistics the normalisation layers hold.
+    The slow weights are those that are evaluated (see `slow_weights`).
     """
     from pytorch_optimizer import Lookahead
 
@@ -81,3 +79,17 @@ def ranger(groups: Groups, options: OptimOptions, fused: bool) -> Optimizer:
         # Otherwise the first five steps, before RAdam's rectification, go up the gradient.
         degenerated_to_sgd=True,
     )
+
+
+def slow_weights(optimizer: Optimizer) -> dict[Tensor, Tensor]:
+    """Return the slow weights of Lookahead and Ranger by the parameter; empty for the others.
+
+    A parameter that has had no gradient yet may be missing.
+    """
+    names = ("slow_params", "slow_buffer")  # of Lookahead, of Ranger
+    return {
+        parameter: state[name]
+        for parameter, state in optimizer.state.items()
+        for name in names
+        if name in state
+    }

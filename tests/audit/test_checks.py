@@ -10,6 +10,7 @@ from PIL import Image
 
 from synthdetect.audit.checks import audit
 from synthdetect.audit.findings import NOTE, WARNING, Audit
+from synthdetect.audit.integrity import FULL_SEARCH, QUICK_SEARCH, SEARCH_CUT_SHORT, NearSearch
 from synthdetect.audit.metadata import CHANCE, MAX_ROWS, PROPERTIES
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
@@ -42,13 +43,14 @@ def clean(sources: int = 100, *, seed: int = 0) -> pd.DataFrame:
     table["jpeg_quality"] = np.where(table["format"] == "JPEG", quality, 0)
     table["exif"] = rng.random(rows) < 0.3
     table["bytes"] = (table["width"] * table["height"] * rng.uniform(0.2, 0.5, rows)).astype(int)
+    table["provenance"] = rng.choice(["", "camera"], rows, p=[0.8, 0.2])
     table["error"] = ""
     return table
 
 
 def audited(table: pd.DataFrame, **options: int) -> Audit:
     manifest = Manifest(table.reset_index(drop=True), Path("/nowhere"), "made")
-    return audit(manifest, seed=0, near_duplicates=False, **options)
+    return audit(manifest, seed=0, near_duplicates=None, **options)
 
 
 def synthetic(table: pd.DataFrame, share: float = 0.9) -> "pd.Series[bool]":
@@ -87,6 +89,10 @@ def mode(table: pd.DataFrame) -> None:
 def exif(table: pd.DataFrame) -> None:
     table.loc[table["label"] == 1, "exif"] = False
     table.loc[table["label"] == 0, "exif"] = True
+
+
+def generator_metadata(table: pd.DataFrame) -> None:
+    table.loc[synthetic(table), "provenance"] = "ComfyUI"
 
 
 def copy_across_splits(table: pd.DataFrame) -> None:
@@ -130,6 +136,7 @@ PLANTED: list[tuple[Edit, set[str]]] = [
     (larger, {"size_leak", "metadata_baseline"}),
     (mode, {"mode_leak", "metadata_baseline"}),
     (exif, {"exif_leak", "metadata_baseline"}),
+    (generator_metadata, {"provenance_leak", "metadata_baseline"}),
     (copy_across_splits, {"duplicate_across_splits"}),
     (copy_across_labels, {"duplicate_across_labels"}),
     (source_across_splits, {"source_across_splits"}),
@@ -267,7 +274,7 @@ def test_unreadable_files_of_the_manifest_and_excluded_ones_are_listed() -> None
     unreadable(table)
     excluded = pd.DataFrame({"path": ["gone.jpg"], "error": ["the file is empty"]})
     manifest = Manifest(table, Path("/nowhere"), "made")
-    found = audit(manifest, seed=0, near_duplicates=False, excluded=excluded)
+    found = audit(manifest, seed=0, near_duplicates=None, excluded=excluded)
     assert found.tables["unreadable"].to_numpy().tolist() == [
         ["gone.jpg", "the file is empty"], ["3.jpg", "truncated"]
     ]  # fmt: skip
@@ -323,11 +330,11 @@ class TestNearDuplicates:
         monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path / "cache"))
         sample = load("sample")
         table = sample.table.groupby(["split", "label"]).head(15).reset_index(drop=True)
-        return table.assign(path=[str(sample.file(path)) for path in table["path"]])
+        return table.assign(path=[sample.file(path) for path in table["path"]])
 
-    def found(self, table: pd.DataFrame) -> Audit:
+    def found(self, table: pd.DataFrame, search: NearSearch = FULL_SEARCH) -> Audit:
         manifest = index(Manifest(table.reset_index(drop=True), Path("/"), "made"))
-        return audit(manifest, seed=0, near_duplicates=True)
+        return audit(manifest, seed=0, near_duplicates=search)
 
     def copied(self, table: pd.DataFrame, folder: Path, **changes: object) -> pd.DataFrame:
         """Append a smaller, recompressed copy of the first training photograph."""
@@ -371,3 +378,24 @@ class TestNearDuplicates:
         real = photographs[(photographs["label"] == 0) & (photographs["split"] != "control")]
         table = self.copied(real, tmp_path).assign(split="")
         assert self.found(table).warnings[-1] == "near_duplicate_across_sources"
+
+    def test_the_quick_search_looks_for_pairs_across_splits_only(
+        self, photographs: pd.DataFrame, tmp_path: Path
+    ) -> None:
+        leaking = self.copied(photographs, tmp_path, split="test")
+        found = self.found(leaking, QUICK_SEARCH)
+        assert "near_duplicate_across_splits" in found.warnings
+        assert (
+            found.tables["duplicates"]["split_1"] != found.tables["duplicates"]["split_2"]
+        ).all()
+        assert not len(named(found, SEARCH_CUT_SHORT))
+        within = self.found(self.copied(photographs, tmp_path), QUICK_SEARCH)
+        assert within.tables["duplicates"].empty
+        only_train = leaking[leaking["split"] == "train"]
+        assert self.found(only_train, QUICK_SEARCH).tables["duplicates"].empty
+
+    def test_a_search_that_is_cut_short_says_so(self, photographs: pd.DataFrame) -> None:
+        found = self.found(photographs, QUICK_SEARCH._replace(images=20))
+        (note,) = named(found, SEARCH_CUT_SHORT).itertuples()
+        assert f"looked at 20 of {len(photographs)} images" in note.finding
+        assert note.severity == NOTE

@@ -111,3 +111,23 @@ def test_a_training_warns_at_its_start_and_its_detector_equalises(
     assert '"equalise_quality": 75' in Path(card).read_text()
     output = capsys.readouterr().out
     assert output.index("WARNING metadata_baseline") < output.index("epoch   1/1")
+
+
+def test_a_training_warns_of_a_near_copy_across_given_splits(
+    workspace: Path, small_manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(small_manifest, keep_default_na=False)
+    row = table[(table["label"] == "real") & (table["split"] == "train")].iloc[0].to_dict()
+    copy = tmp_path / "copy.jpg"
+    image = Image.open(row["path"])
+    image.resize((image.width - 8, image.height - 8)).save(copy, quality=80)
+    table.loc[len(table)] = row | {"path": str(copy), "split": "test", "source_id": "elsewhere"}
+    table.to_csv(small_manifest, index=False)
+    assert main(["train", f"--data={small_manifest}", *TINY]) == 0
+    run = only_run()
+    assert "near_duplicate_across_splits" in run.data.tags["synthdetect.audit"].split(",")
+    pairs = artifact(run, "audit/duplicates.csv")
+    assert (row["path"], str(copy)) in set(zip(pairs["path_1"], pairs["path_2"], strict=True))
+    output = capsys.readouterr().out
+    assert output.index("WARNING near_duplicate_across_splits") < output.index("epoch   1/1")
+    assert str(copy) in output.replace("\n", "")

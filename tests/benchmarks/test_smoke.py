@@ -22,6 +22,7 @@ def test_one_command_measures_everything() -> None:
     assert {line.split()[0] for line in COMMANDS} == set(SCRIPTS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_smoke(workspace: Path, script: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{script}", "--smoke", "--output", str(workspace)]

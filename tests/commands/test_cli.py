@@ -1,6 +1,7 @@
 """The command line: what it accepts, what it prints where, and its exit status."""
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,9 +19,10 @@ from PIL import Image
 from sweeps.extension import EXTENSION
 from synthdetect import __version__, cli
 from synthdetect.commands.catalogue import COMMANDS
-from synthdetect.commands.command import Command
+from synthdetect.commands.command import FEW, Command
 from synthdetect.commands.options import LISTS, ListOptions
-from synthdetect.config.options import option_name
+from synthdetect.commands.parser import parse
+from synthdetect.config.options import declared, option_name
 from synthdetect.datasets.dialects import DIALECTS
 from synthdetect.datasets.layouts import LAYOUTS
 from synthdetect.evaluation.metrics import METRICS
@@ -32,10 +35,20 @@ from synthdetect.models.spec import FRONT_ENDS
 from synthdetect.runs.kinds import RUN_KINDS
 from synthdetect.runs.recipes import RECIPES
 from synthdetect.system.errors import UserError
-from synthdetect.training.options import ADAPTATIONS, ATTACKS, LOSSES, OPTIMIZERS, SCHEDULES
+from synthdetect.system.extras import EXTRAS
+from synthdetect.system.plain import to_json
+from synthdetect.training.options import (
+    ADAPTATIONS,
+    ATTACKS,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    SEMI_SUPERVISED,
+)
 
 REGISTRIES: dict[str, dict[str, Any]] = {
     "mixing": MIXINGS, "losses": LOSSES, "optimizers": OPTIMIZERS, "adaptations": ADAPTATIONS,
+    "semi_supervised": SEMI_SUPERVISED,
     "attacks": ATTACKS, "geometries": GEOMETRIES, "schedules": SCHEDULES, "front_ends": FRONT_ENDS,
     "calibrations": CALIBRATIONS, "ensembles": ENSEMBLES, "perturbations": PERTURBATIONS,
 }  # fmt: skip
@@ -103,17 +116,169 @@ def test_help_names_every_command(run: Run) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_shows_every_option_with_its_default(run: Run, command: str) -> None:
-    status, out, _ = run(command, "--help")
+    status, out, _ = run(command, "--help-all")
     text = " ".join(out.split())
     assert status == 0
+    assert "VALUE" not in text
     for name, info in COMMANDS[command].options.fields().items():
         if name not in COMMANDS[command].positional:
             assert option_name(name) in text
             if not info.is_required():
                 assert " ".join((info.description or "").split()) in text
     if command == "train":
-        assert "--lr VALUE Initial learning rate. (default: 0.0001)" in text
+        assert "--lr NUMBER Initial learning rate. (above 0; default: 0.0001)" in text
+        assert "PIXELS Side of the square in pixels. (16 to 4,096; default: 224)" in text
+        assert "--device auto|cpu|cuda|mps" in text
+        assert "--pairs true|false" in text
+        assert "one of: resize, center_crop" not in text  # they stand for the value
         assert "(default: none)" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_short_and_leads_to_the_rest(run: Run, command: str) -> None:
+    text = " ".join(run(command, "--help").out.split())
+    fields = COMMANDS[command].options.fields()
+    shown = [name for name in fields if f" {option_name(name)} " in text]
+    hidden = [
+        name
+        for name in fields
+        if name not in COMMANDS[command].positional and not declared(fields[name], "common", False)
+    ]
+    if len(fields) <= FEW:
+        assert "--help-all" in text
+        assert "further options" not in text
+    else:
+        assert 5 <= len(shown) <= 25
+        assert f"{len(hidden)} further options: synthdetect {command} --help-all" in text
+    assert [name for name, info in fields.items() if info.is_required()] == [
+        name for name in fields if fields[name].is_required() and (name in text)
+    ]
+
+
+def test_common_options_come_first(run: Run) -> None:
+    out = run("train", "--help-all").out
+    optim = out[out.index("\noptim:") : out.index("\nloss:")]
+    assert optim.index("--optimizer") < optim.index("--patience")
+
+
+# --- --json and --quiet
+
+
+def test_json_is_the_only_thing_on_stdout(run: Run) -> None:
+    status, out, err = run("list", "recipes", "--json")
+    found = json.loads(out)
+    assert (status, found["command"], found["exit_status"]) == (0, "list", 0)
+    assert [row["name"] for row in found["recipes"]] == list(RECIPES)
+    assert "constrained" in err
+
+
+def test_a_refusal_is_json_too(run: Run, folder: Path, tmp_path: Path) -> None:
+    for arguments in (("train", "--epoch=3"), ("manifest", str(tmp_path / "no"), "-o", "m.csv")):
+        status, out, err = run(*arguments, "--json")
+        found = json.loads(out)
+        assert (status, found["exit_status"]) == (2, 2)
+        assert found["error"] in err
+    status, out, _ = run("manifest", str(folder), "-o", str(tmp_path / "m.csv"), "--json")
+    assert (status, json.loads(out)["images"]) == (0, 5)
+
+
+def test_quiet_prints_nothing_but_warnings(run: Run, folder: Path, tmp_path: Path) -> None:
+    output = str(tmp_path / "m.csv")
+    assert run("manifest", str(folder), "-o", output, "-q") == (0, "", "")
+    (folder / "0_real" / "bad.png").write_bytes(b"no image")
+    status, out, err = run("manifest", str(folder), "-o", output, "--quiet")
+    assert (status, out) == (0, "")
+    assert err.startswith("1 image(s) cannot be read:\n")
+    assert err.endswith("0_real/bad.png: not an image of a known format\n")
+    assert "6 images" in run("manifest", str(folder), "-o", output).out  # not quiet any more
+
+
+def test_an_error_of_usage_is_json_too(run: Run) -> None:
+    status, out, _ = run("list", "--json")
+    assert (status, json.loads(out)["exit_status"]) == (2, 2)
+    assert "what" in json.loads(out)["error"]
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    command = [sys.executable, "-m", "synthdetect", "list", "geometries", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert b"Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["--force", "detector", "2"], {"name": "detector", "version": "2", "force": "true"}),
+        (["detector", "2", "--force"], {"name": "detector", "version": "2", "force": "true"}),
+        (["detector", "2", "--force", "no"], {"name": "detector", "version": "2", "force": "no"}),
+        (["detector", "2", "--force=no"], {"name": "detector", "version": "2", "force": "no"}),
+    ],
+)
+def test_an_option_that_is_true_or_false_needs_no_value(
+    arguments: list[str], given: dict[str, str]
+) -> None:
+    assert parse(["promote", *arguments], "synthdetect", COMMANDS).given == given
+
+
+def test_a_server_has_no_result(run: Run) -> None:
+    assert "--json" not in run("serve", "--help").out
+    assert "unknown option --json" in refused(run("serve", "--json"))
+
+
+def test_results_are_json_that_every_parser_reads() -> None:
+    value = {"a": float("nan"), "b": np.float32(2), "c": Path("x"), "d": np.arange(2), "e": (True,)}
+    table = pd.DataFrame({"n": [1.5, np.inf]})
+    assert json.loads(to_json({**value, "t": table})) == {
+        "a": None, "b": 2.0, "c": "x", "d": [0, 1], "e": [True], "t": [{"n": 1.5}, {"n": None}],
+    }  # fmt: skip
+
+
+# --- doctor
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The file of a tracking store that does not exist yet, which is in force for one test."""
+    file = tmp_path / "mlflow.db"
+    before = mlflow.get_tracking_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+    mlflow.set_tracking_uri(f"sqlite:///{file}")
+    yield file
+    mlflow.set_tracking_uri(before)
+
+
+def test_doctor_says_what_there_is(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run("doctor", "--json")
+    found = json.loads(out)
+    assert (status, found["problems"]) == (0, [])
+    facts = {(fact["part"], fact["name"]): fact["value"] for fact in found["facts"]}
+    assert "JPEG" in facts["images", "formats"]
+    assert str(store) in facts["tracking", "store"]
+    assert "GiB free" in facts["disk", "cache"]
+    assert {name for part, name in facts if part == "extras"} == set(EXTRAS)
+    assert not store.exists()
+
+
+def test_doctor_fails_if_something_does_not_work(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store.write_text("no database")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path / "file" / "cache"))
+    status, out, err = run("doctor", "--json")
+    problems = json.loads(out)["problems"]
+    assert status == 2
+    assert len(problems) == 2
+    assert "cache folder" in err
+    assert "does not work: " in err
 
 
 def test_version(run: Run) -> None:

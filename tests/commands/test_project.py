@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from sweeps.__main__ import COMMANDS as SWEEPS
-from synthdetect.cli import parse
 from synthdetect.commands.catalogue import COMMANDS
+from synthdetect.commands.parser import parse
 from synthdetect.commands.project import render
 from synthdetect.runs.recipes import RECIPES
 from tests.conftest import ROOT
@@ -30,7 +30,10 @@ ASKED = {
         "engine": "openvino",
     },
     "audit": {"data": "my data/table 1.csv", "strict": "true"},
+    "features": {"data": "my data/table 1.csv", "arch": "resnet50"},
     "reproduce": {"run_id": "0123abcd", "data": "my data/table 1.csv", "tolerance": "0.01"},
+    "compare": {"runs": "models:/a b@champion,0123abcd", "splits": "test,control"},
+    "promote": {"name": "a b", "version": "2", "data": "my data/table 1.csv", "force": "true"},
     "predict": {"model": "models:/a b@champion,x.safetensors", "data": "my data/images 1.zip"},
 }
 """Some parameters by command; what is said of train holds for cv."""
@@ -112,17 +115,19 @@ def test_the_command_that_mlflow_runs_parses_to_the_options_asked_for(entry: str
     command = shlex.split(point.compute_command(asked, storage_dir=None))
     assert command[:2] == ["python", "-m"]
     assert command[2] == ("sweeps" if ENTRIES[entry] in SWEEPS else "synthdetect")
-    name, given = parse(command[3:], command[2], ALL)
+    name, given, *_ = parse(command[3:], command[2], ALL)
     options = ALL[name].options
     assert name == ENTRIES[entry]
     assert options.resolve(given) == options.resolve(asked)
 
 
-def test_the_projects_environment_holds_what_the_package_and_its_exports_depend_on(
+def test_the_projects_environment_holds_what_the_package_and_its_extras_depend_on(
     conda: dict[str, Any], pyproject: dict[str, Any]
 ) -> None:
     pip = next(part["pip"] for part in conda["dependencies"] if isinstance(part, dict))
-    assert pip == pyproject["dependencies"] + pyproject["optional-dependencies"]["export"]
+    extras = pyproject["optional-dependencies"]
+    wanted = ("export", "pretrained", "postgresql")
+    assert pip == pyproject["dependencies"] + [line for name in wanted for line in extras[name]]
     assert all(Requirement(line).specifier for line in pip)
 
 

@@ -12,23 +12,24 @@ import pytest
 from sweeps.options import SweepOptions
 from sweeps.strategies import STRATEGIES
 from synthdetect.commands.catalogue import COMMANDS
-from synthdetect.commands.options import LISTS, ListOptions, ManifestOptions, PromoteOptions
+from synthdetect.commands.options import LISTS, ListOptions, ManifestOptions
 from synthdetect.config.options import Affects, Options, affects, option_name
 from synthdetect.config.registry import Entry
 from synthdetect.detectors.engines.options import ENGINES
 from synthdetect.evaluation.options import CALIBRATIONS, ENSEMBLES, THRESHOLD_RULES
-from synthdetect.images.options import GEOMETRIES
+from synthdetect.images.options import GEOMETRIES, VIEWS
 from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.spec import FRONT_ENDS
 from synthdetect.runs.options import (
     CvOptions,
+    EvaluateOptions,
     ExportOptions,
     PredictOptions,
     RegimesOptions,
     ResplitOptions,
     TrainOptions,
 )
-from synthdetect.runs.recipes import RECIPES
+from synthdetect.runs.recipes import FACTORS, RECIPES
 from synthdetect.system.errors import UserError
 from synthdetect.training.options import ADAPTATIONS, ATTACKS, LOSSES, OPTIMIZERS, SCHEDULES
 from tests.conftest import ROOT
@@ -50,7 +51,7 @@ def refusal(given: dict[str, Any], options: type[Options] = TrainOptions) -> str
 
 def required(options: type[Options]) -> dict[str, str]:
     """Values of the options that must be given."""
-    known = {"what": "recipes"}
+    known = {"what": "recipes", "shell": "bash"}
     return {name: known.get(name, "x") for name, f in options.fields().items() if f.is_required()}
 
 
@@ -73,6 +74,10 @@ def test_what_is_new_in_a_training_is_off_by_default() -> None:
     optim = options.optim
     assert (options.model.front_end, optim.schedule, optim.warmup_epochs) == ("rgb", "cosine", 0)
     assert (optim.decay_norms, optim.clip_norm, optim.accumulate) == (True, 0.0, 1)
+    assert optim.average == "none"
+    launder = options.launder
+    assert (launder.resample_real, launder.degrade, launder.recompress) == (0, 0, 0)
+    assert options.augment.crop == 0
 
 
 def test_a_recipe_changes_what_it_names_and_nothing_else() -> None:
@@ -283,11 +288,12 @@ def test_all_errors_of_one_call_are_in_one_message_each_with_its_option() -> Non
 def test_errors_of_all_sections_are_in_one_message() -> None:
     """An option of the command itself, options of three sections, and a section as a whole."""
     given = {
-        "recipe": "best", "lr": "fast", "keep_last": "perhaps", "image_size": 3, "target": "photos",
+        "recipe": "best", "lr": "fast", "keep_last": "perhaps", "image_size": 3,
+        "adaptation": "dann",
     }  # fmt: skip
     lines = refusal(given).splitlines()
     assert sorted(line.split()[0] for line in lines) == [
-        "--image-size:", "--keep-last:", "--lr:", "--recipe:", "--target"
+        "--adaptation", "--image-size:", "--keep-last:", "--lr:", "--recipe:"
     ]  # fmt: skip
 
 
@@ -305,15 +311,52 @@ def test_an_unknown_architecture_is_answered_with_the_known_ones() -> None:
 def test_missing_required_options_are_named() -> None:
     message = refusal({}, ManifestOptions)
     assert [line.partition(":")[0] for line in message.splitlines()] == ["--folder", "--output"]
-    assert "--version" in refusal({"name": "detector"}, PromoteOptions)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"adaptation": "dann"}, "--adaptation dann: give --target"),
-        ({"target": "photos"}, "--target photos: give --adaptation"),
+        ({"target": "photos"}, "--target photos: give --adaptation or --semi-supervised"),
+        ({"semi_supervised": "fixmatch"}, "--semi-supervised fixmatch: give --target"),
+        (
+            {"semi_supervised": "fixmatch", "target": "photos", "adaptation": "dann"},
+            "--semi-supervised fixmatch and --adaptation dann both use",
+        ),
+        (
+            {"semi_supervised": "mean_teacher", "target": "photos", "average": "swa"},
+            "--average swa: mean_teacher has one teacher",
+        ),
+        (
+            {"semi_supervised": "fixmatch", "target": "photos", "average": "ema"},
+            "--average ema: fixmatch has one teacher",
+        ),
+        (
+            {
+                "probe": "knn",
+                **dict.fromkeys(("hflip", "jitter", "blur"), "0"),
+                "precision": "fp32",
+            },
+            "--epochs 25: cannot act under --probe knn, which learns nothing by steps",
+        ),
+        (
+            {"semi_supervised": "mean_teacher", "target": "photos", "optimizer": "ranger"},
+            "--optimizer ranger: it averages weights",
+        ),
+        (
+            {"semi_supervised": "fixmatch", "target": "photos", "label_smoothing": 0.1},
+            "--pseudo-label-confidence 0.95: with --label-smoothing 0.1",
+        ),
+        (
+            {"compile": True, "adaptation": "coral", "target": "photos"},
+            "--compile true: the steps of --adaptation coral are not compiled",
+        ),
+        ({"compile": True, "recipe": "probe"}, "--compile True: cannot act under --probe linear"),
         ({"warmup_epochs": 5, "epochs": 5}, "--warmup-epochs 5: "),
+        ({"average": "ema", "optimizer": "lookahead"}, "--average ema: lookahead averages"),
+        ({"crop": 15}, "--crop 15: give 16 to 224"),
+        ({"crop": 65, "image_size": 64}, "--crop 65: give 16 to 64"),
+        ({"crop": 64, "arch": "vit_b_16"}, "--crop 64: vit_b_16 sees"),
     ],
 )
 def test_options_that_do_not_go_together_are_named(given: dict[str, Any], message: str) -> None:
@@ -339,6 +382,28 @@ def test_options_that_do_not_go_together_are_named(given: dict[str, Any], messag
         (PredictOptions, {"edition": "2026"}, "--edition: only used with"),
         (PredictOptions, {"unreadable_as": "real"}, "--unreadable-as: only used with"),
         (ExportOptions, {"val_share": "0.2"}, "--val-share: splits --data"),
+        (RegimesOptions, {"archs": "resnet18"}, "--archs: only used with --factorial true"),
+        (RegimesOptions, {"factors": "data"}, "--factors: only used with --factorial true"),
+        (
+            RegimesOptions,
+            {"factorial": True, "finetune": 0.1, "refit": False},
+            "--finetune, --refit: not used with --factorial true",
+        ),
+        (
+            RegimesOptions,
+            {"factorial": True, "factors": "geometry", "narrow": "a", "narrow_categories": "b"},
+            "--narrow, --narrow-categories: only used if data are among --factors",
+        ),
+        (
+            RegimesOptions,
+            {"factorial": True, "factors": "data", "archs": "resnet18,resnet50"},
+            "--archs: give one, or add architecture",
+        ),
+        (
+            RegimesOptions,
+            {"factorial": True, "factors": "architecture", "archs": "resnet18"},
+            "--factors: nothing is crossed",
+        ),
     ],
 )
 def test_options_without_effect_are_refused(
@@ -349,6 +414,8 @@ def test_options_without_effect_are_refused(
         "register": {"refit": True},
         "team": {"submission": "open"},
         "val_share": {"data": "d"},
+        "finetune": {"factorial": False},
+        "narrow": {"factors": "geometry,data"},
     }
     for name, way in ways.items():
         if name in given:
@@ -373,7 +440,7 @@ def numbers_and_switches(options: type[Options]) -> dict[str, Any]:
         others = (
             [not default]
             if isinstance(default, bool)
-            else [default + 1, default + 2, default / 2, 0.25]
+            else [default + 1, default + 2, default / 2, 0.25, 0.75, default + 100]
         )
         for value in (other for other in others if other != default):
             try:
@@ -409,6 +476,8 @@ def test_an_option_is_given_replaced_recorded_and_read_by_its_name(command: str)
     expected = set()  # what cannot be given alone
     if issubclass(options, ResplitOptions):
         expected = {"finetune"}
+    if options is CvOptions:
+        expected |= {"processes"}
     if options is ExportOptions:
         expected = {"val_share", "test_share"}
     assert unfit == expected
@@ -429,7 +498,7 @@ def test_replacing_changes_several_sections_at_once_and_checks_them() -> None:
         ({"epochs": 0}, "--epochs: "),
         ({"recipe": "best"}, "--recipe: "),
         ({"device": "tpu"}, "--device: "),  # the name of a section too
-        ({"adaptation": "mmd"}, "--adaptation: "),
+        ({"adaptation": "weather"}, "--adaptation: "),
         ({"adaptation": "dann"}, "--adaptation dann: give --target"),
     ],
 )
@@ -596,6 +665,9 @@ CHOICES: list[tuple[type[Options], str, list[str]]] = [
     (TrainOptions, "arch", list(ARCHITECTURES)),
     (TrainOptions, "front_end", list(FRONT_ENDS)),
     (TrainOptions, "geometry", list(GEOMETRIES)),
+    (TrainOptions, "views", list(VIEWS)),
+    (PredictOptions, "views", ["card", *VIEWS]),
+    (EvaluateOptions, "views", ["card", *VIEWS]),
     (TrainOptions, "loss", list(LOSSES)),
     (TrainOptions, "optimizer", list(OPTIMIZERS)),
     (TrainOptions, "schedule", list(SCHEDULES)),
@@ -607,6 +679,7 @@ CHOICES: list[tuple[type[Options], str, list[str]]] = [
     (ExportOptions, "engine", list(ENGINES)),
     (ListOptions, "what", list(LISTS)),
     (RegimesOptions, "archs", list(ARCHITECTURES)),
+    (RegimesOptions, "factors", list(FACTORS)),
     (SweepOptions, "strategies", list(STRATEGIES)),
 ]
 
@@ -615,8 +688,9 @@ CHOICES: list[tuple[type[Options], str, list[str]]] = [
 def test_the_names_that_an_option_accepts_are_those_of_its_registry(
     options: type[Options], name: str, choices: list[str]
 ) -> None:
+    more = {"factorial": True} if options is RegimesOptions else {}
     for choice in choices:
-        value = options.resolve({name: choice}).value(name)
+        value = options.resolve({name: choice, **more}).value(name)
         assert value == ((choice,) if isinstance(options.fields()[name].default, tuple) else choice)
     message = refusal({name: "weather"}, options)
     assert message.startswith(f"{option_name(name)}: ")

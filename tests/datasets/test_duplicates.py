@@ -1,5 +1,6 @@
 """Duplicates: all pairs within the distance are found, and no others."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from synthdetect.datasets import duplicates
 from synthdetect.datasets.duplicates import (
     COARSE_DISTANCE,
     FINE_DISTANCE,
-    Hashes,
     exact_pairs,
     near_pairs,
     perceptual_hashes,
 )
 from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest
+from synthdetect.datasets.perceptual import Hashes
 from synthdetect.system.errors import UserError
 
 
@@ -100,17 +101,53 @@ def images(tmp_path: Path) -> Manifest:
     return index(Manifest(table, tmp_path, "images"))
 
 
-def test_images_are_hashed_once_and_cached_by_content(images: Manifest, tmp_path: Path) -> None:
-    hashes = perceptual_hashes(images)
-    assert [pair[:2] for pair in pairs(hashes)] == [(0, 3)]
+def all_hashes(images: Manifest) -> Hashes:
+    rows, hashes = perceptual_hashes(images)
+    assert rows.tolist() == list(range(len(images)))
+    return hashes
+
+
+def forget(tmp_path: Path) -> None:
+    """Remove the hashes that the index has kept."""
+    shutil.rmtree(tmp_path / "cache" / "perceptual")
+
+
+def test_the_index_keeps_the_hashes_by_content(images: Manifest, tmp_path: Path) -> None:
     for path in images.table["path"]:
         (tmp_path / path).unlink()
-    np.testing.assert_array_equal(perceptual_hashes(images), hashes)
+    hashes = all_hashes(images)
+    assert [pair[:2] for pair in pairs(hashes)] == [(0, 3)]
     backwards = images.with_table(images.table.iloc[::-1])
-    np.testing.assert_array_equal(perceptual_hashes(backwards), hashes[::-1])
+    np.testing.assert_array_equal(all_hashes(backwards), hashes[::-1])
+
+
+def test_hashes_that_are_not_kept_are_the_same_when_computed_again(
+    images: Manifest, tmp_path: Path
+) -> None:
+    hashes = all_hashes(images)
+    forget(tmp_path)
+    np.testing.assert_array_equal(all_hashes(images), hashes)
+
+
+def test_when_time_is_up_the_first_images_have_hashes_and_the_next_search_goes_on(
+    images: Manifest, tmp_path: Path
+) -> None:
+    hashes = all_hashes(images)
+    forget(tmp_path)
+    for done in ([0], [0, 1], [0, 1, 2], [0, 1, 2, 3]):
+        rows, found = perceptual_hashes(images, seconds=0)
+        assert rows.tolist() == done
+        np.testing.assert_array_equal(found, hashes[done])
+
+
+def test_only_pairs_across_sides_are_found_if_sides_are_given() -> None:
+    hashes = np.repeat(random_hashes(1), 4, axis=0)
+    first, second, _ = near_pairs(hashes, np.arange(4), np.array([True, True, False, False]))
+    assert list(zip(first, second, strict=True)) == [(0, 2), (0, 3), (1, 2), (1, 3)]
 
 
 def test_a_file_that_was_deleted_is_named(images: Manifest, tmp_path: Path) -> None:
+    forget(tmp_path)
     (tmp_path / "2.png").unlink()
     with pytest.raises(UserError, match=r"2\.png: "):
         perceptual_hashes(images)
@@ -119,15 +156,15 @@ def test_a_file_that_was_deleted_is_named(images: Manifest, tmp_path: Path) -> N
 def test_without_a_writable_cache_the_images_are_hashed_each_time(
     images: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashes = perceptual_hashes(images)
+    hashes = all_hashes(images)
     closed = tmp_path / "closed"
     closed.write_text("a file, in which not even root can make a folder")
     monkeypatch.setenv("SYNTHDETECT_CACHE", str(closed))
-    np.testing.assert_array_equal(perceptual_hashes(images), hashes)
+    np.testing.assert_array_equal(all_hashes(images), hashes)
 
 
 def test_with_a_damaged_cache_the_images_are_hashed_again(images: Manifest, tmp_path: Path) -> None:
-    hashes = perceptual_hashes(images)
+    hashes = all_hashes(images)
     (store,) = (tmp_path / "cache" / "perceptual").iterdir()
     store.write_bytes(b"cut short")
-    np.testing.assert_array_equal(perceptual_hashes(images), hashes)
+    np.testing.assert_array_equal(all_hashes(images), hashes)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from synthdetect.datasets.index import COLUMNS, index
 from synthdetect.datasets.manifest import Manifest, read, write
@@ -71,6 +72,7 @@ class TestIndexing:
             "mode": "RGB",
             "jpeg_quality": 75,
             "exif": False,
+            "provenance": "",
             "error": "",
         }
 
@@ -123,6 +125,7 @@ class TestIndexing:
             "mode": "str",
             "jpeg_quality": "int64",
             "exif": "bool",
+            "provenance": "str",
             "error": "str",
         }
 
@@ -236,7 +239,7 @@ class TestCaching:
     ) -> None:
         manifest = three(tmp_path)
         first = index(manifest).table
-        (store,) = cache.rglob("*.parquet")
+        (store,) = (cache / "index").glob("*.parquet")
         content = store.read_bytes()
         if damage == "other columns":
             pd.DataFrame({"x": [1]}).to_parquet(store)
@@ -278,7 +281,8 @@ class TestCaching:
         before = set((tmp_path / "data").rglob("*"))
         index(manifest)
         assert set((tmp_path / "data").rglob("*")) == before
-        assert [file.parent for file in cache.rglob("*") if file.is_file()] == [cache / "index"]
+        folders = {file.parent for file in cache.rglob("*") if file.is_file()}
+        assert folders == {cache / "index", cache / "perceptual"}
 
 
 class TestIndexedManifests:
@@ -295,7 +299,7 @@ class TestIndexedManifests:
 
     def test_a_content_that_differs_from_its_hash_is_refused(self, tmp_path: Path) -> None:
         manifest = three(tmp_path)
-        hashes = [sha256(manifest.file(path)) for path in manifest.table["path"]]
+        hashes = [sha256(Path(manifest.file(path))) for path in manifest.table["path"]]
         given = manifest.with_table(manifest.table.assign(sha256=[hashes[0], "0" * 64, ""]))
         message = r"mine: 1 file\(s\) .*sha256.*first 'b\.bmp'"
         with pytest.raises(UserError, match=message):
@@ -328,3 +332,13 @@ class TestIndexedManifests:
         table = index(read(file)).table
         assert table["sha256"].tolist() == [sha256(root / path) for path in table["path"]]
         assert table["error"].tolist() == [""] * 4
+
+
+def test_what_metadata_say_of_the_origin_is_indexed(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("prompt", '{"3": {"class_type": "KSampler"}}')
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png", pnginfo=info)
+    picture(tmp_path / "b.bmp")
+    manifest = manifest_of(tmp_path, "a.png", "b.bmp")
+    for _ in range(2):  # the second time from the cache
+        assert index(manifest).table["provenance"].tolist() == ["ComfyUI", ""]

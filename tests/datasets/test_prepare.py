@@ -34,7 +34,7 @@ def data(small_table: pd.DataFrame, tmp_path: Path) -> Path:
 def prepare_folds(data: Path, **given: object) -> tuple[CvOptions, Prepared, pd.DataFrame]:
     options = CvOptions.resolve({"data": str(data), "folds": 3, **given})
     prepared = prepare_whole(options.data, seed=1)
-    return options, prepared, assign_folds(prepared.manifest, options.folds, seed=1)
+    return options, prepared, assign_folds(prepared.manifest, options.folds, seed=1, val_share=0.15)
 
 
 def generators(table: pd.DataFrame) -> set[str]:

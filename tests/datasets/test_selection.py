@@ -216,8 +216,7 @@ class TestSupplementing:
     def test_paths_are_those_of_the_supplement(self, mixed: Manifest, extra: Manifest) -> None:
         result = append_supplement(mixed, extra)
         files = [result.file(path) for path in result.table["path"].iloc[-2:]]
-        assert files == [Path("/data/second/0.jpg"), Path("/data/second/1.jpg")]
-        assert all(file.is_absolute() for file in files)
+        assert files == ["/data/second/0.jpg", "/data/second/1.jpg"]
 
     def test_a_supplement_with_a_validation_source_is_refused(self, extra: Manifest) -> None:
         rows = [row(i % 2, split) for split in ("train", "val") for i in range(2)]

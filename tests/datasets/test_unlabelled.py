@@ -1,6 +1,7 @@
 """Images without labels: their names and order, from folders, archives and lists."""
 
 import os
+import pickle
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from synthdetect.datasets.parquet_list import ParquetList
 from synthdetect.datasets.unlabelled import unlabelled
 from synthdetect.images.batches import Batches, Order
 from synthdetect.images.geometry import Preprocess
@@ -35,6 +37,23 @@ def test_a_list_keeps_its_order_and_names(folder: Path, suffix: str, labelled: b
     images = unlabelled(str(path))
     assert names_of(images) == table["path"].tolist()
     assert contents_of(images) == [CONTENT[n] for n in ("c/d/e.jpeg", "a.webp", "b/2.PNG")]
+
+
+def test_a_parquet_list_is_read_by_its_groups_of_rows(folder: Path) -> None:
+    names = [f"{number}.png" for number in range(7)]
+    path = folder / "list.parquet"
+    pd.DataFrame({"path": names}).to_parquet(path, row_group_size=3)
+    images = unlabelled(str(path))
+    assert isinstance(images, ParquetList)
+    assert names_of(images) == names
+    assert [images.name(row) for row in (6, 0, 3)] == ["6.png", "0.png", "3.png"]
+    assert names_of(pickle.loads(pickle.dumps(images))) == names
+    pd.DataFrame({"path": [*names, "1.png"]}).to_parquet(path, row_group_size=3)
+    with pytest.raises(UserError, match=r"'1.png' is listed twice"):
+        unlabelled(str(path))
+    pd.DataFrame({"path": [*names, ""]}).to_parquet(path, row_group_size=3)
+    with pytest.raises(UserError, match=r"row 8 \(''\) has no path"):
+        unlabelled(str(path))
 
 
 def test_the_sample() -> None:

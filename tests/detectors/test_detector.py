@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.special import logit
 
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
@@ -85,6 +87,29 @@ def test_an_images_score_does_not_depend_on_its_batch(
     assert not detector.network.training
 
 
+def test_the_score_is_the_mean_over_the_views_of_the_card(
+    detector: Detector, squares: npt.NDArray[np.uint8]
+) -> None:
+    flipped = detector.with_card(views="flip")
+    both = [logit(detector.score(s)) for s in (squares, squares[:, :, ::-1].copy())]
+    assert np.abs(both[0] - both[1]).max() > 1e-3  # the mirror image makes a difference
+    assert logit(flipped.score(squares)) == pytest.approx(np.mean(both, axis=0), abs=1e-5)
+
+
+def test_an_image_as_pillow_makes_it_causes_no_warning(
+    detector: Detector, squares: npt.NDArray[np.uint8]
+) -> None:
+    fixed = squares.copy()
+    fixed.setflags(write=False)
+    torch.set_warn_always(True)  # else once in a process
+    try:
+        with warnings.catch_warnings(action="error"):
+            scores = detector.score(fixed)
+    finally:
+        torch.set_warn_always(False)
+    assert scores.tolist() == detector.score(squares).tolist()
+
+
 def test_files_are_preprocessed_as_the_card_says(detector: Detector) -> None:
     image = Image.effect_noise((50, 40), 60).convert("RGB")
     buffer = io.BytesIO()
@@ -116,6 +141,20 @@ def test_the_card_read_back_is_the_card_that_was_written(
 def test_the_card_says_what_it_was_given_and_the_weights_hash(detector: Detector) -> None:
     assert detector.card == CARD
     assert (CARD.classes, CARD.format, CARD.weights_sha256) == (("real", "synthetic"), 3, "")
+    assert (CARD.views, CARD.decision.prior) == ("single", None)
+
+
+def test_a_card_from_before_views_and_priors_is_of_single_images_and_an_unknown_prior(
+    detector: Detector, saved: Path, tmp_path: Path
+) -> None:
+    header = card_of(saved)
+    del header["views"], header["decision"]["prior"]
+    old = tmp_path / "old.safetensors"
+    save_file(load_file(saved), old, {"card": json.dumps(header)})
+    assert Detector.load(old).card == Detector.load(saved).card
+    views = with_card(saved, tmp_path / "new.safetensors", {"views": "flip", "decision.prior": 0.2})
+    card = Detector.load(views).card
+    assert (card.views, card.decision.prior) == ("flip", 0.2)
 
 
 def test_equal_weights_have_equal_hashes_and_others_do_not(
@@ -193,13 +232,23 @@ def test_a_card_that_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
     refusal(path)
 
 
+UNKNOWN = {"temperature": 1.0, "threshold": 0.5}
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [
         ({"format": 1}, "card format 1; this version reads 3 and 2"),
         ({"format": None}, "card format None"),
         ({"model.arch": "vgg16"}, "model.arch is 'vgg16'"),
-        ({"model.front_end": "dct"}, "model.front_end is 'dct'"),
+        ({"model.front_end": "hsv"}, "model.front_end is 'hsv'"),
+        ({"model.generators": ["a", "b"]}, "attribution is None for 2 generators"),
+        ({"model.generators": ["a", "a"]}, "model.generators is"),
+        (
+            {"model.generators": ["a", "b"], "model.probe": "linear", "attribution": UNKNOWN},
+            "a probe, linear, attributes no images",
+        ),
+        ({"attribution": {"temperature": 0, "threshold": 0.5}}, "attribution is"),
         ({"geometry": "stretch"}, "geometry is 'stretch'"),
         ({"model.arch": "resnet18"}, "resnet18"),
         ({"mood": "good"}, "mood"),

@@ -24,7 +24,12 @@ GUIDES = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not
 
 COMMANDS = {**OWN_COMMANDS, **SWEEP_COMMANDS}
 OPTIONS = {option for command in COMMANDS.values() for option in command.options.fields()}
-OF_OTHER_PROGRAMS = {"backend_store_uri", "env_manager", "help", "keep_going"}
+FLAGS = {"help", "help_all", "json", "quiet"}  # of every command, beside its options
+OF_OTHER_PROGRAMS = {
+    "backend_store_uri", "build", "dbname", "detach", "env_manager", "experiment_name", "format",
+    "keep_going", "nnodes", "no_deps", "nproc_per_node", "older_than", "rdzv_backend",
+    "rdzv_endpoint", "require_hashes", "rm", "username", "version",
+}  # fmt: skip
 
 _BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(`+)(.+?)\1", re.DOTALL)
@@ -46,7 +51,7 @@ def unknown(line: str) -> set[str]:
     command = _COMMAND.search(line)
     known = set(COMMANDS[command[1]].options.fields()) if command else OPTIONS
     named = {(long or short).replace("-", "_") for long, short in _OPTION.findall(line)}
-    return named - known - OF_OTHER_PROGRAMS
+    return named - known - FLAGS - OF_OTHER_PROGRAMS
 
 
 @pytest.mark.parametrize("page", [README, *GUIDES], ids=lambda page: page.name)

@@ -91,27 +91,26 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory, small_table: pd.DataFrame) -> Platform:
-    folder = tmp_path_factory.mktemp("platform")
+def platform(module_path: Path, small_table: pd.DataFrame) -> Platform:
     for package in ("synthdetect", "sweeps"):
         shutil.copytree(
-            ROOT / package, folder / package,
+            ROOT / package, module_path / package,
             ignore=shutil.ignore_patterns("sample", "__pycache__"),
         )  # fmt: skip
     for name in ("MLproject", "conda.yaml"):
-        shutil.copy(ROOT / name, folder)
-    data = folder / "small.csv"
+        shutil.copy(ROOT / name, module_path)
+    data = module_path / "small.csv"
     small_table.to_csv(data, index=False)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-        "SYNTHDETECT_CACHE": str(folder / "cache"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{module_path}/mlflow.db",
+        "SYNTHDETECT_CACHE": str(module_path / "cache"),
         "OMP_NUM_THREADS": "1",
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
     }
     environment.pop("MLFLOW_RUN_ID", None)
-    return Platform(folder, environment, data)
+    return Platform(module_path, environment, data)
 
 
 def end(process: "subprocess.Popen[str]", number: signal.Signals) -> int:

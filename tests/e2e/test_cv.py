@@ -5,6 +5,7 @@ import time
 
 import mlflow
 import pandas as pd
+import pytest
 from mlflow.entities import Run
 
 from tests.e2e.conftest import Platform, end
@@ -18,6 +19,7 @@ def children(platform: Platform, parent: Run) -> dict[str, Run]:
     return {run.data.tags["synthdetect.fold"]: run for run in runs}
 
 
+@pytest.mark.long
 def test_killed_damaged_mended_and_finished(platform: Platform, small_table: pd.DataFrame) -> None:
     # Killed in the second fold.
     process = platform.start(*platform.project("cv", refit="true", register="cv", **OPTIONS))

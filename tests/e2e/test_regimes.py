@@ -5,12 +5,13 @@ import time
 
 import mlflow
 import pandas as pd
+import pytest
 from mlflow.entities import Run
 
 from tests.e2e.conftest import Platform, end
 
 OPTIONS = {"image_size": "32", "batch_size": "16", "weights": "none", "epochs": "2",
-           "narrow_per_category": "8"}  # fmt: skip
+           "narrow_per_category": "8", "refit": "false"}  # fmt: skip
 
 
 def children(platform: Platform, parent: Run) -> dict[str, Run]:
@@ -19,6 +20,7 @@ def children(platform: Platform, parent: Run) -> dict[str, Run]:
     return {run.data.tags["synthdetect.fold"]: run for run in runs}
 
 
+@pytest.mark.long
 def test_killed_damaged_mended_and_finished(platform: Platform) -> None:
     given = [f"-P{name}={value}" for name, value in {**OPTIONS, "data": platform.data}.items()]
     command = ["mlflow", "run", ".", "-e", "regimes", "--env-manager", "local", *given]
@@ -53,7 +55,9 @@ def test_killed_damaged_mended_and_finished(platform: Platform) -> None:
     tables = mlflow.artifacts.download_artifacts(
         run_id=parent.info.run_id, artifact_path="regimes/tables.csv"
     )
-    assert set(pd.read_csv(tables)["regime"]) == {"constrained (resnet18)", "open (resnet50)"}
+    assert set(pd.read_csv(tables)["regime"]) == {
+        "constrained (resnet18)", "open (resnet50)", "difference",
+    }  # fmt: skip
     page = platform.folder / "mlruns/0" / parent.info.run_id / "artifacts/report.html"
     for text in ("Comparison of regimes", "The paper&#39;s tables", "constrained"):
         assert text in page.read_text()

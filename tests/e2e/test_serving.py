@@ -1,7 +1,9 @@
 """Tests of `mlflow models serve` with every kind of request that MLflow's protocol has."""
 
 import base64
+import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,12 +12,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from tests.e2e.conftest import Platform, end
@@ -136,6 +140,79 @@ def test_too_many_pixels_in_small_files_get_400_before_any_is_decoded(url: str) 
     assert status == 400
     assert answer["message"].startswith("more than 1,000,000,000 pixels in all images")
     assert time.monotonic() - began < 20
+
+
+Server = tuple[str, "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(scope="module")
+def ours(platform: Platform, predictions: pd.DataFrame) -> Iterator[Server]:
+    """The address of `synthdetect serve` with two processes, and the one that started them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "synthdetect", "serve", "-m", "models:/served@champion"]
+    process = platform.start(*command, "-p", str(port), "--processes", "2")
+    try:
+        platform.wait_for(process, "/docs describes the API")
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        end(process, signal.SIGTERM)
+
+
+def answer(address: str, path: str) -> str:
+    with urllib.request.urlopen(f"{address}{path}", timeout=120) as response:
+        return str(response.read(), "utf-8")
+
+
+def processes_of(server: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """The processes in which a server serves."""
+    found = []
+    for child in psutil.Process(server.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def test_our_server_shows_what_was_measured_of_a_registered_model(
+    platform: Platform, ours: Server, predictions: pd.DataFrame
+) -> None:
+    known = json.loads(answer(ours[0], "/model"))
+    generators = set(predictions["generator"].dropna())
+    assert {row["generator"] for row in known["measured"]} == generators
+    assert {row["split"] for row in known["measured"]} == {"test"}
+    unseen = {row["generator"] for row in known["measured"] if not row["trained_on"]}
+    assert unseen == {"realcugan_se", "realsr_df2k"}
+    assert str(platform.folder) not in json.dumps(known)
+
+
+def test_the_processes_of_our_server_count_together_and_are_replaced(
+    ours: Server, predictions: pd.DataFrame
+) -> None:
+    address, server = ours
+    images = encoded(predictions)[:2]
+
+    def scored() -> list[float]:
+        status, found = ask(address, {"inputs": {"image": images}})
+        assert status == 200
+        return [row["probability"] for row in found["predictions"]]
+
+    answer(address, "/ready")
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: scored(), range(16)):
+            np.testing.assert_allclose(found, predictions["probability"][:2], atol=1e-5)
+    counts = answer(address, "/metrics")
+    assert 'synthdetect_requests_total{path="/invocations",status="200"} 16.0' in counts
+    assert "synthdetect_batch_images_sum 32.0" in counts
+    before = {process.pid for process in processes_of(server)}
+    assert len(before) == 2
+    os.kill(min(before), signal.SIGKILL)
+    end_of_patience = time.monotonic() + 120
+    while len({process.pid for process in processes_of(server)} - {min(before)}) < 2:
+        assert time.monotonic() < end_of_patience
+        time.sleep(0.3)
+    np.testing.assert_allclose(scored(), predictions["probability"][:2], atol=1e-5)
 
 
 def test_it_listens_on_loopback_alone(url: str) -> None:

@@ -1,6 +1,7 @@
 """Tests of a training through `mlflow run`: its record, resuming, interruptions and errors."""
 
 import json
+import re
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from mlflow.entities import Run
 from playwright.sync_api import expect, sync_playwright
 
 from synthdetect.detectors.detector import Detector
+from synthdetect.images.geometry import SQUARE_VERSION
 from tests.e2e.conftest import Platform, end
 
 EPOCHS = "3"
@@ -47,13 +49,17 @@ def test_the_run_is_finished_and_says_what_it_did(platform: Platform, finished: 
     assert params["optim.lr"] == "0.001"  # as it was understood
     assert params["model.start"] == "random"
     assert params["hardware.kind"] == "cpu"
-    assert params["hardware.fallback"] == "none"
+    assert params["hardware.fallback"] == params["hardware.nondeterministic"] == "none"
+    assert params["version.preprocessing"] == str(SQUARE_VERSION)
     assert params["version.torch"]
     assert len(params["data.digest"]) == 64
     assert "--arch=mobilenet_v3_large" in finished.data.tags["synthdetect.command"]
     assert "models:/" in finished.data.tags["mlflow.note.content"]
     output = platform.output()
-    assert "mlflow ui --backend-store-uri" in output
+    assert finished.info.run_name == "mobilenet_v3_large baseline"  # not a random one
+    assert finished.data.metrics["auc"] == finished.data.metrics["test/auc"]
+    assert f"synthdetect ui {finished.info.run_id}" in output
+    assert f"/#/experiments/0/runs/{finished.info.run_id}?workflowType=machine_learning" in output
     assert "mlflow models serve -m models:/" in output
     assert "Traceback" not in output
     assert "Warning" not in output
@@ -61,8 +67,8 @@ def test_the_run_is_finished_and_says_what_it_did(platform: Platform, finished: 
 
 @pytest.mark.parametrize(
     "name",
-    ["train/loss", "train/auc", "val/loss", "val/auc", "val/accuracy", "val/f1", "lr",
-     "images_per_second"],
+    ["train/loss", "train/auc", "val/loss", "val/auc", "val/accuracy", "val/f1",
+     "train/lr", "train/images_per_second"],
 )  # fmt: skip
 def test_every_epoch_is_logged_once(platform: Platform, finished: Run, name: str) -> None:
     steps = [step for step, _ in history(platform, finished, name)]
@@ -135,7 +141,11 @@ def test_the_first_version_is_the_champion_and_only_promoting_moves_it(
     model = client.search_logged_models(["0"])[0]
     mlflow.register_model(model.model_uri, "detector")
     assert champion() == 1
-    assert platform.run("synthdetect", "promote", "detector", "2") == 0
+    assert platform.run("synthdetect", "promote", "detector", "2") == 2
+    assert "--data: name labelled images" in platform.output()
+    data = str(platform.data)
+    assert platform.run("synthdetect", "promote", "detector", "2", "--data", data) == 0
+    assert "AUC +0.000 [0.000, 0.000]" in platform.output()  # it is the same model
     assert champion() == 2
     assert platform.run("synthdetect", "promote", "detector", "9") == 2
     assert "no version '9'" in platform.output()
@@ -152,7 +162,7 @@ def test_killed_and_resumed_equals_uninterrupted(platform: Platform, finished: R
     assert platform.run(*platform.project("train", **parameters)) == 0, platform.output()
     resumed = platform.client().get_run(cut.info.run_id)
     assert resumed.info.status == "FINISHED"
-    for name in ("train/loss", "val/loss", "val/auc", "lr"):
+    for name in ("train/loss", "val/loss", "val/auc", "train/lr"):
         assert history(platform, resumed, name) == history(platform, finished, name)
     cards = [
         json.loads(artifact(run, "model/card.json").read_text()) for run in (resumed, finished)
@@ -172,6 +182,7 @@ def test_another_process_does_it_again_bit_for_bit(platform: Platform, finished:
     assert again.data.metrics["test/auc"] == finished.data.metrics["test/auc"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["project", "direct"])
 def test_interrupting_ends_the_run_as_killed_with_what_it_had(platform: Platform, way: str) -> None:
     command = getattr(platform, way)("train", epochs="500", patience="500")
@@ -215,25 +226,35 @@ def test_a_browser_shows_the_run_its_results_its_figures_and_its_report(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     assert platform.run(sys.executable, "-m", "synthdetect", "report", finished.info.run_id) == 0
-    store = platform.environment["MLFLOW_TRACKING_URI"]
-    server = platform.start(
-        "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)
-    )
+    command = (sys.executable, "-m", "synthdetect", "ui", finished.info.run_id, "--no-browser")
+    server = platform.start(*command, "--port", str(port))
     try:
-        platform.wait_for(server, "Application startup complete")
+        platform.wait_for(server, "Press Ctrl-C")
+        (address,) = re.findall(r"look at it +(http\S+)", platform.output())
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport={"width": 1400, "height": 900})
             run = f"http://127.0.0.1:{port}/#/experiments/0/runs/{finished.info.run_id}"
-            page.goto(run)
+            page.goto(address)
+            described = page.locator("img[src*='figures/test/scores.png']")
+            expect(described).to_be_attached(timeout=60_000)
+            shown = "image => image.complete && image.naturalWidth > 300"
+            page.wait_for_function(shown, arg=described.element_handle())
             expect(page.get_by_text("Finished", exact=True).first).to_be_visible(timeout=60_000)
             expect(page.get_by_text("test / realsr_df2k").first).to_be_attached(timeout=30_000)
-            page.goto(f"{run}/artifacts")
+            page.goto(f"{run}/artifacts?workflowType=machine_learning")
             for name in ("figures", "test", "worst_mistakes.png"):
                 page.get_by_text(name, exact=True).first.click(timeout=30_000)
             picture = page.locator("img[src^='blob:'], img[src*='get-artifact']").first
             expect(picture).to_be_visible(timeout=30_000)
             assert picture.evaluate("image => image.naturalWidth") > 500
+            view = f"http://127.0.0.1:{port}/#/experiments/0/runs?viewStateShareKey=synthdetect"
+            page.goto("about:blank")
+            page.goto(view)
+            expect(page.get_by_role("button", name="synthdetect")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text("auc_low", exact=True).first).to_be_visible(timeout=30_000)
+            page.goto("about:blank")
+            page.goto(f"{run}/artifacts?workflowType=machine_learning")
             page.get_by_text("report.html", exact=True).first.click()
             report = page.frame_locator("iframe[src^='blob:']")
             expect(report.get_by_role("rowheader", name="realsr_df2k").first).to_be_attached(

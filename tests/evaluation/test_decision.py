@@ -1,9 +1,11 @@
 """Tests of decisions: the answer for each probability, and its edges."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from synthdetect.evaluation.calibration import Calibration
 from synthdetect.evaluation.decision import Decision, decide
@@ -68,6 +70,52 @@ def test_under_fpr_the_threshold_may_exceed_every_probability() -> None:
     assert decision.answer([0.5, 1.0]).words.tolist() == ["real", "unsure"]
 
 
+@pytest.mark.parametrize("calibration", ["temperature", "platt", "isotonic", "none"])
+def test_another_prior_shifts_the_odds_by_the_ratio_of_the_prior_odds(calibration: str) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 4 == 0
+    logits = rng.normal(size=400) + 2 * labels - 1
+    decision = decide(DecisionOptions(calibration=calibration), labels, logits)
+    assert decision.prior == 0.25
+    shifted = decision.with_prior(0.9)
+    odds = np.exp(shifted.calibration(logits) - decision.calibration(logits))
+    np.testing.assert_allclose(odds, (0.9 / 0.1) / (0.25 / 0.75))
+    assert (shifted.prior, shifted.threshold) == (0.9, decision.threshold)
+    np.testing.assert_allclose(
+        shifted.with_prior(0.25).calibration(logits), decision.calibration(logits)
+    )
+    assert shifted.calibration.sound
+
+
+def test_a_shift_to_the_true_prior_lowers_the_loss_where_the_prior_has_changed() -> None:
+    """Saerens et al. 2002: the probabilities of a sound calibration are those of its own prior."""
+    rng = np.random.default_rng(1)
+
+    def drawn(prior: float) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.random(20_000) < prior
+        return labels, rng.normal(size=20_000) + np.where(labels, 1, -1)
+
+    def loss(decision: Decision) -> float:
+        p = expit(decision.calibration(logits))
+        return float(-np.log(np.where(labels, p, 1 - p)).mean())
+
+    decision = decide(DecisionOptions(calibration="platt"), *drawn(0.5))
+    labels, logits = drawn(0.83)
+    shifted = decision.with_prior(0.83)
+    assert loss(shifted) < loss(decision) - 0.05
+    assert loss(shifted) < min(loss(decision.with_prior(p)) for p in (0.7, 0.95))
+    assert np.mean(expit(shifted.calibration(logits))) == pytest.approx(0.83, abs=0.01)
+
+
+def test_an_unknown_prior_cannot_be_shifted() -> None:
+    one_class = DecisionOptions(calibration="none", threshold_rule="half")
+    assert decide(one_class, [1, 1], [0.0, 1.0]).prior is None
+    with pytest.raises(ValueError, match="unknown"):
+        Decision().with_prior(0.5)
+
+
 def test_the_description_has_the_threshold_and_the_calibration() -> None:
     decision = Decision(Calibration(slope=0.5), threshold=0.3, unsure=0.1)
     assert decision.describe() == {"threshold": 0.3, "temperature": 2.0}
+    known = replace(decision, prior=0.25)
+    assert known.describe() == {"threshold": 0.3, "prior": 0.25, "temperature": 2.0}

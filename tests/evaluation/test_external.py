@@ -23,7 +23,7 @@ def written(folder: Path, text: str, name: str = "table.csv") -> Path:
 
 def test_logits_and_labels_of_any_spelling_are_read(tmp_path: Path) -> None:
     path = written(tmp_path, "path,label,logit,camera\na.png,REAL,-1.5,x\nb.png,1_fake,2,y\n")
-    table, moved = read_predictions(path, [])
+    table, moved, _ = read_predictions(path, [])
     assert table["label"].tolist() == [0, 1]
     assert table["raw_logit"].tolist() == [-1.5, 2.0]
     assert table["split"].tolist() == ["test", "test"]
@@ -33,7 +33,7 @@ def test_logits_and_labels_of_any_spelling_are_read(tmp_path: Path) -> None:
 
 def test_probabilities_become_log_odds(tmp_path: Path) -> None:
     path = written(tmp_path, "path,label,probability\na,0,0.25\nb,1,1.0\nc,1,0\n")
-    table, moved = read_predictions(path, [])
+    table, moved, _ = read_predictions(path, [])
     assert expit(table["raw_logit"]).tolist() == pytest.approx([0.25, 1 - MARGIN, MARGIN])
     assert moved == 2
 
@@ -43,7 +43,7 @@ def test_only_probabilities_of_0_and_1_are_moved_and_the_order_is_preserved(
 ) -> None:
     rising = [0, 1e-300, 1e-12, 1e-9, 0.5, 1 - 1e-9, 1 - 1e-12, 1 - 2**-53, 1]
     lines = [f"{p!r},{n % 2},{p!r}\n" for n, p in enumerate(rising)]
-    table, moved = read_predictions(
+    table, moved, _ = read_predictions(
         written(tmp_path, "path,label,probability\n" + "".join(lines)), []
     )
     assert moved == 2
@@ -55,7 +55,7 @@ def test_only_probabilities_of_0_and_1_are_moved_and_the_order_is_preserved(
 
 def test_probabilities_of_only_0_and_1_have_finite_log_odds(tmp_path: Path) -> None:
     path = written(tmp_path, "path,label,probability\na,0,0\nb,1,1\nc,1,0.0\n")
-    table, moved = read_predictions(path, [])
+    table, moved, _ = read_predictions(path, [])
     assert moved == 3
     assert expit(table["raw_logit"]).tolist() == pytest.approx([MARGIN, 1 - MARGIN, MARGIN])
 
@@ -96,7 +96,9 @@ def test_columns_can_have_other_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown"):
         read_predictions(path, ["path=filename", "logit=LLR"])
     path = written(tmp_path, "filename,fake,LLR,gen\na,0,-1,\nb,1,1,sd15\n")
-    table, _ = read_predictions(path, ["path=filename", "logit=LLR", "label=fake", "generator=gen"])
+    table, *_ = read_predictions(
+        path, ["path=filename", "logit=LLR", "label=fake", "generator=gen"]
+    )
     assert table["generator"].tolist() == ["", "sd15"]
     assert table["path"].tolist() == ["a", "b"]
 
@@ -118,11 +120,11 @@ def test_splits_of_any_spelling_are_recognised(tmp_path: Path) -> None:
 
 def test_names_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
     path = written(tmp_path, "path,label,logit,source_id\n007,0,1,01\n008,1,1,NA\n")
-    table, _ = read_predictions(path, [])
+    table, *_ = read_predictions(path, [])
     assert table["path"].tolist() == ["007", "008"]
     assert table["source_id"].tolist() == ["01", "NA"]
     path = written(tmp_path, "file,label,logit,photo\n007,0,1,01\n008,1,1,02\n")
-    table, _ = read_predictions(path, ["path=file", "source_id=photo"])
+    table, *_ = read_predictions(path, ["path=file", "source_id=photo"])
     assert table["path"].tolist() == ["007", "008"]
     assert table["source_id"].tolist() == ["01", "02"]
 
@@ -132,7 +134,7 @@ def test_names_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
     [
         ("", "empty"),
         ("path,label,logit\n", "no rows"),
-        ("label,logit\n1,2\n", r"no column 'path'.*--columns path="),
+        ("logit\n2\n", r"no column 'path'.*--columns path="),
         ("path,logit\na,2\n", r"no column 'label'"),
         ("path,label\na,1\n", "'logit'.*'probability'.*--columns"),
         ("path,label,logit\na,1,1\nb,1,high\n", r"row 2 \('b'\).*logit"),

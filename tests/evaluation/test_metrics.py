@@ -1,26 +1,22 @@
-"""Metrics, bootstrap intervals and thresholds against scikit-learn, hand calculation and search."""
+"""Metrics, bootstrap weights and thresholds against scikit-learn, hand calculation and search."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.special import expit, ndtr
+from scipy.special import expit
 from scipy.special import logit as log_odds
 from sklearn import metrics as sk
 
 from synthdetect.evaluation.metrics import (
     ECE_BINS,
     METRICS,
-    auc_interval,
     bootstrap_metrics,
     bootstrap_weights,
     choose_threshold,
     epoch_metrics,
-    metric_intervals,
     metrics,
-    percentile_interval,
     weighted_metrics,
 )
 from synthdetect.system.arrays import FloatArray
@@ -76,24 +72,8 @@ def test_values_equal_scikit_learns(seed: int, ties: bool, threshold: float) -> 
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_bootstrap_values_equal_scikit_learns_with_the_draws_as_weights(seed: int) -> None:
-    labels, logits = random_data(seed, n=40)
-    sources = np.arange(40) // 2
-    (weights,) = bootstrap_weights(sources, 30, seed=seed)
-    theirs = [from_sklearn(labels, logits, 0.5, weight) for weight in weights]
-    ours = metric_intervals(labels, logits, 0.5, sources, replicates=30, seed=seed).set_index(
-        "metric"
-    )
-    for name in theirs[0]:
-        low, high = np.nanpercentile([draw[name] for draw in theirs], [2.5, 97.5])
-        assert ours.loc[name, ["low", "high"]].tolist() == pytest.approx([low, high], abs=1e-12)
-
-
 def test_all_metrics_are_reported_in_the_order_of_the_registry() -> None:
     assert list(metrics([0, 1], [0.0, 1.0], 0.5)) == list(METRICS)
-    table = metric_intervals([0, 1], [0.0, 1.0], 0.5, [0, 1], replicates=2)
-    assert table["metric"].tolist() == list(METRICS)
 
 
 def test_a_case_worked_by_hand() -> None:
@@ -182,14 +162,6 @@ def test_only_metrics_that_need_a_missing_class_are_undefined(
     assert values["accuracy"] == 0.5
     correct = [1.0, -2.0, -3.0, 4.0] if label == 0 else [-1.0, 2.0, 3.0, -4.0]
     assert values["nll"] == pytest.approx(np.mean([math.log1p(math.exp(-x)) for x in correct]))
-
-
-def test_intervals_of_undefined_metrics_are_undefined() -> None:
-    table = metric_intervals([0] * 6, np.arange(6.0), 0.5, np.arange(6), replicates=20)
-    nan = table["value"].isna()
-    assert (table["low"].isna() == nan).all()
-    assert (table["high"].isna() == nan).all()
-    assert set(table.loc[nan, "metric"]) == NEED_BOTH | {"recall", "fake_accuracy"}
 
 
 def test_precision_is_undefined_where_nothing_is_classified_as_synthetic() -> None:
@@ -317,7 +289,6 @@ def test_invalid_weights_are_refused(weights: list[float]) -> None:
 def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     for call in (
         lambda: metrics([0, 1, 1], [0.0, bad, 1.0], 0.5),
-        lambda: metric_intervals([0, 1, 1], [0.0, bad, 1.0], 0.5, [0, 1, 2], replicates=2),
         lambda: choose_threshold([0, 1, 1], [0.0, bad, 1.0], "f1"),
     ):
         with pytest.raises(ValueError, match="1 logits"):
@@ -330,82 +301,7 @@ def test_no_images_and_unequal_numbers_are_refused(labels: list[int], logits: li
         metrics(labels, logits, 0.5)
 
 
-# --- intervals
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_an_interval_contains_its_value(seed: int) -> None:
-    labels, logits = random_data(seed, n=200, ties=False)
-    table = metric_intervals(labels, logits, 0.5, np.arange(200), replicates=300)
-    # Resampling biases calibration errors upwards, so they may lie below their interval.
-    table = table[~table["metric"].isin(["ece", "ece_balanced"])]
-    assert (table["low"] <= table["value"]).all()
-    assert (table["value"] <= table["high"]).all()
-    assert (table["low"] < table["high"]).all()
-
-
-def test_intervals_are_determined_by_the_seed() -> None:
-    labels, logits = random_data(0)
-    groups = np.arange(60) // 3
-    first, again, other = (
-        metric_intervals(labels, logits, 0.5, groups, replicates=50, seed=seed)
-        for seed in (7, 7, 8)
-    )
-    assert first.equals(again)
-    assert not first.equals(other)
-    assert first["value"].equals(other["value"])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_interval_of_the_auc_alone_equals_that_of_all_metrics(seed: int) -> None:
-    labels, logits = random_data(seed)
-    groups = np.arange(len(labels)) // 3
-    row = metric_intervals(labels, logits, 0.5, groups, replicates=200, seed=seed).set_index(
-        "metric"
-    )
-    alone = auc_interval(labels, logits, groups, replicates=200, seed=seed)
-    np.testing.assert_allclose(alone, row.loc["auc", ["value", "low", "high"]].astype(float))
-
-
-def test_intervals_of_a_higher_level_contain_those_of_a_lower_one() -> None:
-    labels, logits = random_data(0)
-    wide, narrow = (
-        metric_intervals(labels, logits, 0.5, np.arange(60), replicates=200, level=level)
-        for level in (0.99, 0.5)
-    )
-    assert (wide["low"] <= narrow["low"]).all()
-    assert (wide["high"] >= narrow["high"]).all()
-    assert wide["high"][0] - wide["low"][0] > 1.5 * (narrow["high"][0] - narrow["low"][0])
-
-
-def test_the_names_of_sources_make_no_difference() -> None:
-    labels, logits = random_data(0)
-    numbers = np.arange(60) // 3
-    names = np.array([f"photo {number}" for number in numbers], dtype=object)
-    by_number, by_name = (
-        metric_intervals(labels, logits, 0.5, groups, replicates=30) for groups in (numbers, names)
-    )
-    assert by_number.equals(by_name)
-
-
-def test_copies_of_an_image_do_not_narrow_its_interval() -> None:
-    """With nine copies of each image, drawing images makes intervals three times too narrow."""
-    labels, logits = random_data(1, n=80, ties=False)
-    copies = np.repeat(np.arange(80), 9)
-
-    def width(labels: Labels, logits: FloatArray, groups: Labels) -> float:
-        auc = (
-            metric_intervals(labels, logits, 0.5, groups, replicates=400)
-            .set_index("metric")
-            .loc["auc"]
-        )
-        return float(auc["high"] - auc["low"])
-
-    once = width(labels, logits, np.arange(80))
-    by_source = width(labels[copies], logits[copies], copies)
-    by_image = width(labels[copies], logits[copies], np.arange(720))
-    assert by_source == pytest.approx(once, rel=1e-9)
-    assert 2.3 < by_source / by_image < 3.9
+# --- the bootstrap
 
 
 def test_each_replicate_draws_as_many_whole_sources_as_there_are() -> None:
@@ -422,21 +318,6 @@ def test_each_replicate_draws_as_many_whole_sources_as_there_are() -> None:
 def test_chunks_hold_all_replicates() -> None:
     chunks = list(bootstrap_weights(np.arange(1_500_000) % 10, 5, seed=0))
     assert [len(chunk) for chunk in chunks] == [2, 2, 1]
-
-
-def test_intervals_of_the_auc_have_their_coverage() -> None:
-    """Normal distributions 1.5 standard deviations apart have AUC Phi(1.5 / sqrt 2) = 0.856."""
-    truth = ndtr(1.5 / math.sqrt(2))
-    labels = np.repeat([0, 1], 50)
-
-    def covers() -> Iterator[bool]:
-        for seed in range(200):
-            logits = np.random.default_rng(seed).normal(size=100) + 1.5 * labels
-            table = metric_intervals(labels, logits, 0.5, np.arange(100), replicates=300, seed=seed)
-            _, _, low, high = table.iloc[0]
-            yield low <= truth <= high
-
-    assert 0.90 <= np.mean(list(covers())) <= 0.99
 
 
 # --- the threshold
@@ -576,8 +457,3 @@ def test_subsets_share_their_bootstrap_replicates() -> None:
     weights = np.concatenate(list(bootstrap_weights(groups, 50, 0)))
     alone = weighted_metrics(labels[part], logits[part], 0.5, weights[:, part])
     assert found["part"]["f1"] == pytest.approx(alone["f1"], nan_ok=True)
-
-
-def test_the_percentile_interval_ignores_nan() -> None:
-    assert all(math.isnan(bound) for bound in percentile_interval(np.array([np.nan, np.nan])))
-    assert percentile_interval(np.array([1.0, np.nan, 3.0]), 1.0) == (1.0, 3.0)

@@ -1,12 +1,14 @@
 """Slices: their members, names, order and metrics."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from synthdetect.datasets.manifest import read
 from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.predictions import prediction_table
 from synthdetect.evaluation.slices import default_slices, slice_table, slice_values
@@ -102,6 +104,16 @@ def test_default_slices_are_the_columns_in_which_images_differ(table: pd.DataFra
 def test_images_of_unknown_size_form_a_slice(table: pd.DataFrame) -> None:
     some = table.assign(width=table["width"].astype(object).where(table.index > 3, ""))
     assert slice_values(some, "size").value_counts()["(unknown)"] == 4
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2, None], ["1", "2", ""], [1.0, 2.0, np.nan]], ids=["null", "text", "float"]
+)
+def test_whole_numbers_keep_their_names_beside_blanks(values: list[object], tmp_path: Path) -> None:
+    file = tmp_path / "manifest.parquet"
+    given = pd.DataFrame({"path": ["a", "b", "c"], "label": "real", "camera": values})
+    given.to_parquet(file)
+    assert slice_values(read(file).table, "camera").tolist() == ["1", "2", "(unknown)"]
 
 
 def test_a_missing_column_is_refused_with_the_available_ones(table: pd.DataFrame) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from synthdetect.explanation.gradcam import explain, grad_cam
 from synthdetect.images.geometry import Preprocess
+from synthdetect.images.options import VIEWS
 from synthdetect.models.architectures import ARCHITECTURES
 from synthdetect.models.networks import Network, build
 from synthdetect.models.spec import ModelSpec
@@ -67,6 +68,22 @@ def test_the_peak_is_on_the_decisive_patch(made: Network) -> None:
     real = grad_cam(made, MADE, squares, toward=0)
     assert [cell_of_peak(cam) for cam in real] == [(5, 2), (4, 4)]
     assert (real[0, 8:16, 48:56] == 0).all()  # evidence for the other label is left out
+
+
+def test_the_map_of_the_mirror_image_is_laid_back_onto_the_image(made: Network) -> None:
+    squares = np.stack([patched({(1, 6): RED}), patched({(5, 2): RED})])
+    single, flip = (
+        grad_cam(made, MADE, squares, toward=1, views=views) for views in ("single", "flip")
+    )
+    np.testing.assert_allclose(flip, single, atol=1e-6)  # the network is symmetric
+    assert [cell_of_peak(cam) for cam in flip] == [(1, 6), (5, 2)]
+
+
+@pytest.mark.parametrize("views", [name for name, entry in VIEWS.items() if entry.cropped])
+def test_the_maps_of_crops_are_laid_back_onto_the_image(made: Network, views: str) -> None:
+    squares = np.stack([patched({(1, 6): RED}), patched({(6, 1): RED})])
+    maps = grad_cam(made, MADE, squares, toward=1, views=views)
+    assert [cell_of_peak(cam) for cam in maps] == [(1, 6), (6, 1)]
 
 
 def test_each_image_can_be_explained_toward_its_own_label(made: Network) -> None:
@@ -175,7 +192,9 @@ def test_predictions_are_explained_toward_the_predicted_label(
     for file in files:
         Image.fromarray(image).save(file)
     table = pd.DataFrame({"path": ["0.png", "1.png", "2.png"], "predicted": [1, 0, 0]})
-    explanation = explain(made, MADE, table, [2, 0], files, Preprocess(64, "resize"))
+    explanation = explain(
+        made, MADE, table, [2, 0], [str(file) for file in files], Preprocess(64, "resize")
+    )
     assert explanation.rows["path"].tolist() == ["2.png", "0.png"]
     assert (explanation.squares == image).all()
     assert [cell_of_peak(cam) for cam in explanation.maps] == [(5, 2), (1, 6)]

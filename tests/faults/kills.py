@@ -92,7 +92,13 @@ def _begin(name: str) -> Callable[[Place], list[str]]:
     given = {
         "train": ["--epochs=4"],
         "cv": ["--epochs=2", "--folds=2", "--refit=true"],
-        "sweep": ["--epochs=2", "--folds=2", "--trials=2", "--strategies=label_smoothing"],
+        "sweep": [
+            "--epochs=2",
+            "--folds=2",
+            "--seeds=1",
+            "--trials=2",
+            "--strategies=label_smoothing",
+        ],
     }[name]
     return lambda place: [name, f"--data={place.data}", *TRAINING, *given]
 

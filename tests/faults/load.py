@@ -158,7 +158,7 @@ def _abuse(port: int) -> dict[str, Callable[[], tuple[int, bytes]]]:
         "declares the most and sends nothing": lambda: _nothing_of_it(port),
         "says nothing": lambda: _unfinished(port, b""),
         "half a header": lambda: _unfinished(port, b"POST /invocations HTTP/1.1\r\nHost: a\r\nCo"),
-        "elsewhere": lambda: ask(port, "GET", "/docs"),
+        "elsewhere": lambda: ask(port, "GET", "/redoc"),
     }
 
 

@@ -52,7 +52,7 @@ CARDS: dict[str, dict[str, Any]] = {
     **each("a calibration", "decision.calibration", None, [], 1, {}, "x"),
     **each("an architecture", "model.arch",
            "vgg16", "", None, [], {}, "resnet18", "vit_b_16", "../../x", "\x1b[2J"),
-    **each("a front-end", "model.front_end", "dct", "", None, [], {}, 1),
+    **each("a front-end", "model.front_end", "hsv", "", None, [], {}, 1),
     **each("a mean", "model.mean", [0.5, 0.5], [0.5] * 4, [0.5, 0.5, -0.1], [0.5, 0.5, 1.1],
            [0, 0, math.nan], [0, 0, True], ["0", "0", "0"], 0.5, None, {}, "abc"),
     **each("a deviation", "model.std", [0, 0, 0], [1, 1, 1e-9], [1, 1, 2], [1, 1, math.inf],
@@ -210,7 +210,7 @@ def test_starting_weights_that_are_none_are_refused(
     network = build(ModelSpec.of("mobilenet_v3_large", 32))
 
     def start() -> None:
-        require_weights(str(file))
+        require_weights(str(file), "mobilenet_v3_large")
         initialise(network, str(file))
 
     message = refusal(start)

@@ -28,7 +28,7 @@ BAD_SPLITS = {
 }  # fmt: skip
 
 PROBED = ("bytes", "mtime_ns", "sha256", "width", "height", "format", "mode", "jpeg_quality",
-          "exif")  # fmt: skip
+          "exif", "provenance")  # fmt: skip
 """What `synthdetect manifest` finds of each file, and a manifest may claim."""
 
 
@@ -81,7 +81,8 @@ TEXTS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a path that is a device": ("path,label\n/dev/zero,real\n", ("/dev/zero", "regular file")),
     "a path that is a folder": ("path,label\n/,real\n", ("Is a directory",)),
     "a path that is the memory": ("path,label\n/proc/self/mem,real\n", ("cannot be read",)),
-    "a path that is a URI": ("path,label\nhttps://host/a.png,real\n", ("No such file",)),
+    "a path that is a URI": ("path,label\nhttps://127.0.0.1:9/a.png,real\n",
+                             ("https://127.0.0.1:9/a.png: Connect call failed",)),
     "paths to nowhere": ("path,label\na,real\nb,fake\n", ("2 of 2", "--on-bad-image exclude")),
     "a header and nothing else": ("path,label\n", ("holds no images",)),
     "only blank lines": ("\n\n\n\n", ("is empty",)),
@@ -278,7 +279,6 @@ GOOD = "path,label,logit\n" + "".join(f"{n}.png,{n % 2},{n / 10}\n" for n in ran
         ("--columns==logit", ("pairs",)),
         ("--columns=label=nope", ("no column 'nope'", "Found")),
         ("--columns=path=label,label=path", ("--columns",)),
-        ("--columns=other=path", ("no column 'path'",)),
         ("--splits=nope", ("--splits", "Found: test")),
         ("--slices=nope", ("--slices", "Found")),
         ("--decide=val", ("--decide val", "no val rows")),
@@ -332,6 +332,15 @@ FOLDS: dict[str, tuple[Callable[[pd.DataFrame], object], str]] = {
     "folds that are missing": (lambda t: t.assign(fold=""), "no assignment"),
     "no held_out": (lambda t: t.drop(columns="held_out"), "no assignment"),
     "no rows": (lambda t: t.head(0), "are missing"),
+    "a fold of two generators": (
+        lambda t: t.assign(fold=1 + np.arange(len(t)) // 2 % 2, held_out=t["path"]),
+        "one held_out generator",
+    ),
+    "a source in train and val": (
+        lambda t: t.assign(fold=1 + np.arange(len(t)) // 2 % 2, held_out="g",
+                           val=np.arange(len(t)) % 2),
+        "to train and to val",
+    ),
 }  # fmt: skip
 
 
@@ -392,7 +401,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "manifest": read,
     "list": lambda file: unlabelled(str(file)),
     "predictions": lambda file: read_predictions(file, []),
-    "folds": lambda file: read_folds(file, SAMPLE),
+    "folds": lambda file: read_folds(file, SAMPLE, seed=0, val_share=0.15),
     "submission": lambda file: check_submission(file, edition="2026"),
 }
 

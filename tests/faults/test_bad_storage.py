@@ -137,7 +137,8 @@ def test_a_tracking_store_is_refused_and_left_as_it_is(
     """A file that is no database, another program's, or of another version, for MLflow."""
     make, named = STORES[case]
     make(refused.folder / "store.db")
-    refused.track(monkeypatch, "sqlite:///store.db")
+    # MLflow remembers stores by their address, so that one of another test must not have the same.
+    refused.track(monkeypatch, f"sqlite:///{refused.folder / 'store.db'}")
     refused(*TRACKED[command], named=("MLFLOW_TRACKING_URI", named))
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults.kills import differences, torment
 
 
@@ -17,6 +19,7 @@ def test_differences_are_named() -> None:
     assert differences({}, wanted)[0].endswith("is there once too often")
 
 
+@pytest.mark.long
 def test_a_killed_prediction_goes_on_in_its_own_run(tmp_path: Path) -> None:
     outcome = torment("predict", kills=2, seed=1, folder=tmp_path)
     assert outcome.kills >= 2

@@ -227,6 +227,22 @@ def test_a_model_that_an_older_version_logged_is_found(copied: Path, logged: Log
     assert found.card == wanted.card
 
 
+def test_a_model_without_the_newer_fields_of_its_specification_is_found(
+    copied: Path, logged: Logged
+) -> None:
+    """As versions logged it whose networks had neither a front-end, a probe nor generators."""
+    uri = f"models:/{logged.model.model_id}"
+    ((_, wanted, _),) = find_detectors((uri,))
+    file = weights_of(copied)
+    card = card_of(file)
+    older = {name: card["model"][name] for name in ("arch", "image_size", "mean", "std")}
+    old = {name: value for name, value in card.items() if name != "attribution"} | {"model": older}
+    save_file(load_file(file), file, {"card": json.dumps(old)})
+    described(copied, lambda description: description.update(metadata=old))
+    ((_, found, _),) = find_detectors((uri,))
+    assert found.card == wanted.card
+
+
 def test_a_changed_model_of_an_older_version_is_refused(
     refused: Refused, copied: Path, logged: Logged
 ) -> None:

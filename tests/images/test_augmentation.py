@@ -38,6 +38,16 @@ def fixed(*values: float, batch: int = 1) -> npt.NDArray[np.float32]:
     return np.tile(np.array(values, dtype=np.float32), (batch, 1))
 
 
+def test_nothing_in_it_waits_for_an_accelerator() -> None:
+    """Tensors on `meta` have no values, so that whatever would fetch one fails."""
+    random = draws(0, 1, range(16))
+    changed = augment(noise(16).to("meta"), ALL, random)
+    assert changed.device.type == "meta"
+    assert changed.shape == (16, 3, 20, 20)
+    assert (random[:, 5] < ALL.blur).any()
+    assert (random[:, 7] < ALL.random_erasing).any()
+
+
 class TestDraws:
     def test_they_are_the_same_for_the_same_image(self) -> None:
         together = draws(1, 2, [5, 6, 7])

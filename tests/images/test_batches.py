@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +98,44 @@ class TestOrder:
     ) -> None:
         assert [len(batch) for batch in rows_of(Order(rows, 4, seed=1))] == sizes
 
+    def test_strata_occur_equally_often(self) -> None:
+        real, one, other = np.arange(30), np.arange(30, 80), np.arange(80, 83)
+        order = Order(83, 8, seed=1, strata=[[real], [one, other]])
+        for epoch in range(4):
+            rows = np.concatenate(rows_of(order, epoch))
+            assert len(rows) == len(set(rows.tolist())) == 83
+            counts = np.bincount(rows % 83, minlength=83)
+            assert {counts[real].sum(), counts[30:].sum()} == {41, 42}
+            assert abs(int(counts[one].sum()) - int(counts[other].sum())) <= 1
+            assert set(counts[real]) == {1, 2}
+            assert counts[one].max() == 1
+            assert counts[other].max() - counts[other].min() <= 1
+        chosen = [{row % 83 for batch in rows_of(order, e) for row in batch} for e in (0, 1)]
+        assert chosen[0] != chosen[1]
+
+    def test_strata_depend_only_on_seed_and_epoch_and_change_no_size(self) -> None:
+        strata = [[np.arange(5)], [np.arange(5, 21)]]
+        order = Order(21, 4, seed=1, strata=strata)
+        first = rows_of(order, 3)
+        rows_of(order, 4)
+        assert rows_of(order, 3) == first == rows_of(Order(21, 4, seed=1, strata=strata), 3)
+        assert [len(batch) for batch in first] == [4, 4, 4, 4, 5]
+        assert first != rows_of(order, 4)
+
+    @pytest.mark.parametrize("strata", [None, [[np.arange(6)], [np.arange(6, 24)]]])
+    def test_the_rows_of_a_group_follow_each_other(self, strata: list[list[Any]] | None) -> None:
+        groups = np.arange(24) % 5
+        order = Order(24, 4, seed=1, strata=strata, groups=groups)
+        epochs = [[row for batch in rows_of(order, n) for row in batch] for n in (1, 2)]
+        for rows in epochs:
+            found = groups[np.array(rows) % 24]
+            assert len(rows) == len(set(rows)) == 24
+            assert (np.diff(found) != 0).sum() == 4  # five groups, each in one piece
+        first, second = (groups[np.array(rows) % 24].tolist() for rows in epochs)
+        assert list(dict.fromkeys(first)) != list(dict.fromkeys(second))
+        again = Order(24, 4, seed=1, strata=strata, groups=groups)
+        assert [row for batch in rows_of(again, 2) for row in batch] == epochs[1]
+
     def test_keys_carry_the_epoch(self) -> None:
         order = Order(3, 2, seed=1)
         order.epoch = 7
@@ -133,6 +172,14 @@ class TestImages:
         crops = [dataset[epoch, 5][1] for epoch in (0, 0, 1, 2)]
         np.testing.assert_array_equal(crops[0], crops[1])
         assert len({np.asarray(crop).tobytes() for crop in crops}) == 3
+
+    def test_a_repeated_image_has_a_crop_of_its_own(self, pictures: list[Path]) -> None:
+        preprocess = Preprocess(SIZE, "random_crop")
+        dataset = ImageFiles(pictures, preprocess, targets=np.arange(13), seed=1)
+        once, again = dataset[0, 1], dataset[0, 1 + len(pictures)]
+        assert again.target == once.target == 1
+        assert again.row == 1 + len(pictures)
+        assert not np.array_equal(once.pixels, again.pixels)
 
     def test_crops_differ_between_rows_and_seeds(self, pictures: list[Path]) -> None:
         same = [pictures[12]] * 4

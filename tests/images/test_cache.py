@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from synthdetect.images import cache as cache_module
 from synthdetect.images.cache import DecodedCache
 from synthdetect.images.geometry import Preprocess
 
@@ -47,6 +48,15 @@ def test_other_content_or_preprocessing_is_another_cache(other: object) -> None:
     cache = DecodedCache(HASHES, SQUARE, 10**6)
     cache.put(0, pixels(0))
     assert other().get(0) is None  # type: ignore[operator]
+
+
+def test_squares_of_another_version_of_the_preprocessing_are_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    DecodedCache(HASHES, SQUARE, 10**6).put(0, pixels(0))
+    assert DecodedCache(HASHES, SQUARE, 10**6).get(0) is not None
+    monkeypatch.setattr(cache_module, "SQUARE_VERSION", 1)
+    assert DecodedCache(HASHES, SQUARE, 10**6).get(0) is None
 
 
 def test_random_crops_are_not_cached(folder: Path) -> None:

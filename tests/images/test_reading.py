@@ -92,17 +92,13 @@ class TestOrientation:
         np.testing.assert_array_equal(np.asarray(read(data)), upright)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize("at_least", [0, 16])
-    def test_a_rotated_jpeg_is_read_upright_at_any_scale(
-        self, orientation: int, at_least: int
-    ) -> None:
+    def test_a_rotated_jpeg_is_read_upright(self, orientation: int) -> None:
         upright = blocks(64, 128)
         stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
         data = encode(stored, "JPEG", quality=100, subsampling=0, exif=oriented(orientation))
-        pixels = np.asarray(read(data, at_least=at_least)).astype(int)
-        step = 4 if at_least else 1
-        assert pixels.shape == (64 // step, 128 // step, 3)
-        assert np.abs(pixels - upright[::step, ::step]).max() <= 4
+        pixels = np.asarray(read(data)).astype(int)
+        assert pixels.shape == (64, 128, 3)
+        assert np.abs(pixels - upright).max() <= 4
 
     @pytest.mark.parametrize("orientation", [0, 9, 65535])
     def test_an_undefined_orientation_is_ignored(self, orientation: int) -> None:
@@ -201,6 +197,23 @@ class TestColours:
         assert open_image(data).mode == opened_as
         assert [pixel[0] for pixel in colours(read(data))] == [0, 0, 1, 128, 255]
 
+    def test_eight_bits_in_a_tiff_of_32_are_kept_as_they_are(self) -> None:
+        values = np.array([[0, 1, 128, 255]], np.int32)
+        data = encode(Image.fromarray(values), "TIFF")
+        assert open_image(data).mode == "I"
+        assert [pixel[0] for pixel in colours(read(data))] == [0, 1, 128, 255]
+
+    @pytest.mark.parametrize("kind", ["PPM", "TIFF", "PNG"])
+    def test_a_dark_image_of_16_bits_stays_dark(self, kind: str) -> None:
+        data = encode(Image.fromarray(np.array([[0, 100, 255]], np.uint16)), kind)
+        assert [pixel[0] for pixel in colours(read(data))] == [0, 0, 0]
+
+    @pytest.mark.parametrize("value", [-1, 65536, 2**31 - 1])
+    def test_integers_without_a_defined_white_are_an_error(self, value: int) -> None:
+        data = encode(Image.fromarray(np.array([[0, value]], np.int32)), "TIFF")
+        with pytest.raises(BadImage, match="no defined white level; store 8 or 16 bits"):
+            read(data)
+
     def test_floating_point_pixels_are_an_error(self) -> None:
         data = encode(Image.new("F", (4, 4), 0.5), "TIFF")
         with pytest.raises(BadImage, match="floating-point"):
@@ -216,10 +229,9 @@ class TestColours:
     def test_a_multi_picture_jpeg_gives_its_first_picture(self) -> None:
         frames = [Image.new("RGB", (64, 32), colour) for colour in (RED, BLUE)]
         data = encode(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=95)
-        for at_least, size in ((0, (64, 32)), (8, (16, 8))):
-            image = read(data, at_least=at_least)
-            assert image.size == size
-            np.testing.assert_allclose(np.asarray(image)[4, 4], RED, atol=3)
+        image = read(data)
+        assert image.size == (64, 32)
+        np.testing.assert_allclose(np.asarray(image)[4, 4], RED, atol=3)
 
     @pytest.mark.parametrize(
         ("kind", "options"),
@@ -317,7 +329,7 @@ class TestRefusal:
             if rng.random() < 0.3:
                 data = data[: rng.integers(0, len(data))]
             try:
-                assert read(data.tobytes(), at_least=int(rng.integers(0, 20))).mode == "RGB"
+                assert read(data.tobytes()).mode == "RGB"
             except BadImage as error:
                 refused += 1
                 self.check_message(error)
@@ -346,53 +358,6 @@ class TestRefusal:
         finally:
             warnings.filters[:] = before  # type: ignore[index]
         assert after == before
-
-
-class TestAtLeast:
-    @pytest.mark.parametrize(
-        ("at_least", "size"),
-        [
-            (0, (400, 600)),
-            (1, (50, 75)),
-            (50, (50, 75)),
-            (51, (100, 150)),
-            (100, (100, 150)),
-            (101, (200, 300)),
-            (199, (200, 300)),
-            (200, (400, 600)),  # exactly twice: not reduced
-            (201, (400, 600)),
-            (1000, (400, 600)),
-        ],
-    )
-    def test_a_jpeg_is_reduced_only_above_twice_the_size(
-        self, at_least: int, size: tuple[int, int]
-    ) -> None:
-        data = encode(smooth(400, 600), "JPEG", quality=95)
-        assert read(data, at_least=at_least).size == size
-
-    @pytest.mark.parametrize("size", [(257, 401), (401, 257), (300, 300), (9, 800), (801, 8)])
-    def test_the_short_side_keeps_at_least_that_many_pixels(self, size: tuple[int, int]) -> None:
-        data = encode(Image.new("RGB", size), "JPEG")
-        short = min(size)
-        for at_least in (1, 2, 3, 4, 5, 31, 32, 33, 63, 64, 65, 128, 129, 149, 150, 151, 300):
-            kept = min(read(data, at_least=at_least).size)
-            assert min(at_least, short) <= kept <= short
-
-    def test_a_reduced_jpeg_shows_the_same_image(self) -> None:
-        data = encode(smooth(400, 600), "JPEG", quality=95)
-        full = read(data).reduce(4)
-        reduced = read(data, at_least=100)
-        difference = np.asarray(full).astype(int) - np.asarray(reduced)
-        assert np.abs(difference).mean() < 1
-
-    @pytest.mark.parametrize("mode", ["L", "CMYK"])
-    def test_other_colour_modes_are_reduced_too(self, mode: str) -> None:
-        image = read(encode(smooth(400, 600).convert(mode), "JPEG"), at_least=100)
-        assert (image.mode, image.size) == ("RGB", (100, 150))
-
-    @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
-    def test_other_formats_are_never_reduced(self, kind: str) -> None:
-        assert read(encode(smooth(400, 600), kind), at_least=10).size == (400, 600)
 
 
 class TestProbe:

@@ -68,10 +68,10 @@ def test_features_are_what_the_last_layer_makes_logits_of(
     _, network = built
     network.eval()
     names = list(network.state_dict())
-    logits, features = network.with_features(images)
+    outputs, features = network.with_features(images)
     assert features.shape == (2, network.head.in_features)
-    torch.testing.assert_close(network.head(features).squeeze(1), logits)
-    torch.testing.assert_close(logits, network(images))
+    torch.testing.assert_close(network.head(features), outputs)
+    torch.testing.assert_close(outputs, network.outputs(images))
     weight = next(network.parameters())
     (gradient,) = torch.autograd.grad(features.square().sum(), weight)
     assert gradient.isfinite().all()
@@ -96,11 +96,39 @@ def test_the_number_of_parameters_is_the_one_shown(arch: str) -> None:
     assert sum(p.numel() for p in network.parameters()) == ARCHITECTURES[arch].parameters
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "arch", [name for name, entry in ARCHITECTURES.items() if entry.library == "torchvision"]
+)
 def test_the_weights_are_torchvisions_for_that_builder(arch: str) -> None:
     entry = ARCHITECTURES[arch]
     weights = torchvision.models.get_weight(entry.weights)
     enum = torchvision.models.get_model_weights(entry.builder)
     assert weights in list(enum)
+    assert torchvision.models.get_weight(entry.first_weights) is next(iter(enum))
     transforms = weights.transforms()
     assert (tuple(transforms.mean), tuple(transforms.std)) == (entry.mean, entry.std)
+
+
+def test_a_network_without_its_last_stages_is_the_first_part_of_the_whole_one() -> None:
+    torch.manual_seed(0)
+    network = build(ModelSpec.of("resnet18_layer2", SIZE)).eval()
+    whole = torchvision.models.resnet18(weights=None).eval()
+    state = network.backbone.state_dict()
+    whole.load_state_dict({k: v for k, v in state.items() if "fc." not in k}, strict=False)
+    kept: list[torch.Tensor] = []
+    whole.layer2.register_forward_hook(lambda module, given, made: kept.append(made))
+    images = torch.rand(2, 3, SIZE, SIZE) * 255
+    with torch.inference_mode():
+        _, features = network.with_features(images)
+        whole(network.front_end(images))
+    torch.testing.assert_close(features, kept[0].mean(dim=(2, 3)))
+
+
+def test_a_dense_network_sees_every_pixel_at_full_resolution() -> None:
+    network = build(ModelSpec.of("resnet18_layer2_dense", SIZE))
+    with torch.inference_mode():
+        stem = network.backbone.get_submodule("layer1")
+        sizes: list[torch.Size] = []
+        stem.register_forward_hook(lambda module, given, made: sizes.append(made.shape[2:]))
+        network(torch.zeros(1, 3, SIZE, SIZE))
+    assert sizes == [torch.Size([SIZE, SIZE])]

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from synthdetect.models.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
-from synthdetect.models.networks import Network, build, require_buildable
+from synthdetect.models.networks import (
+    AllOutputs,
+    Network,
+    build,
+    first_convolution,
+    require_buildable,
+)
 from synthdetect.models.spec import FRONT_ENDS, ModelSpec
 from synthdetect.system.errors import UserError
 
@@ -66,7 +72,27 @@ def test_a_front_end_draws_no_random_numbers() -> None:
     for front_end in FRONT_ENDS:
         torch.manual_seed(5)
         states.append(build(ModelSpec.of(ARCH, SIZE, front_end)).state_dict())
-    assert all(torch.equal(states[0][name], s[name]) for s in states for name in states[0])
+    first = f"backbone.{first_convolution(build(SPEC).backbone)[0]}.weight"
+    assert all(
+        torch.equal(states[0][name], s[name])
+        for s in states
+        for name in states[0]
+        if name != first or s[name].shape[1] == 3
+    )
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_wider_first_convolution_keeps_the_variance_of_its_output(arch: str) -> None:
+    size = 64
+    variances = []
+    for front_end in ("rgb", "highpass"):
+        torch.manual_seed(0)
+        network = build(ModelSpec.of(arch, size, front_end))
+        _, convolution = first_convolution(network.backbone)
+        assert convolution.weight.shape[1] == convolution.in_channels == network.front_end.channels
+        seen = torch.randn(2, convolution.in_channels, size, size)
+        variances.append(convolution(seen).var().item())
+    assert variances[1] == pytest.approx(variances[0], rel=0.3)
 
 
 # --- specifications
@@ -125,7 +151,32 @@ def test_a_size_that_a_transformer_cannot_have_is_refused(make: object) -> None:
         make(ModelSpec.of("vit_b_16", 72))
 
 
+def test_a_transformer_sees_the_positions_of_a_front_end_with_a_stride() -> None:
+    assert build(ModelSpec.of("vit_b_16", 64, "dct")).backbone.image_size == 16
+    with pytest.raises(UserError, match=r"with --front-end dct needs a multiple of 64 .got 80"):
+        build(ModelSpec.of("vit_b_16", 80, "dct"))
+
+
 def test_the_last_layer_is_the_head() -> None:
     network = build(SPEC)
     assert isinstance(network.head, nn.Linear)
     assert network.head.out_features == 1
+
+
+@pytest.mark.parametrize("arch", ["resnet18_layer2", "mobilenet_v3_large", "swin_t"])
+def test_a_network_that_attributes_starts_from_the_same_weights_and_gives_the_same_logits(
+    arch: str,
+) -> None:
+    made = []
+    for generators in ((), ("a", "b", "c")):
+        torch.manual_seed(0)
+        spec = dataclasses.replace(ModelSpec.of(arch, 64), generators=generators)
+        made.append(build(spec).eval())
+    plain, further = made
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        outputs = further.outputs(images)
+        assert outputs.shape == (3, 4)
+        assert torch.equal(further(images), outputs[:, 0])
+        torch.testing.assert_close(outputs[:, 0], plain(images))
+    assert torch.equal(AllOutputs(further)(images), further.outputs(images))

@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
-from synthdetect.models.networks import Network, build
+from synthdetect.models.networks import Network, build, first_convolution
 from synthdetect.models.spec import ModelSpec
 from synthdetect.models.weights import Start, initialise
 from synthdetect.system.errors import UserError
@@ -30,6 +30,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first use
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,41 @@ def test_a_file_fills_a_network_with_another_front_end(source: State, tmp_path: 
     assert all(torch.equal(state[name], source[name]) for name in state if name not in HEAD)
 
 
+@pytest.mark.parametrize("front_end", ["rgb+npr", "dct"])
+def test_the_first_convolution_of_a_file_is_repeated_for_more_channels(
+    source: State, tmp_path: Path, front_end: str
+) -> None:
+    network = build(ModelSpec.of(ARCH, SIZE, front_end))
+    initialise(network, str(save_safetensors(source, tmp_path)))
+    path, convolution = first_convolution(network.backbone)
+    given = source[f"{path}.weight"]
+    channels = network.front_end.channels
+    for channel in (0, 4, channels - 1):
+        expected = given[:, channel % 3] * 3 / channels
+        torch.testing.assert_close(convolution.weight[:, channel].detach(), expected)
+    grey = torch.rand(1, 1, 8, 8)  # the same in all channels: the output is what it was
+    torch.testing.assert_close(
+        convolution(grey.expand(1, channels, 8, 8)),
+        torch.nn.functional.conv2d(
+            grey.expand(1, 3, 8, 8), given, stride=convolution.stride, padding=convolution.padding
+        ),
+    )
+    again = build(ModelSpec.of(ARCH, SIZE, front_end))
+    wider = {k: v.contiguous() for k, v in network.backbone.state_dict().items()}
+    initialise(again, str(save_safetensors(wider, tmp_path)))
+    assert torch.equal(first_convolution(again.backbone)[1].weight, convolution.weight)
+
+
+def test_a_whole_networks_weights_fill_one_without_its_last_stages(tmp_path: Path) -> None:
+    whole = dict(torchvision.models.resnet18(weights=None).state_dict())
+    network = build(ModelSpec.of("resnet18_layer2", SIZE))
+    assert initialise(network, str(save_safetensors(whole, tmp_path))).source == "file"
+    state = network.backbone.state_dict()
+    head = {"fc.weight", "fc.bias"}
+    assert all(torch.equal(state[name], whole[name]) for name in state.keys() - head)
+    assert not any(name.startswith(("layer3", "layer4")) for name in state)
+
+
 def test_none_keeps_the_random_weights(network: Network) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert initialise(network, "none") == Start("random", "asked for")
@@ -159,7 +195,7 @@ def test_a_file_that_is_not_there_is_refused_with_what_else_one_can_say(
     network: Network, tmp_path: Path
 ) -> None:
     message = refusal(network, tmp_path / "absent.pt")
-    assert "auto, imagenet, none" in message
+    assert "auto, auto_v1, imagenet, imagenet_v1, none" in message
     refusal(network, "imagenett")
     refusal(network, tmp_path)
 
@@ -265,6 +301,34 @@ def test_imagenet_is_an_error_that_says_where_to_put_the_file(
     assert "MobileNet_V3_Large_Weights.IMAGENET1K_V2" in message
     assert "mobilenet_v3_large-5c1a4163.pth" in message
     assert str(tmp_path / "torch" / "hub" / "checkpoints") in message
+
+
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [("imagenet", "IMAGENET1K_V2"), ("imagenet_v1", "IMAGENET1K_V1"), ("auto_v1", "IMAGENET1K_V1")],
+)
+def test_the_first_weights_of_an_architecture_can_be_asked_for(
+    network: Network, source: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    weights: str, name: str,
+) -> None:  # fmt: skip
+    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for entry, value in zip(torchvision.models.MobileNet_V3_Large_Weights, (1.0, 2.0), strict=True):
+        state = {k: torch.full_like(v, value) for k, v in source.items()}
+        digest = hashlib.sha256(save_torch(state, tmp_path).read_bytes()).hexdigest()[:8]
+        monkeypatch.setattr(entry.value, "url", f"http://127.0.0.1:9/{entry.name}-{digest}.pth")
+        (tmp_path / "weights.pt").rename(checkpoints / f"{entry.name}-{digest}.pth")
+    start = initialise(network, weights)
+    assert start == Start("imagenet", f"MobileNet_V3_Large_Weights.{name}")
+    first = network.backbone.get_parameter("features.0.0.weight")
+    assert set(first.flatten().tolist()) == {float(name[-1])}
+
+
+def test_first_weights_that_are_not_to_be_had_are_named(network: Network) -> None:
+    assert "MobileNet_V3_Large_Weights.IMAGENET1K_V1" in refusal(network, "imagenet_v1")
+    start = initialise(network, "auto_v1")
+    assert start.source == "random"
+    assert start.detail.startswith("MobileNet_V3_Large_Weights.IMAGENET1K_V1 ")
 
 
 @pytest.fixture

@@ -312,6 +312,32 @@ def test_a_cross_validation_shows_its_folds(make: Make) -> None:
     assert "fold 1 and fold 2: 1" in warning
 
 
+def test_folds_that_hold_generators_out_show_what_chose_what(make: Make) -> None:
+    folds = pd.DataFrame(
+        {"fold": [1, 2], "best/val/auc": [0.9, 0.9], "held_out/auc": [0.6, 0.8],
+         "test/auc": [0.4, 0.4]}
+    )  # fmt: skip
+    children = (
+        child("fold 1", "1", metrics={"held_out/auc": 0.6}),
+        child("fold 2", "2", metrics={"held_out/auc": 0.8}),
+    )
+    tags = {"synthdetect.kind": "cv", "synthdetect.chosen": "Each fold chose this."}
+    report = build(make({"cv/folds.csv": folds}, tags=tags, children=children))
+    tables = section(report, "Folds").tables
+    assert [table.rows.iloc[0, -1] for table in tables] == [
+        "0.700 ± 0.141",  # the held-out images come first
+        "0.900 ± 0.000",
+        "0.400 ± 0.000",
+    ]
+    assert "chosen" in tables[1].caption
+    assert section(report, "Child runs").tables[0].rows["held_out AUC"].tolist() == [
+        "0.600",
+        "0.800",
+    ]
+    (text,) = section(report, HELD_OUT).paragraphs
+    assert text.startswith("Each fold chose this.")
+
+
 SOME = pd.DataFrame({"name": ["x"], "auc": [0.5]})
 
 

@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import io
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from synthdetect.report.page import Figure, Report, Section, Table, render
 from tests.report.conftest import HOSTILE, png
@@ -71,7 +73,7 @@ def test_it_refers_to_no_other_resource() -> None:
     for _, attributes in page.elements:
         for name in ("src", "href", "srcset", "action", "data", "style"):
             value = attributes.get(name) or "#"
-            assert value.startswith(("#", "data:image/png;base64,")), (name, value)
+            assert value.startswith(("#", "data:image/webp;base64,")), (name, value)
     assert page.all("script") == [{}]
     assert not page.all("link")
     style = html[html.index("<style>") + 7 : html.index("</style>")]
@@ -123,8 +125,18 @@ def test_cells_have_classes_for_numbers_and_long_text() -> None:
 
 
 def test_a_figure_must_be_a_png() -> None:
-    with pytest.raises(ValueError, match="not a PNG"):
+    with pytest.raises(ValueError, match="no PNG"):
         Figure("c", "a", b"<svg onload=alert(1)>")
+
+
+def test_a_photograph_is_shown_in_its_size() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, "PNG")
+    figure = Figure("c", "a", file.getvalue())
+    assert figure.size == (30, 20)
+    html = render(Report("r", sections=(Section("s", figures=(figure,)),)))
+    assert "data:image/webp;base64," in html
+    assert 'width="30" height="20"' in html
 
 
 def luminance(colour: str) -> float:

@@ -13,7 +13,9 @@ from synthdetect.images.batches import Batches, ImageFiles, Order
 from synthdetect.images.geometry import Preprocess
 from synthdetect.images.options import GEOMETRIES
 from synthdetect.images.perturbations import (
+    PERTURBATIONS,
     UNPERTURBED,
+    Perturbation,
     PerturbationLevel,
     perturb,
     select_perturbations,
@@ -46,7 +48,7 @@ def network() -> Network:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """Nine JPEG files, large enough that libjpeg decodes them at a reduced scale."""
+    """Nine JPEG files, large enough that libjpeg could decode them at a reduced scale."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{number}.jpg" for number in range(9)]
     for number, path in enumerate(paths):
@@ -99,6 +101,18 @@ def test_unperturbed_logits_equal_a_plain_evaluation_to_the_last_bit(
         logits = score(network, files, geometry=geometry, cache_limit=cache_limit)
         assert LEVELS[0] == UNPERTURBED
         np.testing.assert_array_equal(logits[0], plain)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_perturbation_that_changes_nothing_changes_no_logit(
+    network: Network, files: list[Path], geometry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perturbed and unperturbed images differ by the perturbation and not in how they are read."""
+    nothing = Perturbation(lambda image, level, rng: image, (1,), "", "")
+    monkeypatch.setitem(PERTURBATIONS, "nothing", nothing)
+    perturbations = [UNPERTURBED, PerturbationLevel("nothing", 1)]
+    plain, perturbed = score(network, files, perturbations, geometry=geometry)
+    np.testing.assert_array_equal(perturbed, plain)
 
 
 def test_each_perturbation_has_its_row_whatever_others_are_selected(

@@ -8,9 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from scipy.special import expit
 
 from synthdetect.evaluation.decision import Decision
-from synthdetect.evaluation.metrics import bootstrap_weights, metrics
+from synthdetect.evaluation.intervals import effective_sources, interval
+from synthdetect.evaluation.metrics import metrics
 from synthdetect.evaluation.predictions import overall_metrics, per_generator, prediction_table
 from synthdetect.images.perturbations import PerturbationLevel, select_perturbations
 from synthdetect.robustness.figures import (
@@ -19,7 +21,9 @@ from synthdetect.robustness.figures import (
 )
 from synthdetect.robustness.tables import (
     MEASURES,
+    REENCODED,
     equalised_table,
+    flip_table,
     robustness_generators,
     robustness_table,
     severity_curves,
@@ -98,13 +102,13 @@ def test_the_interval_of_the_change_is_paired_and_over_sources() -> None:
     predictions, logits = made()
     row = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=5).iloc[3]
     labels = predictions["label"].to_numpy()
-    (weights,) = bootstrap_weights(np.arange(60) // 2, 1000, seed=5)
     changes = []
-    for weight in weights.astype(int):
-        drawn = np.repeat(np.arange(60), weight)
-        one, other = (metrics(labels[drawn], logits[k][drawn], 0.5)["auc"] for k in (0, 3))
+    for source in range(-1, 30):
+        kept = np.arange(60) // 2 != source
+        one, other = (metrics(labels[kept], logits[k][kept], 0.5)["auc"] for k in (0, 3))
         changes.append(other - one)
-    expected = np.percentile(changes, [2.5, 97.5])
+    sources = effective_sources(labels, np.arange(60) // 2)
+    expected = interval(np.array(changes), sources, scale="difference")
     assert row[["auc_change_low", "auc_change_high"]].tolist() == pytest.approx(expected)
 
 
@@ -142,7 +146,7 @@ def test_one_class_alone_has_accuracies_and_no_auc(label: int) -> None:
     assert table["fake_accuracy" if label else "real_accuracy"].notna().all()
     assert len(robustness_generators(predictions, logits, LEVELS, seed=1)) == 0
     names = {name.rsplit("/", 1)[1] for name in severity_curves(table)}
-    assert names == {"fake_accuracy" if label else "real_accuracy", "ece"}
+    assert names == {"fake_accuracy" if label else "real_accuracy", "ece", "flip_rate"}
     assert png(robustness_figure(table, "control"))
 
 
@@ -157,7 +161,7 @@ def test_the_step_of_a_curve_is_the_severity() -> None:
     assert found["robustness/jpeg/auc_at_30"] == [(0, auc[2])]
     assert found["robustness/jpeg/auc_change"][0] == (0, 0.0)
     assert found["robustness/blur/fake_accuracy"][1] == (3, table["fake_accuracy"][3])
-    assert len(found) == 2 * (2 + len(MEASURES)) + 3
+    assert len(found) == 2 * (3 + len(MEASURES)) + 3
 
 
 def test_mlflow_accepts_the_names_of_the_curves() -> None:
@@ -201,3 +205,31 @@ def test_the_generators_figure_has_a_cell_per_generator_and_perturbation() -> No
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == [f"{auc:.2f}".removeprefix("0") for auc in table["auc"]]
     assert png(figure)
+
+
+def test_the_flip_rate_is_the_share_of_answers_that_change() -> None:
+    predictions, logits = made()
+    table = robustness_table(predictions, logits, LEVELS, THRESHOLD, seed=1)
+    answers = expit(logits) >= THRESHOLD
+    assert table["flip_rate"].tolist() == [(row != answers[0]).mean() for row in answers]
+    assert table["flip_rate"][0] == 0
+    assert (table["flip_rate_low"] <= table["flip_rate"]).all()
+    assert (table["flip_rate"] <= table["flip_rate_high"]).all()
+    assert 0 < table["flip_rate_high"][0] < 0.2  # no flip among thirty photographs is no proof
+    curve = severity_curves(table)["robustness/jpeg/flip_rate"]
+    assert [value for _, value in curve] == table["flip_rate"][:3].tolist()
+
+
+def test_flips_are_counted_under_any_level_and_under_any_re_encoding() -> None:
+    predictions, _ = made()
+    levels = select_perturbations("jpeg:75,jpeg:30,webp:75,blur:2")
+    logits = np.tile(np.where(predictions["label"] == 1, 2.0, -2.0), (5, 1))
+    for row, images in enumerate([[0], [1, 2], [2, 3], range(30)], start=1):
+        logits[row, list(images)] *= -1
+    found = flip_table(predictions, logits, levels, 0.5, seed=1).set_index("perturbation")
+    assert (found["flip_rate"] * 60).round(9).to_dict() == {
+        "jpeg": 3, "webp": 2, "blur": 30, REENCODED: 4,
+    }  # fmt: skip
+    assert found["levels"].tolist() == [2, 1, 1, 3]
+    blur = flip_table(predictions, logits[[0, 4]], [levels[0], levels[4]], 0.5, seed=1)
+    assert blur["perturbation"].tolist() == ["blur"]

@@ -16,8 +16,11 @@ from scipy.special import logit
 
 from synthdetect.cli import main
 from synthdetect.datasets.unlabelled import unlabelled
+from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import Scoring
+from synthdetect.evaluation.decision import decide
 from synthdetect.evaluation.metrics import choose_threshold, metrics
+from synthdetect.evaluation.options import DecisionOptions
 from synthdetect.images.batches import ImageFiles
 from synthdetect.images.geometry import Preprocess
 from synthdetect.tracking.detectors import find_detector, find_detectors
@@ -25,14 +28,10 @@ from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.opening import open_run
 from synthdetect.tracking.tags import FOLD
 from synthdetect.training.devices import Device
-from tests.conftest import artifact
+from tests.conftest import artifact, newest
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--epochs", "1", "--weights", "none",
          "--batch-size", "16", "--lr", "1e-3"]  # fmt: skip
-
-
-def newest() -> Run:
-    return mlflow.search_runs(output_format="list", search_all_experiments=True)[0]
 
 
 def write_table(path: Path, **changes: npt.NDArray[np.int64]) -> pd.DataFrame:
@@ -63,12 +62,35 @@ def test_a_table_is_decided_on_its_val_rows_and_reported_on_the_others(workspace
     expected = metrics(test["label"], calibrated, logged["decision/threshold"])
     for name, value in expected.items():
         assert logged[f"test/{name}"] == pytest.approx(value)
+    low, high = (logged[f"decision/threshold_{bound}"] for bound in ("low", "high"))
+    assert low <= logged["decision/threshold"] <= high
     best = choose_threshold(test["label"], calibrated, "balanced_accuracy")
     assert logged["test/oracle/threshold"] == pytest.approx(best)
     assert logged["test/oracle/balanced_accuracy"] >= logged["test/balanced_accuracy"]
     assert run.data.params["decision.from"] == "chosen on the val rows of these data"
     written = pd.read_csv(workspace / "evaluation" / run.info.run_id / "predictions" / "test.csv")
     assert written["raw_logit"].to_numpy() == pytest.approx(test["logit"].to_numpy())
+
+
+def test_each_generator_is_set_against_groups_of_real_images(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera = np.where(np.arange(80) // 2 % 2, "phone", "film")
+    write_table(workspace / "table.csv", camera=camera)
+    assert main(["evaluate", "--predictions", "table.csv", "--real-by", "lens"]) == 2
+    assert "--real-by: no column 'lens'" in (message := capsys.readouterr().err)
+    assert "camera" in message
+    assert main(["evaluate", "--predictions", "table.csv", "--real-by", "camera"]) == 0
+    run, printed = newest(), capsys.readouterr().out
+    matrix = artifact(run, "evaluation/test_matrix.csv")
+    assert matrix["real_group"].tolist()[:2] == ["film", "phone"]
+    assert run.data.metrics["test/matrix/worst/auc"] == matrix["auc"].iloc[-1]
+    assert "AUC on test against groups of real images" in printed
+    assert "95 % intervals by image" in printed
+    report = MlflowClient().download_artifacts(run.info.run_id, "report.html")
+    page = Path(report).read_text()
+    assert "each generator against each group of real images" in page
+    assert "95 % confidence intervals by image" in page
 
 
 @pytest.mark.parametrize("calibration", ["temperature", "platt", "isotonic"])
@@ -166,6 +188,8 @@ def test_a_detector_can_be_decided_anew_though_only_test_is_reported(
         (["--predictions", "t.csv", "--decide", "given", "--threshold-rule", "f1"],
          "--threshold-rule: not used"),
         (["--predictions", "t.csv", "--threshold", "f1"], "--threshold-rule"),
+        (["--predictions", "t.csv", "--views", "flip"], "--views: a table"),
+        (["--predictions", "t.csv", "--decide", "val", "--log-model", "true"], "--log-model"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit_are_refused(
@@ -238,15 +262,14 @@ FURTHER = ["--robustness", "jpeg:50,blur:2", "--equalised", "true", *QUICK]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, small_table: pd.DataFrame) -> Iterator[Run]:
+def trained(module_path: Path, small_table: pd.DataFrame) -> Iterator[Run]:
     """A detector, and the images it was trained on as `small.csv`, in a store for several tests."""
-    folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setenv("SYNTHDETECT_CACHE", str(folder / "cache"))
+        patch.chdir(module_path)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{module_path}/mlflow.db")
+        patch.setenv("SYNTHDETECT_CACHE", str(module_path / "cache"))
         patch.delenv("MLFLOW_RUN_ID", raising=False)
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_tracking_uri(f"sqlite:///{module_path}/mlflow.db")
         small_table.to_csv("small.csv", index=False)
         assert main(["train", "--data", "small.csv", *SMALL, "--register", "small"]) == 0
         yield newest()
@@ -396,10 +419,10 @@ def test_unreadable_images_in_a_journal_are_kept_unless_strict(
 ) -> None:
     ((_, detector, _),) = find_detectors((trained.info.run_id,))
     images = unlabelled("small.csv")
-    Scoring(tmp_path, [detector], images, data="", tta="none", batch_size=2)
+    Scoring(tmp_path, [detector], images, data="", batch_size=2)
     journal = tmp_path / ".partial-1.csv"
     journal.write_text('0,1.5,\n1,-2,\n2,0.5,\n3,,"Input/output error, they say"\n')
-    again = Scoring(tmp_path, [detector], images, data="", tta="none", batch_size=2, strict=strict)
+    again = Scoring(tmp_path, [detector], images, data="", batch_size=2, strict=strict)
     assert again.done == left == journal.read_text().count("\n")
     again.run(Device("cpu", "fp32", 0), lambda done, total: None)
     assert (3 in again.scores().unreadable) is not strict
@@ -450,3 +473,116 @@ def test_robustness_needs_both_classes(trained: Run, capsys: pytest.CaptureFixtu
     assert main(["evaluate", *given[:4], "--robustness", "jpg"]) == 2
     assert "--robustness: unknown perturbation(s): jpg" in capsys.readouterr().err
     assert len(mlflow.search_runs(output_format="list")) == before
+
+
+@pytest.fixture(scope="module")
+def flipped(trained: Run) -> Run:
+    """A detector that was trained and decided under flips, and whose scores differ."""
+    resnet = ["--arch", "resnet18", *SMALL[2:]]
+    assert main(["train", "--data", "small.csv", *resnet, "--views", "flip"]) == 0
+    return newest()
+
+
+def scores(detector: Detector, predictions: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return calibrated logits, scored by hand."""
+    squares = [detector.preprocess(Path(path).read_bytes()) for path in predictions["path"]]
+    return np.asarray(logit(detector.score(np.stack(squares))))
+
+
+def require_scores(predictions: pd.DataFrame, detector: Detector) -> None:
+    """Check that predictions are a detector's under the views of its card, and no other ones."""
+    other = detector.with_card(views={"flip": "single", "single": "flip"}[detector.card.views])
+    assert np.abs(predictions["logit"] - scores(other, predictions)).max() > 1e-3
+    np.testing.assert_allclose(predictions["logit"], scores(detector, predictions), atol=1e-4)
+
+
+def test_a_training_under_views_decides_and_evaluates_under_them(flipped: Run) -> None:
+    detector = find_detector((flipped.info.run_id,)).detector
+    assert detector.card.views == "flip"
+    val = artifact(flipped, "predictions/val.csv")
+    require_scores(val, detector)
+    expected = decide(DecisionOptions(), val["label"], val["raw_logit"])
+    assert detector.card.decision.threshold == pytest.approx(expected.threshold, abs=1e-6)
+    prior = flipped.data.metrics["decision/prior"]
+    assert expected.prior == detector.card.decision.prior == prior == val["label"].mean()
+
+
+def test_a_detector_is_decided_anew_under_other_views_and_logged(
+    flipped: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--model", flipped.info.run_id, "--data", "small.csv", *QUICK, "--splits", "test"]
+    before = len(mlflow.search_runs(output_format="list"))
+    assert main(["evaluate", *given, "--views", "single"]) == 2
+    assert "--decide val" in capsys.readouterr().err
+    assert main(["evaluate", *given, "--log-model", "true"]) == 2
+    assert "--log-model" in capsys.readouterr().err
+    assert len(mlflow.search_runs(output_format="list")) == before
+    anew = ["--views", "single", "--decide", "val", "--log-model", "true"]
+    assert main(["evaluate", *given, *anew]) == 0
+    run = newest()
+    (old, new) = (find_detector((r.info.run_id,)).detector for r in (flipped, run))
+    assert (old.card.views, new.card.views) == ("flip", "single")
+    assert new.card.decision.threshold != old.card.decision.threshold
+    assert new.card.provenance == {
+        **old.card.provenance,
+        "decided_in": run.info.run_id,
+        "decided_on": "small.csv",
+        "decided_on_digest": new.card.provenance["decided_on_digest"],
+    }
+    test = artifact(run, "predictions/test.csv")
+    require_scores(test, new)
+    # It answers as it was evaluated, without any further option.
+    assert main(["predict", "--model", run.info.run_id, "--data", "small.csv"]) == 0
+    answers = pd.read_csv("predictions/predictions.csv").set_index("image")
+    np.testing.assert_allclose(answers.loc[test["path"], "logit"], test["logit"], atol=1e-4)
+
+
+def test_an_evaluation_and_its_perturbed_images_use_the_views_of_the_card(flipped: Run) -> None:
+    given = ["--model", flipped.info.run_id, "--data", "small.csv", *QUICK, "--splits", "test"]
+    assert main(["evaluate", *given, "--equalised", "true"]) == 0
+    run = newest()
+    detector = find_detector((flipped.info.run_id,)).detector
+    test = artifact(run, "predictions/test.csv")
+    require_scores(test, detector)
+    found = artifact(run, "evaluation/conditions.csv").iloc[1]
+    errors = [
+        metrics(test["label"], scores(seen, test), detector.card.decision.threshold)["ece"]
+        for seen in (
+            detector.with_card(equalise_quality=75),
+            detector.with_card(equalise_quality=75, views="single"),
+        )
+    ]
+    assert abs(errors[0] - errors[1]) > 1e-4
+    assert found["ece"] == pytest.approx(errors[0], abs=1e-5)
+
+
+def test_a_given_decision_is_used_under_other_views_only_if_asked_for(flipped: Run) -> None:
+    given = ["--model", flipped.info.run_id, "--data", "small.csv", *QUICK, "--splits", "test"]
+    assert main(["evaluate", *given, "--views", "single", "--decide", "given"]) == 0
+    assert "applied under --views single" in newest().data.params["decision.from"]
+    detector = find_detector((flipped.info.run_id,)).detector
+    require_scores(artifact(newest(), "predictions/test.csv"), detector.with_card(views="single"))
+
+
+def test_a_prior_shifts_the_probabilities_of_detectors_and_tables(
+    trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(Path("t.csv"))
+    for given in (
+        ["--model", trained.info.run_id, "--data", "small.csv", *QUICK, "--splits", "test"],
+        ["--predictions", "t.csv"],
+    ):
+        assert main(["evaluate", *given]) == 0
+        plain = artifact(newest(), "predictions/test.csv")["logit"]
+        own = newest().data.metrics["decision/prior"]
+        assert main(["evaluate", *given, "--prior", "0.9"]) == 0
+        run = newest()
+        shifted = artifact(run, "predictions/test.csv")["logit"]
+        np.testing.assert_allclose(shifted - plain, np.log(9) - logit(own), atol=1e-6)
+        assert run.data.metrics["decision/prior"] == 0.9
+        assert "prior of 0.9" in run.data.params["decision.from"]
+    table.assign(threshold=0.7).to_csv("own.csv", index=False)
+    assert main(["evaluate", "--predictions", "own.csv", "--prior", "0.9"]) == 2
+    message = capsys.readouterr().err
+    assert "--prior" in message
+    assert "--decide val" in message

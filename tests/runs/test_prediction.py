@@ -26,6 +26,7 @@ import torch
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scipy.special import expit, logit
 
 from synthdetect import cli
@@ -35,6 +36,7 @@ from synthdetect.detectors.detector import Detector
 from synthdetect.detectors.scoring import STATE, Scoring
 from synthdetect.evaluation.calibration import Calibration
 from synthdetect.evaluation.decision import Decision
+from synthdetect.images.provenance import Provenance
 from synthdetect.models.spec import ModelSpec
 from synthdetect.submission.checking import check_submission
 from synthdetect.submission.image_ids import image_ids_of
@@ -45,6 +47,7 @@ from synthdetect.tracking.opening import open_run
 from synthdetect.tracking.tags import FOLD
 from synthdetect.training.devices import Device
 from tests.detectors.helpers import varied_network
+from tests.images.videos import write_video
 
 PROJECT = Path(cli.__file__).parents[1]
 SIZE = 32
@@ -59,14 +62,13 @@ class Stopped(Exception):
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def workspace(module_path: Path) -> Iterator[Path]:
     """A folder with a store of its own, in which everything here is run."""
-    folder = tmp_path_factory.mktemp("workspace")
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{module_path}/mlflow.db")
     here = Path.cwd()
-    os.chdir(folder)
-    yield folder
+    os.chdir(module_path)
+    yield module_path
     os.chdir(here)
     mlflow.set_tracking_uri(before)
 
@@ -92,11 +94,12 @@ def picture(seed: int) -> bytes:
 
 
 def save(
-    path: Path, seed: int, *, front_end: str = "rgb", unsure: float = 0.0, **card: Any
-) -> Saved:
+    path: Path, seed: int, *, front_end: str = "rgb", unsure: float = 0.0,
+    prior: float | None = None, **card: Any,
+) -> Saved:  # fmt: skip
     """Make a detector whose scores of noise are on both sides of its threshold."""
     network = varied_network(ModelSpec.of("mobilenet_v3_large", SIZE, front_end), seed)
-    decision = Decision(Calibration(slope=1 / (1 + seed)), unsure=unsure)
+    decision = Decision(Calibration(slope=1 / (1 + seed)), unsure=unsure, prior=prior)
     given = {"geometry": "resize", "decision": decision, "provenance": ALLOWED, **card}
     detector = Detector(network, Card(model=network.spec, **given))
     seen = np.stack([detector.preprocess(picture(number)) for number in range(11)])
@@ -167,7 +170,8 @@ def out(tmp_path: Path) -> Path:
 def read(folder: Path) -> pd.DataFrame:
     """The predictions, which both files hold alike."""
     table = pd.read_csv(folder / "predictions.csv", dtype={"label": "Int8"})
-    table["error"] = table["error"].astype(object).fillna("")
+    for name in (name for name in table if name == "error" or name.startswith("metadata_")):
+        table[name] = table[name].astype(object).fillna("")
     other = pd.read_parquet(folder / "predictions.parquet")
     for name in table:
         if name.startswith(("logit", "probability")):
@@ -197,13 +201,81 @@ def artifacts(run: MlflowRun, folder: str) -> set[str]:
 # --- one detector
 
 
+def test_metadata_stand_beside_the_scores_and_do_not_change_them(
+    predict: Predict, detectors: list[Saved], images: Path, out: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    info = PngInfo()
+    info.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1")
+    file = tmp_path / "images" / "a" / "0.png"
+    Image.open(io.BytesIO(picture(0))).save(file, pnginfo=info)
+    result = predict(detectors[:1], tmp_path / "images")
+    assert result.status == 0
+    table = read(out).set_index("image")
+    assert table.loc["a/0.png", "metadata_generator"] == "Stable Diffusion web UI"
+    assert table.loc["a/0.png", "metadata_says"] == "synthetic"
+    assert (table["metadata_says"] != "").sum() == 1
+    assert "1 image(s) are said to be synthetic (Stable Diffusion web UI 1)" in result.out
+    metrics = last_run().data.metrics
+    assert metrics["predict/metadata_synthetic"] == 1
+    plain = predict(detectors[:1], images, metadata="false")
+    assert plain.status == 0
+    assert [name for name in read(out) if name.startswith("metadata_")] == []
+    pd.testing.assert_series_equal(read(out).set_index("image")["logit"], table["logit"])
+
+
+def test_a_video_is_scored_by_frames_with_a_verdict_for_the_clip(
+    predict: Predict, detectors: list[Saved], out: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    write_video(folder / "a.mp4", frames=24)
+    (folder / "b.webm").write_bytes(b"no video")
+    (folder / "c.png").write_bytes(picture(3))
+    result = predict(detectors[:1], folder, frames="4")
+    assert result.status == 0
+    table, clips = read(out), pd.read_csv(out / "clips.csv")
+    assert len(table) == 4 + 1 + 1
+    assert table["image"].str.startswith("a.mp4#").sum() == 4
+    frames = table[table["image"].str.startswith("a.mp4#")]
+    assert frames["error"].eq("").all()
+    assert frames["logit"].nunique() > 1
+    bad = table.set_index("image").loc["b.webm"]
+    assert bad["error"] == "neither an MP4 nor a WebM video"
+    (clip,) = clips.to_dict(orient="records")
+    assert (clip["clip"], clip["frames"], clip["unreadable"]) == ("a.mp4", 4, 0)
+    assert clip["logit"] == pytest.approx(frames["logit"].mean())
+    assert clip["probability"] == pytest.approx(expit(clip["logit"]))
+    assert clip["label"] == int(clip["probability"] >= detectors[0].threshold)
+    assert clip["synthetic_share"] == pytest.approx(frames["label"].mean())
+    assert "verdict" in result.out
+    assert "clips.csv" in artifacts(last_run(), "predictions")
+    single = predict(detectors[:1], folder / "a.mp4", frames="4")
+    assert single.status == 0
+    np.testing.assert_allclose(read(out)["logit"], frames["logit"], atol=1e-5)
+
+
+def test_videos_without_their_package_are_refused_before_anything_is_scored(
+    predict: Predict, detectors: list[Saved], out: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    write_video(tmp_path / "a.mp4", frames=2)
+    monkeypatch.setattr("synthdetect.system.extras.find_spec", lambda name: None)
+    result = predict(detectors[:1], tmp_path / "a.mp4")
+    assert result.status == 2
+    assert 'pip install "synthdetect[video]"' in result.err
+    assert not out.exists()
+
+
 def test_the_predictions_are_the_detectors_scores_in_the_order_of_the_folder(
     predict: Predict, detectors: list[Saved], images: Path, out: Path
 ) -> None:
     result = predict(detectors[:1], images, batch_size="4")
     assert result.status == 0
     table = read(out)
-    assert list(table) == ["image", "logit", "probability", "label", "error"]
+    metadata = list(Provenance().columns())
+    assert list(table) == ["image", "logit", "probability", "label", "error", *metadata]
+    assert (table[metadata] == "").all(axis=None)
     assert table["image"].tolist() == sorted(f"{'ab'[n % 2]}/{n}.png" for n in range(11))
     expected = expected_logits(detectors[0].detector, [images / name for name in table["image"]])
     np.testing.assert_allclose(table["logit"], expected, atol=1e-5)
@@ -224,16 +296,16 @@ def test_the_predictions_are_the_detectors_scores_in_the_order_of_the_folder(
 def test_the_run_records_the_command_and_has_the_results(
     predict: Predict, detectors: list[Saved], images: Path, out: Path
 ) -> None:
-    assert predict(detectors[:1], images, tta="flip").status == 0
+    assert predict(detectors[:1], images, views="single").status == 0
     run = last_run()
     assert run.info.status == "FINISHED"
-    assert run.data.params["predict.tta"] == "flip"
+    assert run.data.params["predict.views"] == "single"
     assert run.data.params["predict.model"] == detectors[0].path
     assert run.data.params["device.workers"] == "0"
     program, name, *options = shlex.split(run.data.tags["synthdetect.command"])
     assert (program, name) == ("synthdetect", "predict")
     assert set(options) == {
-        f"--model={detectors[0].path}", f"--data={images}", f"--output={out}", "--tta=flip",
+        f"--model={detectors[0].path}", f"--data={images}", f"--output={out}", "--views=single",
         "--workers=0",
     }  # fmt: skip
     assert run.data.tags["synthdetect.data"] == str(images)
@@ -271,13 +343,80 @@ def test_archives_and_lists_keep_their_own_order(
 def test_a_flip_is_the_mean_with_the_mirror_image(
     predict: Predict, detectors: list[Saved], images: Path, out: Path
 ) -> None:
-    assert predict(detectors[:1], images, tta="flip").status == 0
+    options = {"views": "flip", "threshold": "0.5"}
+    assert predict(detectors[:1], images, **options).status == 0
     detector = detectors[0].detector
     for name, found in read(out).set_index("image")["logit"].items():
         square = detector.preprocess((images / str(name)).read_bytes())
         both = detector.score(np.stack([square, square[:, ::-1]]))
         assert found == pytest.approx(logit(both).mean(), abs=1e-5)
         assert abs(np.subtract(*logit(both))) > 1e-4  # the mirror image makes a difference
+
+
+def test_views_that_a_detector_was_not_decided_under_need_an_explicit_threshold(
+    predict: Predict, detectors: list[Saved], images: Path, out: Path
+) -> None:
+    refused = predict(detectors[:1], images, views="flip")
+    assert refused.status == 2
+    assert not out.exists()
+    for part in ("chosen under single", "--views flip --", "--decide val", "--threshold"):
+        assert part.rstrip(" -") in refused.err
+    assert f"--model {detectors[0].path}" in refused.err
+    assert predict(detectors[:1], images, views="flip", threshold="0.3").status == 0
+    table, listed = read(out), json.loads((out / "models.json").read_text())
+    np.testing.assert_array_equal(table["label"], table["probability"] >= 0.3)
+    assert listed["threshold"] == 0.3
+    assert listed["models"][0]["views"] == "flip"
+    assert listed["models"][0]["card"]["views"] == "single"
+
+
+def test_a_detector_scores_under_the_views_of_its_card_unless_told_otherwise(
+    predict: Predict, workspace: Path, images: Path, out: Path
+) -> None:
+    flipped = save(workspace / "flipped.safetensors", 0, views="flip")
+    assert predict([flipped], images).status == 0
+    table = read(out)
+    expected = expected_logits(flipped.detector, [images / name for name in table["image"]])
+    np.testing.assert_allclose(table["logit"], expected, atol=1e-5)
+    single = expected_logits(
+        flipped.detector.with_card(views="single"), [images / name for name in table["image"]]
+    )
+    assert np.abs(expected - single).max() > 1e-4
+    np.testing.assert_array_equal(table["label"], table["probability"] >= flipped.threshold)
+    refused = predict([flipped], images, views="single")
+    assert refused.status == 2
+    assert "chosen under flip" in refused.err
+
+
+def test_an_expected_prior_shifts_the_logits_of_every_detector_from_its_own(
+    predict: Predict, workspace: Path, images: Path, out: Path
+) -> None:
+    known = [
+        save(workspace / f"prior{seed}.safetensors", seed, prior=prior)
+        for seed, prior in enumerate((0.5, 0.2))
+    ]
+    assert predict(known, images).status == 0
+    plain = read(out)
+    assert predict(known, images, prior="0.8").status == 0
+    shifted = read(out)
+    for number, ratio in ((1, 4.0), (2, 16.0)):
+        found = shifted[f"logit_{number}"] - plain[f"logit_{number}"]
+        np.testing.assert_allclose(found, np.log(ratio))
+    listed = json.loads((out / "models.json").read_text())
+    assert listed["prior"] == 0.8
+    assert [model["decision"]["prior"] for model in listed["models"]] == [0.8, 0.8]
+    assert [model["card"]["decision"]["prior"] for model in listed["models"]] == [0.5, 0.2]
+    assert last_run().data.params["predict.prior"] == "0.8"
+
+
+def test_a_prior_cannot_be_shifted_from_an_unknown_one(
+    predict: Predict, detectors: list[Saved], images: Path, out: Path
+) -> None:
+    refused = predict(detectors[:1], images, prior="0.8")
+    assert refused.status == 2
+    assert "--prior" in refused.err
+    assert "--decide val --log-model true" in refused.err
+    assert not out.exists()
 
 
 # --- several
@@ -463,7 +602,8 @@ def test_an_unreadable_image_is_listed_and_the_others_scored(
     table, whole = read(out).set_index("image"), read(out.parent / "whole").set_index("image")
     row = table.loc["a/4.png"]
     assert row["error"] == "not an image of a known format"
-    assert row.drop("error").isna().all()
+    numbers = [name for name in table if name.startswith(("logit", "prob", "label", "unsure"))]
+    assert row[numbers].isna().all()
     rest = table.drop("a/4.png")
     assert (rest["error"] == "").all()
     expected = whole.drop("a/4.png")["logit"]
@@ -589,7 +729,7 @@ def test_nothing_but_unreadable_images_is_no_crash(
 
 
 def new_scoring(folder: Path, detectors: list[Saved], images: Path, **other: Any) -> Scoring:
-    given = {"data": "here", "tta": "none", "batch_size": 4, **other}
+    given = {"data": "here", "batch_size": 4, **other}
     return Scoring(folder, [d.detector for d in detectors], unlabelled(str(images)), **given)
 
 
@@ -633,7 +773,6 @@ def test_a_pass_that_is_done_is_not_done_again(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"tta": "flip"}, "tta"),
         ({"batch_size": 5}, "batch_size"),
         ({"data": "elsewhere"}, "data"),
         ({"detectors": slice(1, 2)}, "models"),

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from synthdetect.cli import parse
 from synthdetect.commands.catalogue import COMMANDS
+from synthdetect.commands.parser import parse
 from synthdetect.runs.messages import command_tags
 
 
@@ -25,6 +25,6 @@ from synthdetect.runs.messages import command_tags
 def test_the_recorded_command_means_the_same_options(command: str, given: dict[str, Any]) -> None:
     options = COMMANDS[command].options.resolve(given)
     recorded = shlex.split(command_tags(command, options)["synthdetect.command"])
-    name, repeated = parse(recorded[1:], "synthdetect", COMMANDS)
+    name, repeated, *_ = parse(recorded[1:], "synthdetect", COMMANDS)
     assert COMMANDS[name].options.resolve(repeated) == options
     assert len(repeated) <= len(given)

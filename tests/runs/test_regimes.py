@@ -12,9 +12,18 @@ from synthdetect.cli import main
 from synthdetect.datasets.manifest import load
 from synthdetect.evaluation.metrics import metrics
 from synthdetect.runs import regimes
+from synthdetect.runs.options import RegimesOptions
+from synthdetect.system.seeds import derive_seed
+from synthdetect.tracking import evaluation
 from tests.conftest import artifact
 
 SMALL = ["--image-size", "32", "--epochs", "1", "--weights", "none", "--batch-size", "16"]
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures of evaluations, which take most of a small run's time."""
+    monkeypatch.setattr(evaluation, "draw", lambda *details: ())
 
 
 def parent() -> Run:
@@ -44,76 +53,175 @@ def further(small_table: pd.DataFrame) -> pd.DataFrame:
     """Images of the sample that are not in the small table."""
     sample = load("sample")
     extra = sample.table[sample.table["split"] == "train"].tail(12)
-    extra = extra.assign(path=[str(sample.file(path)) for path in extra["path"]])
+    extra = extra.assign(path=[sample.file(path) for path in extra["path"]])
     extra = extra[~extra["path"].isin(small_table["path"])].assign(generator="elsewhere")
     return extra.assign(label=extra["label"].map(["real", "synthetic"].__getitem__))
+
+
+def trained_on(run: Run) -> "pd.Series[int]":
+    """Number of training images by class and generator."""
+    counts = artifact(run, "data/counts.csv").fillna("")
+    train = counts[counts["split"] == "train"]
+    return train.groupby(["label", "generator"])["images"].sum()
+
+
+def validated_on(run: Run) -> list[str]:
+    return sorted(artifact(run, "predictions/val.csv")["path"])
 
 
 def test_both_regimes_are_compared_with_the_papers_numbers(
     workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--data", str(small_manifest), "--narrow-per-category", "8", *SMALL]
+    given += ["--finetune", "0.5"]
     assert main(["regimes", *given]) == 0
     run = parent()
     assert run.info.status == "FINISHED"
     found = children(run)
-    assert set(found) == {"constrained", "open"}
+    assert set(found) == {"constrained", "open", "constrained refit", "open refit"}
     constrained, opened = (found[name].data for name in ("constrained", "open"))
     assert (constrained.params["model.arch"], opened.params["model.arch"]) == (
         "resnet18", "resnet50",
     )  # fmt: skip
     assert constrained.params["data.per_category"] == "8"
     assert constrained.params["data.generators"] == "realesr_animevideov3"
-    assert (opened.params["data.generators"], opened.params["data.finetune"]) == ("", "0.2")
-    assert opened.params["image.geometry"] == "resize_crop"
+    assert constrained.params["data.categories"] == "landscape,object"
+    assert (opened.params["data.generators"], opened.params["data.finetune"]) == ("", "0.5")
+    assert (opened.params["image.geometry"], opened.params["augment.rotation"]) == (
+        "resize_crop", "10.0",
+    )  # fmt: skip
+    assert constrained.params["optim.seed"] == opened.params["optim.seed"] != "42"
+    # What the open regime trains on validates neither.
+    shared = validated_on(found["constrained"])
+    assert shared == validated_on(found["open"])
+    manifest = pd.read_csv(small_manifest)
+    assert len(shared) < (manifest["split"] == "val").sum()
+
+    # The table of the validation is of the chosen trainings, that of the test of their refits.
     long = artifact(run, "regimes/tables.csv").set_index(["table", "regime", "metric"])
     assert long.loc[("test", "open (resnet50)", "auc"), "paper"] == 0.90
     assert long.loc[("val", "constrained (resnet18)", "f1"), "paper"] == 0.45
-    ours = long.loc[("test", "open (resnet50)", "auc")]
-    assert ours["ours"] == pytest.approx(opened.metrics["test/auc"])
+    tested = found["open refit"].data.metrics["test/auc"]
+    assert long.loc[("test", "open (resnet50)", "auc"), "ours"] == pytest.approx(tested)
+    ours = long.loc[("val", "open (resnet50)", "auc")]
+    assert ours["ours"] == pytest.approx(opened.metrics["best/val/auc"])
     assert ours["low"] <= ours["ours"] <= ours["high"]
+    for split in ("val", "test"):
+        for metric in ("accuracy", "auc", "f1"):
+            levels = long.xs((split, metric), level=("table", "metric"))
+            before, after = (levels.loc[name] for name in levels.index[:2])
+            change = levels.loc["difference"]
+            assert change["ours"] == pytest.approx(after["ours"] - before["ours"])
+            assert change["paper"] == pytest.approx(after["paper"] - before["paper"])
+            assert change["low"] <= change["ours"] <= change["high"]
+            assert change["covers"] == "photographs"
     text = capsys.readouterr().out
+    assert "2 x 1 = 2 trainings, each followed by a refit" in text
     assert "Table 2: test set" in text
-    assert "open (resnet50), paper" in text
+    for shown in ("open (resnet50), paper", "open minus constrained, here"):
+        assert shown in text
+
+    # A refit trains on all labelled images of its regime, with what the validation chose.
+    split = manifest["split"].isin(["train", "val"])
+    assert trained_on(found["open refit"]).sum() == split.sum()
+    narrow = manifest["category"].isin(["landscape", "object"])
+    named = trained_on(found["constrained refit"])
+    assert set(named.index) == {("real", ""), ("synthetic", "realesr_animevideov3")}
+    assert named.sum() == 16 < (split & narrow).sum()
+    for name in ("constrained", "open"):
+        chosen, refit = (found[key].data for key in (name, f"{name} refit"))
+        assert refit.metrics["best/epoch"] == chosen.metrics["best/epoch"]
+        assert refit.metrics["decision/threshold"] == chosen.metrics["decision/threshold"]
+        assert "best/val/auc" not in refit.metrics
+    card = f"{found['constrained refit'].info.artifact_uri}/model/card.json"
+    assert mlflow.artifacts.load_dict(card)["provenance"]["validation_images"] > 0
+    assert main(["reproduce", found["constrained refit"].info.run_id]) == 0  # bit for bit
 
     # Nothing is done twice, and a finished study is not begun again.
     assert main(["regimes", *given, "--resume", run.info.run_id]) == 2
 
 
-def test_the_factorial_crosses_everything_and_reports_each_effect(
-    workspace: Path, small_table: pd.DataFrame
+def test_the_factorial_separates_breadth_from_size(
+    workspace: Path, small_table: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Who made an unnamed image nobody knows, and a real one was made by no generator.
     table = small_table.replace({"generator": {"realcugan_se": ""}})
     real = (table["label"] == "real") & (table["split"] == "train")
     table.loc[real, "generator"] = "realsr_df2k"
     given = ["--data", written(table), "--factorial", "true", "--archs", "mobilenet_v3_large"]
-    assert main(["regimes", *given, "--narrow-per-category", "8", *SMALL]) == 0
+    given += ["--factors", "data", "--seeds", "2", "--narrow-per-category", "8", *SMALL]
+    assert main(["regimes", *given]) == 0
+    assert "3 x 2 = 6 trainings" in capsys.readouterr().out
     run = parent()
-    assert set(children(run)) == {
-        f"mobilenet_v3_large {data} {augmentation}"
-        for data in ("narrow", "diverse")
-        for augmentation in ("light", "extensive")
+    found = children(run)
+    assert set(found) == {
+        f"mobilenet_v3_large {data} light resize {number}"
+        for data in ("narrow", "matched", "diverse")
+        for number in (1, 2)
     }
-    changes = artifact(run, "regimes/effects.csv")
-    assert set(zip(changes["factor"], changes["on"], strict=True)) == {
-        (factor, on) for factor in ("data", "augmentation") for on in ("test", "unseen")
+    narrow, matched, diverse = (
+        found[f"mobilenet_v3_large {data} light resize 1"]
+        for data in ("narrow", "matched", "diverse")
+    )
+    # The matched data are as many of each class as the narrow ones, of all generators.
+    assert trained_on(narrow).groupby("label").sum().to_dict() == {"real": 8, "synthetic": 8}
+    assert trained_on(matched).groupby("label").sum().to_dict() == {"real": 8, "synthetic": 8}
+    assert set(trained_on(matched).index) == set(trained_on(diverse).index)
+    assert trained_on(diverse).sum() == (table["split"] == "train").sum()
+    # All validate on what all know; no training of a combination starts as another does.
+    known = table[table["split"] == "val"]
+    known = known[known["category"].isin(["landscape", "object"])]
+    known = known[known["generator"].fillna("").isin(["", "realesr_animevideov3"])]
+    assert {tuple(validated_on(child)) for child in found.values()} == {
+        tuple(sorted(known["path"]))
+    }
+    seeds = {name: child.data.params["optim.seed"] for name, child in found.items()}
+    for number in (0, 1):
+        of_number = {seed for name, seed in seeds.items() if name.endswith(f" {number + 1}")}
+        assert of_number == {str(derive_seed(42, number))}
+
+    changes = artifact(run, "regimes/effects.csv").set_index(["change", "on"])
+    assert set(changes.index) == {
+        (change, on) for change in ("breadth", "size") for on in ("test", "unseen")
     }
     assert (changes["low"] <= changes["effect"]).all()
+    assert set(changes["covers"]) == {"photographs and trainings"}
     cells = artifact(run, "regimes/cells.csv")
-    narrow, diverse = (
-        cells[(cells["on"] == "test") & (cells["data"] == d)]["auc"].mean()
-        for d in ("narrow", "diverse")
+    mean = cells[cells["on"] == "test"].groupby("data")["auc"].mean()
+    assert changes.loc[("breadth", "test"), "effect"] == pytest.approx(
+        mean["matched"] - mean["narrow"]
     )
-    effect = changes.set_index(["factor", "on"]).loc[("data", "test"), "effect"]
-    assert effect == pytest.approx(diverse - narrow)
-    one = children(run)["mobilenet_v3_large narrow extensive"]
-    judged = artifact(one, "predictions/test.csv")
+    assert changes.loc[("size", "test"), "effect"] == pytest.approx(
+        mean["diverse"] - mean["matched"]
+    )
+    judged = artifact(narrow, "predictions/test.csv")
     judged = judged[(judged["label"] == 0) | (judged["generator"] == "realsr_df2k")]
-    unseen = cells.set_index(["data", "augmentation", "on"]).loc[("narrow", "extensive", "unseen")]
+    unseen = cells.set_index(["data", "seed", "on"]).loc[("narrow", 1, "unseen")]
     auc = metrics(judged["label"], judged["logit"], 0.5)["auc"]
     assert unseen["auc"] == pytest.approx(auc)
-    assert main(["reproduce", one.info.run_id]) == 0  # bit for bit
+    assert main(["reproduce", matched.info.run_id]) == 0  # bit for bit
+
+
+def test_the_factorial_crosses_augmentation_and_geometry_apart(small_manifest: Path) -> None:
+    options = RegimesOptions.resolve({"factorial": True, "data": str(small_manifest)})
+    found = regimes._regimes(options, load(str(small_manifest)))
+    assert len({regime.name for regime in found}) == 3 * 3 * 2 * 2
+    by_levels = {tuple(regime.levels.values()): regime.differences for regime in found}
+    plain = by_levels["resnet18", "diverse", "light", "resize"]
+    assert plain == {"arch": "resnet18", "supplement": ""}
+    extensive = {"rotation": 10.0, "jitter": 0.2}
+    assert by_levels["resnet18", "diverse", "extensive", "resize"] == {**plain, **extensive}
+    assert by_levels["resnet18", "matched", "light", "resize_crop"] == {
+        **plain, "geometry": "resize_crop",
+    }  # fmt: skip
+
+
+def test_factors_that_are_not_crossed_stay_at_one_level(small_manifest: Path) -> None:
+    given = {"factorial": True, "factors": "geometry", "archs": "resnet50"}
+    found = regimes._regimes(RegimesOptions.resolve(given), load(str(small_manifest)))
+    assert [regime.name for regime in found] == [
+        "resnet50 diverse light resize", "resnet50 diverse light resize_crop",
+    ]  # fmt: skip
 
 
 def test_the_open_regime_alone_has_the_supplement_and_validation_images(
@@ -124,6 +232,7 @@ def test_the_open_regime_alone_has_the_supplement_and_validation_images(
     made = (small_table["split"] == "test") & (small_table["label"] == "synthetic")
     small_table = small_table[~made]
     given = ["--data", written(small_table), "--supplement", "extra.csv", "--finetune", "0.5"]
+    given += ["--refit", "false"]
     assert main(["regimes", *given, "--narrow-per-category", "8", *SMALL]) == 0
     found = children(parent())
     counts = {
@@ -131,7 +240,8 @@ def test_the_open_regime_alone_has_the_supplement_and_validation_images(
         for name, run in found.items()
     }
     split = small_table["split"]
-    assert counts["constrained"]["val"] == (split == "val").sum()
+    assert set(found) == {"constrained", "open"}
+    assert counts["constrained"]["val"] == counts["open"]["val"]
     moved = (split == "val").sum() - counts["open"]["val"]
     assert 0 < moved <= (split == "val").sum() / 2
     assert counts["open"]["train"] == (split == "train").sum() + moved + len(extra)
@@ -162,25 +272,50 @@ def begun(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regimes, "train_children", stop)
 
 
+def without_names(table: pd.DataFrame) -> pd.DataFrame:
+    return unnamed(table).assign(category="")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "described"),
+    ("change", "arguments", "described"),
     [
-        (["--supplement", "extra.csv"], "all of other.csv, at most 35,000 images"),
-        (["--narrow-per-category", "8"], "all of other.csv, at most 8 images"),
+        (
+            pd.DataFrame.copy,
+            [],
+            "generators realesr_animevideov3; categories landscape, object (2 of 4); at most "
+            "35,000 images of each category",
+        ),
+        (
+            pd.DataFrame.copy,
+            ["--narrow", "realesrgan_x4plus", "--narrow-categories", "plant"],
+            "generators realesrgan_x4plus; categories plant (1 of 4)",
+        ),
+        (
+            lambda table: table.assign(category=""),
+            ["--narrow-per-category", "0"],
+            "generators realesr_animevideov3; content not narrowed, since the training images have "
+            "no categories.",
+        ),
+        (unnamed, [], "generators all; categories landscape, object (2 of 4)"),
+        (without_names, ["--supplement", "extra.csv"], "at most 35,000 images in all"),
+        (without_names, ["--narrow-per-category", "8"], "at most 8 images in all"),
     ],
 )
-def test_data_can_be_narrow_for_other_reasons_than_generators(
+def test_narrow_data_are_described_before_any_training(
     begun: None,
     small_table: pd.DataFrame,
     capsys: pytest.CaptureFixture[str],
+    change: Callable[[pd.DataFrame], pd.DataFrame],
     arguments: list[str],
     described: str,
 ) -> None:
     written(further(small_table), "extra.csv")
-    given = ["--data", written(unnamed(small_table)), "--factorial", "true", *SMALL]
-    archs = ["--archs", "mobilenet_v3_large"]
-    assert main(["regimes", *given, *archs, *arguments]) == 1
-    assert f"narrow data: {described}" in capsys.readouterr().out
+    given = ["--data", written(change(small_table)), *SMALL, *arguments]
+    assert main(["regimes", *given]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Narrow data: " in text
+    assert described in text
+    assert described in parent().data.params["regimes.compared_data"]
 
 
 def test_a_study_does_not_resume_with_another_supplement(
@@ -208,15 +343,20 @@ def test_a_study_does_not_resume_with_another_supplement(
         (["--factorial", "true", "--image-size", "40"], "vit_b_16 needs a multiple of 16"),
         (["--factorial", "true", "--archs", ""], "--archs: name at least one"),
         (["--factorial", "true", "--archs", "resnet18,vit_b_16,resnet18"], "--archs: resnet18 "),
+        (["--narrow-categories", "cars"], "--narrow-categories: cars not in the train split"),
         (
-            ["--narrow", "realesr_animevideov3,realesrgan_x4plus"],
+            [
+                "--narrow",
+                "realesr_animevideov3,realesrgan_x4plus",
+                "--narrow-categories",
+                "animal,landscape,object,plant",
+            ],
             "--narrow: the narrow data would be all of the train split",
         ),
-        (["--narrow-per-category", "1"], "--narrow, --narrow-per-category: "),
+        (["--narrow-per-category", "1"], "--narrow-categories, --narrow-per-category: "),
         (["--supplement", "nowhere"], "supplement: 'nowhere'"),
-        (["--finetune", "1000"], "--supplement, --finetune: --finetune: 1000 of"),
+        (["--finetune", "1000"], "--finetune: 1000 of"),
         (["--weights", "small.safetensors"], "are trained: resnet18, resnet50"),
-        (["--seed", "2147483647", "--seeds", "2"], "--seed: "),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -248,20 +388,33 @@ def apart(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(category=table["label"])
 
 
+def one_content(table: pd.DataFrame) -> pd.DataFrame:
+    return one_generator(table).assign(category="")
+
+
+def other_val(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(category=table["category"].where(table["split"] != "val", "plant"))
+
+
 NOTHING_NARROW = (
-    "--narrow: the narrow data would be all of the train split of other.csv (generators: none)"
+    "--narrow: the narrow data would be all of the train split of other.csv (generators: none; "
+    "categories: none)"
 )
+FACTORIAL = ["--factorial", "true", "--archs", "mobilenet_v3_large"]
 
 
 @pytest.mark.parametrize(
-    ("change", "factorial", "message"),
+    ("change", "arguments", "message"),
     [
-        (unnamed, "false", NOTHING_NARROW),
-        (unnamed, "true", NOTHING_NARROW),
-        (one_generator, "true", "(generators: realesr_animevideov3)"),
-        (apart, "false", "--narrow, --narrow-per-category: "),
-        (without_test, "true", "--factorial: other.csv has no test split with both classes"),
-        (real_test, "true", "--factorial: other.csv has no test split with both classes"),
+        (without_names, [], NOTHING_NARROW),
+        (without_names, FACTORIAL, NOTHING_NARROW),
+        # Fewer images of the same are not narrow, if breadth is to be told from size.
+        (without_names, [*FACTORIAL, "--narrow-per-category", "8"], NOTHING_NARROW),
+        (one_content, FACTORIAL, "(generators: realesr_animevideov3; categories: none)"),
+        (apart, [], "--narrow-categories, --narrow-per-category: "),
+        (without_test, FACTORIAL, "--factorial: other.csv has no test split with both classes"),
+        (real_test, FACTORIAL, "--factorial: other.csv has no test split with both classes"),
+        (other_val, FACTORIAL, "has no real and synthetic images of what both the narrow and the"),
     ],
 )
 def test_data_without_a_difference_to_study_are_refused_before_any_training(
@@ -269,10 +422,9 @@ def test_data_without_a_difference_to_study_are_refused_before_any_training(
     small_table: pd.DataFrame,
     capsys: pytest.CaptureFixture[str],
     change: Callable[[pd.DataFrame], pd.DataFrame],
-    factorial: str,
+    arguments: list[str],
     message: str,
 ) -> None:
-    given = ["--data", written(change(small_table)), "--factorial", factorial, *SMALL]
-    assert main(["regimes", *given, "--archs", "mobilenet_v3_large"]) == 2
+    assert main(["regimes", "--data", written(change(small_table)), *arguments, *SMALL]) == 2
     assert message in capsys.readouterr().err
     assert mlflow.search_runs(output_format="list") == []

@@ -101,7 +101,8 @@ def interrupted(workspace: Path, options: dict[str, Any], digest: str = "abc") -
 
 NEW_VALUES: dict[str, Any] = {
     "workers": "3", "cache_gib": 0.5, "output": "elsewhere", "register": "model",
-    "keep_last": False,
+    "keep_last": False, "license": "apache-2.0", "experiment": "other", "run_name": "mine",
+    "processes": 2,
 }  # fmt: skip
 """Values, other than the defaults, of the options that may change on resuming."""
 

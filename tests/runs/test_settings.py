@@ -24,6 +24,10 @@ def test_equal_settings_are_not_listed() -> None:
     [
         ("version.torch", "every number"),
         ("version.mlflow", "nothing but the record"),
+        (
+            "version.preprocessing",
+            "what the network sees of large JPEGs and of images with a profile",
+        ),
         ("hardware.threads", "the last bits of sums, and through them every number"),
         ("optim.seed", "every number"),
         ("git.commit", "every number, through other code"),

@@ -62,6 +62,40 @@ def test_excluded_images_are_listed_and_counted(
     assert "1 unreadable image(s)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--per-category=8"],
+        ["cv", "--folds=2", "--per-category=8"],
+        ["sweep", "--strategies=sgd", "--trials=1", "--per-category=8", "--study=capped"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_cap_on_data_without_categories_is_a_warning_before_the_training(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    change(small_manifest, lambda table: table.__setitem__("category", ""))
+    given = [f"--data={small_manifest}", *TINY]
+    # Nothing is trained: the weights are no file of this network.
+    given[given.index("--weights=none")] = f"--weights={small_manifest}"
+    assert main([command[0], *given, *command[1:]]) != 0
+    text = " ".join(capsys.readouterr().out.split())
+    warning = "takes the 80 training images without a category for one category, so that at most 8"
+    assert warning in text
+    assert "Give --per-category 0" in text
+    (run,) = MlflowClient().search_runs(["0"], f"tags.`synthdetect.kind` = '{command[0]}'")
+    assert warning in run.data.tags["synthdetect.left_out"]
+
+
+def test_a_cap_that_leaves_nothing_out_is_no_warning(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(small_manifest, lambda table: table.__setitem__("category", ""))
+    given = [f"--data={small_manifest}", *TINY, "--recipe=constrained", "--keep-last=false"]
+    assert main(["train", *given]) == 0
+    assert "--per-category" not in capsys.readouterr().out
+
+
 def test_a_source_on_both_sides_is_refused(
     workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

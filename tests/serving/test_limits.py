@@ -24,10 +24,10 @@ from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import build
 from synthdetect.models.spec import ModelSpec
+from synthdetect.serving.connections import settings_for
 from synthdetect.serving.limits import Guarded, limits_from_environment
 from synthdetect.serving.model import Refused, ServedDetector
 from synthdetect.serving.options import ServeOptions
-from synthdetect.serving.server import settings_for
 from synthdetect.system.errors import UserError
 
 
@@ -285,8 +285,8 @@ def test_the_connection_of_a_client_that_accepts_no_answer_is_closed() -> None:
 
 
 def test_the_number_of_connections_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthdetect.serving.server._CONNECTIONS", 4)
-    monkeypatch.setattr("synthdetect.serving.server._TURNED_AWAY", 2)
+    monkeypatch.setattr("synthdetect.serving.connections._CONNECTIONS", 4)
+    monkeypatch.setattr("synthdetect.serving.connections._TURNED_AWAY", 2)
     with _server(_well, 2) as port, contextlib.ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
                 for _ in range(4)]  # fmt: skip

@@ -12,7 +12,10 @@ from synthdetect.evaluation.decision import Decision
 from synthdetect.evaluation.predictions import prediction_table
 from synthdetect.system.arrays import FloatArray
 
-KINDS = {"real": 0, "seen": 1, "unseen": 1}
+KINDS = {"real": 0, "seen": 1, "unseen": 1, "control": 1}
+CONTROL_BIAS = 1.0
+"""How much higher the logits of controls are than those of the real images that they belong to."""
+
 KEYS = tuple((fold, 40 + fold) for fold in range(5))
 
 
@@ -44,6 +47,9 @@ def final_fit(
         *key,
         seen=predictions(logits[[0, 1]], ("real", "seen")),
         unseen=predictions(logits[[0, 2]], ("real", "unseen")),
+        control=predictions(
+            logits[[0, 0]] + CONTROL_BIAS * np.eye(2)[:, 1, None, None], ("real", "control")
+        ),
         threshold=0.5,
         train_auc=0.9 + gap,
         val_auc=0.9,

@@ -55,7 +55,7 @@ def test_the_program_lists_the_sweep_and_imports_nothing_heavy(installed: dict[s
 
 
 def test_the_program_runs_the_sweep(installed: dict[str, str]) -> None:
-    assert "--tuning-share" in synthdetect(installed, "sweep", "--help").stdout
+    assert "--tuning-share" in synthdetect(installed, "sweep", "--help-all").stdout
     result = synthdetect(installed, "sweep", "--strategies", "magic")
     assert result.returncode == 2
     assert "--strategies" in result.stderr

@@ -27,12 +27,16 @@ def test_a_trial_and_a_final_fit_are_reproduced_bit_for_bit(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = ["--strategies", "domain_adaptation", "--trials", "1", "--folds", "1",
+    given = ["--strategies", "dann", "--trials", "1", "--folds", "1", "--seeds", "2",
              "--tuning-folds", "2", "--tuning-share", "0.5", "--lr", "1e-3"]  # fmt: skip
     assert run_sweep(small_manifest, *given) == 0, capsys.readouterr().err
-    adapted = "domain_adaptation"
+    adapted = "dann"
     (trial,) = (r for r in runs("trial") if r.data.tags["synthdetect.strategy"] == adapted)
-    final = next(r for r in runs("final") if r.data.tags["synthdetect.strategy"] == adapted)
+    final = next(
+        r for r in runs("final")
+        if r.data.tags["synthdetect.strategy"] == adapted
+        and r.data.params["final.division"] == "1"
+    )  # fmt: skip
     installed: list[EntryPoint] = []
     monkeypatch.setattr(extensions, "entry_points", lambda group: installed)
     assert main(["reproduce", trial.info.run_id]) == 2

@@ -14,16 +14,23 @@ from optuna.trial import TrialState
 from sweeps import study as study_module
 from sweeps import tuning
 from sweeps.__main__ import COMMANDS
+from sweeps.plan import USUAL
+from sweeps.seeds import final_seed, tuning_seed
+from sweeps.statistics.power import Components, Design, smallest_found
+from sweeps.statistics.verdicts import WORDS
+from sweeps.storage import open_storage
 from sweeps.strategies import STRATEGIES, FloatRange, SearchParameter
 from synthdetect.cli import main
 from synthdetect.models.networks import build
 from synthdetect.models.spec import ModelSpec
+from synthdetect.tracking.availability import PATIENCE
 from synthdetect.tracking.models import models_of
 from synthdetect.tracking.tags import CHECKPOINTS
 from tests.conftest import artifact
 
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--batch-size", "16",
-         "--weights", "none", "--epochs", "1", "--trials", "2", "--folds", "2"]  # fmt: skip
+         "--weights", "none", "--epochs", "1", "--trials", "2", "--folds", "2",
+         "--seeds", "1"]  # fmt: skip
 
 
 def run_sweep(data: Path, *arguments: str) -> int:
@@ -58,11 +65,11 @@ def assert_runs_match(name: str) -> None:
 def test_a_sweep_tunes_fits_and_judges(
     workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--strategies", "focal,domain_adaptation", "--study", "s"]
+    given = ["--strategies", "focal,dann", "--study", "s"]
     assert run_sweep(small_manifest, *given) == 0, capsys.readouterr().err
     (parent,) = runs("sweep")
     assert parent.info.status == "FINISHED"
-    sides = ("baseline", "focal", "domain_adaptation")
+    sides = ("baseline", "focal", "dann")
     assert len(runs("trial")) == len(sides) * 2
     assert len(runs("final")) == len(sides) * 2
     for name in (*sides, "finals"):
@@ -76,8 +83,15 @@ def test_a_sweep_tunes_fits_and_judges(
     for run in runs("final"):
         by_side.setdefault(run.data.tags["synthdetect.strategy"], []).append(run)
     assert {len(found) for found in by_side.values()} == {2}
-    seeds = {run.data.params["optim.seed"] for run in runs("final")}
-    assert len(seeds) == 1
+    starts = {
+        side: {run.data.params["final.fold"]: int(run.data.params["optim.seed"]) for run in found}
+        for side, found in by_side.items()
+    }
+    fold_seeds = {str(fold): final_seed(42, 0, fold) for fold in range(2)}
+    assert all(seeds == fold_seeds for seeds in starts.values())
+    tuned = {int(run.data.params["optim.seed"]) for run in runs("trial")}
+    assert tuned == {tuning_seed(42)}
+    assert len(tuned | set(fold_seeds.values()) | {42}) == 4, "no start is used twice"
     assert study("s/focal").trials[0].params == {"lr": 1e-4, "focal_gamma": 2.0}
     drawn = {study(f"s/{side}").trials[1].params["lr"] for side in sides}
     assert len(drawn) == 1, "all sides sample the same learning rates"
@@ -86,7 +100,12 @@ def test_a_sweep_tunes_fits_and_judges(
     comparison = artifact(parent, "sweep/comparison.csv")
     verdicts = artifact(parent, "sweep/verdicts.csv")
     assert comparison["strategy"].tolist() == verdicts["strategy"].tolist() == list(sides[1:])
-    assert set(verdicts["verdict"]) <= {"better", "no evidence", "worse"}
+    assert set(verdicts["verdict"]) <= set(WORDS)
+    assert set(comparison["primary"]) == {"auc_unseen"}
+    assert (
+        "on which the verdicts rest: the change of AUC on unseen generators"
+        in (parent.data.tags["mlflow.note.content"])
+    )
     assert verdicts["paper"].str.contains("overfitting").all()
     trainings = artifact(parent, "sweep/trainings.csv")
     assert len(trainings) == 6
@@ -123,7 +142,9 @@ def test_a_sweep_tunes_fits_and_judges(
 
 
 def test_diverged_trials_are_failed_and_pruned_ones_killed(
-    workspace: Path, small_manifest: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path,
+    small_manifest: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first learning rate diverges; a later trial has a pruner that no trial can satisfy."""
     diverging = SearchParameter(FloatRange(1e-4, 1e-3), first=1e30)
@@ -175,6 +196,14 @@ def test_an_interrupted_trial_resumes_its_run(
     assert not checkpoints.exists()
 
 
+def unseen_photographs(manifest: Path) -> int:
+    """Test photographs of the real images, or of unseen generators if those have fewer."""
+    rows = pd.read_csv(manifest, keep_default_na=False)
+    trained = set(rows.loc[rows["split"] == "train", "generator"]) - {""}
+    test = rows[(rows["split"] == "test") & ~rows["generator"].isin(trained)]
+    return int(test.groupby("label")["source_id"].nunique().min())
+
+
 def test_a_dry_run_prints_the_plan_and_opens_no_run(
     workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,7 +212,34 @@ def test_a_dry_run_prints_the_plan_and_opens_no_run(
     assert "baseline" in text
     assert "sgd" in text
     assert "minutes" in text
+    assert "Verdicts rest on the change of AUC on unseen generators" in text
+    photographs = unseen_photographs(small_manifest)
+    found = smallest_found(USUAL, Design(fits=2, photographs=photographs, strategies=1))
+    assert (
+        f"2 final fits on each side and {photographs} photographs find a change of {found:.3f} "
+        "with 80 % power"
+    ) in " ".join(text.split())
+    assert "show equivalence to within 0.02" in text
     assert mlflow.search_runs(output_format="list") == []
+
+
+def test_a_plan_rests_on_what_an_earlier_sweep_of_the_same_name_measured(
+    workspace: Path, small_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mlflow.start_run() as earlier:
+        mlflow.log_text(
+            "strategy,training_sd,photograph_sd\na,0.01,0.1\nb,0.02,0.2\nc,0.09,0.9\nd,,\n",
+            "sweep/comparison.csv",
+        )
+    baseline = tuning.open_study(open_storage("sqlite:///optuna.db"), "s/baseline")
+    baseline.set_user_attr(tuning.RUN, earlier.info.run_id)
+    given = ["--strategies", "focal", "--study", "s", "--dry-run", "true"]
+    assert run_sweep(small_manifest, *given) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "in the sweep of this name: its standard deviation is 0.020 between" in text
+    photographs = unseen_photographs(small_manifest)
+    found = smallest_found(Components(0.02, 0.2), Design(2, photographs, 1))
+    assert f"find a change of {found:.3f} with 80 % power" in text
 
 
 @pytest.mark.parametrize(
@@ -192,6 +248,7 @@ def test_a_dry_run_prints_the_plan_and_opens_no_run(
         (["--strategies", "magic"], "--strategies"),
         (["--storage", "nosuch:///x"], "--storage: nosuch:///x cannot be opened"),
         (["--worker", "true"], "--worker: "),
+        (["--storage", "grpc://host:13000"], "--storage: grpc://host:13000 is of a kind that has"),
         (["--folds", "80"], "--folds 80"),
         (["--trails", "3"], "Did you mean --trials?"),
         (["--strategies", "vit", "--image-size", "40"], "vit_b_16 needs a multiple of 16"),
@@ -203,7 +260,9 @@ def test_unusable_options_are_refused_before_a_run_is_opened(
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(PATIENCE, "0")
     assert run_sweep(small_manifest, *arguments) == 2
     assert message in capsys.readouterr().err
     assert mlflow.search_runs(output_format="list") == []

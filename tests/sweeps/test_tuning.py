@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
+from sqlalchemy import Engine, event
 
 from sweeps import tuning
+from sweeps.storage import open_storage
 from sweeps.strategies import Choice, FloatRange, IntRange, SearchParameter, space
 from synthdetect.system.errors import UserError
 from synthdetect.tracking.availability import StoreAway
@@ -21,19 +24,19 @@ from synthdetect.tracking.availability import StoreAway
 
 @pytest.fixture
 def storage(tmp_path: Path) -> RDBStorage:
-    return tuning.open_storage(f"sqlite:///{tmp_path}/optuna.db")
+    return open_storage(f"sqlite:///{tmp_path}/optuna.db")
 
 
 def run(study: optuna.Study, value: float = 0.5) -> None:
     def objective(trial: Trial) -> float:
-        tuning.suggest(trial, space("focal", 1e-3))
+        tuning.suggest(trial, space("focal", 1e-3, 3))
         return value
 
     tuning.run_one(study, objective)
 
 
 def interrupted(trial: Trial) -> float:
-    tuning.suggest(trial, space("focal", 1e-3))
+    tuning.suggest(trial, space("focal", 1e-3, 3))
     trial.set_user_attr(tuning.RUN, "run 1")
     trial.report(0.6, 1)
     raise KeyboardInterrupt
@@ -44,11 +47,11 @@ def test_opening_a_study_again_does_not_change_what_is_sampled(
     tmp_path: Path, sampler: str
 ) -> None:
     def values(name: str, *, at_once: bool) -> list[dict[str, object]]:
-        storage = tuning.open_storage(f"sqlite:///{tmp_path}/{name}.db")
+        storage = open_storage(f"sqlite:///{tmp_path}/{name}.db")
         study = tuning.open_study(storage, "s", sampler=sampler, seed=3)
         for _ in range(6):
             if not at_once:
-                storage = tuning.open_storage(f"sqlite:///{tmp_path}/{name}.db")
+                storage = open_storage(f"sqlite:///{tmp_path}/{name}.db")
             study = tuning.open_study(storage, "s", sampler=sampler, seed=3)
             run(study)
         return [trial.params for trial in study.trials]
@@ -94,7 +97,9 @@ def test_a_failed_trial_is_recorded_and_the_study_continues(storage: RDBStorage)
         TrialState.FAIL, TrialState.COMPLETE,
     ]  # fmt: skip
     tuning.recover(study)
-    assert not tuning.waiting(study), "a trial that failed because of its values is not retried"
+    assert not tuning.count_waiting(study), (
+        "a trial that failed because of its values is not retried"
+    )
 
 
 def test_machine_faults_are_retried_a_limited_number_of_times(
@@ -110,7 +115,7 @@ def test_machine_faults_are_retried_a_limited_number_of_times(
             tuning.run_one(study, out_of_memory)
         assert len(tuning.settled(study)) == (number == 3)
         tuning.recover(study)
-    assert not tuning.waiting(study)
+    assert not tuning.count_waiting(study)
     assert tuning.begun(study) == 1
 
 
@@ -126,7 +131,7 @@ def test_an_unreachable_tracking_store_is_retried_without_limit(
         with pytest.raises(StoreAway):
             tuning.run_one(study, away)
         tuning.recover(study)
-    assert tuning.waiting(study)
+    assert tuning.count_waiting(study)
     assert tuning.settled(study) == []
 
 
@@ -155,11 +160,12 @@ def test_the_trial_of_a_killed_process_is_retried(tmp_path: Path) -> None:
     program = (
         "import os, signal\n"
         "from sweeps import tuning\n"
-        f"study = tuning.open_study(tuning.open_storage({url!r}), 's')\n"
+        "from sweeps.storage import open_storage\n"
+        f"study = tuning.open_study(open_storage({url!r}), 's')\n"
         "tuning.run_one(study, lambda trial: os.kill(os.getpid(), signal.SIGKILL))\n"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == -9
-    study = tuning.open_study(tuning.open_storage(url), "s")
+    study = tuning.open_study(open_storage(url), "s")
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
     tuning.recover(study)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
@@ -167,7 +173,7 @@ def test_the_trial_of_a_killed_process_is_retried(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_interruptions_do_not_change_what_is_sampled(tmp_path: Path, sampler: str) -> None:
-    storage = tuning.open_storage(f"sqlite:///{tmp_path}/optuna.db")
+    storage = open_storage(f"sqlite:///{tmp_path}/optuna.db")
 
     def values(name: str, interruptions: set[int]) -> list[dict[str, object]]:
         """Values of six trials, where those with these numbers are interrupted three times each."""
@@ -188,7 +194,7 @@ def _interrupt(study: optuna.Study, progress: int) -> None:
     """
     trial = study.ask()
     trial.set_user_attr(tuning.PROCESS, f"{socket.gethostname()} 0 0.00")
-    parameters = list(space("focal", 1e-3).items())
+    parameters = list(space("focal", 1e-3, 3).items())
     tuning.suggest(trial, dict(parameters[: len(parameters) * progress // 2]))
     if progress == 2:
         trial.set_user_attr(tuning.RUN, "run")
@@ -200,11 +206,11 @@ def test_a_trial_without_a_recorded_process_is_retried_after_a_grace_period(
     study = tuning.open_study(storage, "s")
     study.ask()
     tuning.recover(study)
-    assert tuning.running(study), "its process may be about to be recorded"
-    monkeypatch.setattr(tuning, "_GRACE", -1)
+    assert tuning.count_running(study), "its process may be about to be recorded"
+    monkeypatch.setattr(tuning, "GRACE", -1)
     tuning.recover(study)
-    assert not tuning.running(study)
-    assert tuning.waiting(study)
+    assert not tuning.count_running(study)
+    assert tuning.count_waiting(study)
 
 
 def test_a_queued_retry_has_no_recorded_process(storage: RDBStorage) -> None:
@@ -225,7 +231,7 @@ def test_a_kill_between_failing_a_trial_and_queueing_its_retry_loses_nothing(
     trial = study.ask()
     study.tell(trial, state=TrialState.FAIL)
     tuning.recover(study)
-    assert tuning.waiting(study)
+    assert tuning.count_waiting(study)
 
 
 def test_a_running_trial_is_not_retried(storage: RDBStorage) -> None:
@@ -233,8 +239,8 @@ def test_a_running_trial_is_not_retried(storage: RDBStorage) -> None:
 
     def objective(trial: Trial) -> float:
         tuning.recover(study)
-        assert tuning.running(study)
-        assert not tuning.waiting(study)
+        assert tuning.count_running(study)
+        assert not tuning.count_waiting(study)
         return 0.5
 
     tuning.run_one(study, objective)
@@ -264,6 +270,46 @@ def test_only_the_best_third_is_not_pruned(storage: RDBStorage) -> None:
 
 def test_an_unusable_storage_is_named_without_its_password() -> None:
     with pytest.raises(UserError) as caught:
-        tuning.open_storage("postgresql://team:secret@localhost:1/none")
+        open_storage("postgresql://team:secret@localhost:1/none")
     assert "secret" not in str(caught.value)
     assert "postgresql://***@localhost:1/none" in str(caught.value)
+
+
+@pytest.mark.parametrize("table", ["studies", "trials", "alembic_version"])
+def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path, table: str) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+
+    def interrupt(_: object, cursor: object, statement: str, *rest: object) -> None:
+        if f"CREATE TABLE {table}" in statement:
+            raise KeyboardInterrupt
+
+    event.listen(Engine, "after_cursor_execute", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            open_storage(url)
+    finally:
+        event.remove(Engine, "after_cursor_execute", interrupt)
+    assert list(tmp_path.iterdir()) == []
+    assert tuning.open_study(open_storage(url), "first").trials == []
+
+
+def test_no_queued_trial_is_taken_twice(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = tuning.open_study(open_storage(url), "shared")
+    for number in range(60):
+        study.enqueue_trial({}, user_attrs={"number": number})
+    taken: list[int] = []
+    start = threading.Barrier(4)
+
+    def work() -> None:
+        own = tuning.open_study(open_storage(url), "shared")
+        start.wait()
+        for _ in range(15):
+            taken.append(own.ask().number)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == list(range(60))

@@ -207,16 +207,15 @@ def test_a_run_is_opened_once_the_store_is_back(
 def test_runs_that_killed_processes_of_this_machine_left_running_are_ended(
     workspace: Path, alive: str, dead: str
 ) -> None:
-    left = made(**{KIND: "evaluate", PROCESS: dead})
+    left = [made(**{KIND: kind, PROCESS: dead}) for kind in ("evaluate", "cv", "fold")]
     elsewhere = f"elsewhere {dead.split(' ', 1)[1]}"
     others = [
-        made(**{KIND: "train", PROCESS: dead}),
         made(**{KIND: "evaluate"}),
         *(made(**{KIND: "evaluate", PROCESS: process}) for process in (alive, elsewhere)),
     ]
     with open_run("r", kind="evaluate", tags={}) as run:
-        assert status_of(left) == "KILLED"
-        assert [status_of(other) for other in (*others, run.id)] == ["RUNNING"] * 5
+        assert [status_of(one) for one in left] == ["KILLED"] * 3
+        assert [status_of(other) for other in (*others, run.id)] == ["RUNNING"] * 4
 
 
 def test_a_run_that_another_process_works_on_is_not_resumed(

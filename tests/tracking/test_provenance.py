@@ -28,3 +28,8 @@ def test_code_is_changed_by_code_and_not_by_results(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "module.py").touch()
     assert code_tags(package)["git.dirty"] == "true"
+    (tmp_path / ".gitignore").write_text("environment\n")
+    installed = tmp_path / "environment" / "package"
+    installed.mkdir(parents=True)
+    (installed / "module.py").touch()
+    assert code_tags(installed) == {}

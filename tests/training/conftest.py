@@ -36,16 +36,16 @@ class Tiny(Network):
         self, dropout: float = 0.0, *, width: int = 8, norm: bool = True, spec: ModelSpec = SPEC
     ) -> None:
         nn.Module.__init__(self)
-        self.spec = spec
+        self.spec, self.features = spec, width
         self.convolution = nn.Conv2d(3, width, 3, bias=not norm)
         self.norm = nn.BatchNorm2d(width) if norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.last = nn.Linear(width, 1)
+        self.last = nn.Linear(width, 1 + len(spec.generators))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def outputs(self, images: Tensor) -> Tensor:
         maps = self.norm(self.convolution(images.float() / 255 - 0.5)).relu()
-        logits: Tensor = self.last(self.dropout(maps.square().mean(dim=(2, 3))))
-        return logits.squeeze(1)
+        outputs: Tensor = self.last(self.dropout(maps.square().mean(dim=(2, 3))))
+        return outputs
 
     @property
     def head(self) -> nn.Linear:

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,12 @@ from synthdetect.training.devices import (
     Device,
     computing_with,
     deterministic,
-    noting_fallbacks,
+    noting_operators,
+    require_compiler,
     resolve,
+    tf32,
 )
+from tests.training.conftest import CPU
 
 KINDS = {
     "cuda": torch.cuda.is_available(),
@@ -50,6 +54,28 @@ def test_auto_precision_is_fp32_on_a_cpu_for_what_is_slower_in_bf16(arch: str) -
     assert resolve("cpu", "auto", "0", arch).precision == "fp32"
     assert resolve("cpu", "auto", "0", "resnet18") == resolve("cpu", "auto", "0")
     assert resolve("cpu", "bf16", "0", arch).precision == "bf16"
+
+
+def test_processes_divide_the_cores_for_reading_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    found = {n: resolve("cuda", "fp32", "auto", processes=n).workers for n in (1, 4, 16)}
+    assert found == {1: 8, 4: 3, 16: 0}
+    assert resolve("cuda", "fp32", "5", processes=16).workers == 5
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    require_compiler(CPU)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"--compile true: no compiler is found \(c\+\+, g\+\+"):
+        require_compiler(CPU)
+    with pytest.raises(UserError, match=r"\(cc, gcc, clang\)"):
+        require_compiler(Device("cuda", "bf16", 0))
+
+
+def test_mps_does_not_compile() -> None:
+    with pytest.raises(UserError, match="--compile true: is for CUDA and the CPU"):
+        require_compiler(Device("mps", "fp32", 0))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -89,7 +115,7 @@ def test_the_record_says_what_computed() -> None:
     assert isinstance(facts["bf16_instructions"], bool)
 
 
-# --- operators that MPS lacks
+# --- operators that torch warns of
 
 WARNING = (
     "The operator 'aten::{name}' is not currently supported on the MPS backend and will fall back "
@@ -100,27 +126,95 @@ WARNING = (
 def test_operators_that_fell_back_are_collected_and_not_shown() -> None:
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        with noting_fallbacks() as operators:
+        with noting_operators() as operators:
             for name in ("grid_sampler", "linalg_qr", "grid_sampler"):
                 warnings.warn(WARNING.format(name=name), UserWarning, stacklevel=1)
-    assert operators == {"aten::grid_sampler", "aten::linalg_qr"}
+    assert operators.fallback == {"aten::grid_sampler", "aten::linalg_qr"}
+    assert operators.describe()["fallback"] == "aten::grid_sampler, aten::linalg_qr"
     assert shown == []
 
 
 def test_other_warnings_are_passed_on() -> None:
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        with noting_fallbacks() as operators:
+        with noting_operators() as operators:
             warnings.warn("lr_scheduler before optimizer", UserWarning, stacklevel=1)
-    assert operators == set()
+    assert operators.describe() == {"fallback": "none", "nondeterministic": "none"}
     assert [str(w.message) for w in shown] == ["lr_scheduler before optimizer"]
 
 
 def test_afterwards_warnings_are_shown_as_before_even_after_an_error() -> None:
     before = warnings.showwarning
-    with pytest.raises(KeyError), noting_fallbacks():
+    with pytest.raises(KeyError), noting_operators():
         raise KeyError
     assert warnings.showwarning is before
+
+
+def put() -> None:
+    """An operator without a deterministic form, on any device."""
+    torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+
+
+def test_operators_without_a_deterministic_form_are_collected_in_every_run() -> None:
+    """Python passes on a repeated warning once only, and one process may do several trainings."""
+    for _ in range(2):
+        with deterministic(0), noting_operators() as operators:
+            put()
+        assert operators.describe() == {"fallback": "none", "nondeterministic": "put_"}
+    with noting_operators() as operators:
+        put()  # nobody asked for determinism
+    assert operators.nondeterministic == set()
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        (
+            "Memory Efficient attention defaults to a non-deterministic algorithm. To explicitly "
+            "enable determinism call torch.use_deterministic_algorithms(True, warn_only=False).",
+            "Memory Efficient attention",
+        ),
+        (
+            "Deterministic behavior was enabled with either `torch.use_deterministic_algorithms("
+            "True)` or `at::Context::setDeterministicAlgorithms(true)`, but this operation is not "
+            "deterministic because it uses CuBLAS and you have CUDA >= 10.2. To enable it, ...",
+            "CuBLAS",
+        ),
+    ],
+)
+def test_what_has_another_warning_on_cuda_is_collected_too(message: str, name: str) -> None:
+    with noting_operators() as operators:
+        warnings.warn(message, UserWarning, stacklevel=1)
+    assert operators.nondeterministic == {name}
+
+
+# --- TF32
+
+
+def allowed() -> tuple[bool, bool]:
+    """Whether products and convolutions may round to TF32 on CUDA."""
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def test_tf32_is_forbidden_whatever_was_set_and_allowed_on_demand() -> None:
+    before = allowed()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    try:
+        with deterministic(3):
+            assert allowed() == (False, False)
+            with tf32(allowed=True):
+                assert allowed() == (True, True)
+            assert allowed() == (False, False)
+        with pytest.raises(KeyError), tf32(allowed=False):
+            raise KeyError
+        assert allowed() == (True, True)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def test_tf32_is_refused_without_a_device_that_has_it() -> None:
+    with pytest.raises(UserError, match="--precision: tf32 needs a CUDA device"):
+        resolve("cpu", "tf32", "0")
 
 
 # --- determinism

@@ -1,5 +1,6 @@
 """The loop learns, stops, resumes and repeats itself exactly, on images of 32 pixels."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.amp.grad_scaler import GradScaler
 
 from synthdetect.evaluation.metrics import metrics
@@ -86,6 +88,7 @@ def run(
         batches_of(data.part(0, TRAIN), train=True, **reading),
         batches_of(held_out, train=False, **reading) if val else None,
         unlabelled,
+        unlabelled and copy.copy(unlabelled),
     )
     fit(training, batches, hooks or Hooks(), epochs=epochs)
     return training
@@ -111,13 +114,17 @@ def weights_of(training: TrainingState) -> dict[str, Tensor]:
 
 
 def assert_same(first: TrainingState, second: TrainingState) -> None:
-    """Weights and history, to the last bit."""
+    """Weights, those that are evaluated too, and history, to the last bit."""
     assert same_weights(first, second)
+    assert same_weights(first, second, evaluated=True)
     assert timeless(first) == timeless(second)
 
 
-def same_weights(first: TrainingState, second: TrainingState) -> bool:
-    a, b = weights_of(first), weights_of(second)
+def same_weights(first: TrainingState, second: TrainingState, *, evaluated: bool = False) -> bool:
+    a, b = (
+        (training.evaluated if evaluated else training.network).state_dict()
+        for training in (first, second)
+    )
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -333,14 +340,16 @@ class Setting(NamedTuple):
 
     def run(self, training: TrainingState, data: Data, epochs: int = 4) -> TrainingState:
         others = batches_of(data.part(TRAIN, TRAIN + 18), train=True, **self.reading)
-        unlabelled = others if "adaptation" in self.given else None
+        unlabelled = others if "target" in self.given else None
         return run(training, data, epochs=epochs, unlabelled=unlabelled, **self.reading)
 
 
 ADAPT = {"target": "elsewhere"}  # the loop is given the images themselves
+TRUSTING = {**ADAPT, "guard_precision": 0, "pseudo_label_confidence": 0.6}
 SETTINGS: dict[str, Setting] = {
     "augmented": Setting(CHANGED, {"geometry": "random_crop"}),
     "bf16": Setting(precision="bf16"),
+    "compiled": Setting({"compile": True}),
     "focal": Setting({"loss": "focal"}),
     "label_smoothing": Setting({"label_smoothing": 0.1}),
     "mixup": Setting({"mixup": 0.4}),
@@ -355,6 +364,11 @@ SETTINGS: dict[str, Setting] = {
     "ranger": Setting({"optimizer": "ranger", "lr": 0.01}),
     "dann": Setting({"adaptation": "dann", **ADAPT}),
     "coral": Setting({"adaptation": "coral", **ADAPT}),
+    "mmd": Setting({"adaptation": "mmd", **ADAPT}),
+    "adabn": Setting({"adaptation": "adabn", **ADAPT}),
+    "adabn_of_slow_weights": Setting({"adaptation": "adabn", **ADAPT, "optimizer": "lookahead"}),
+    "mean_teacher": Setting({"semi_supervised": "mean_teacher", **TRUSTING, "ema_decay": 0.8}),
+    "fixmatch": Setting({"semi_supervised": "fixmatch", **TRUSTING}),
     "fgsm": Setting({"adversarial": "fgsm", "adversarial_from": 0.3}),
     "pgd": Setting({"adversarial": "pgd", "adversarial_steps": 2}),
     "lookahead_with_dann_and_pgd": Setting(
@@ -365,6 +379,9 @@ SETTINGS: dict[str, Setting] = {
     "constant": Setting({"schedule": "constant"}),
     "no_decay_of_norms": Setting({"decay_norms": False, "weight_decay": 1}),
     "clip_norm": Setting({"clip_norm": 0.1}),
+    "ema": Setting({"average": "ema", "ema_decay": 0.9}),
+    "swa": Setting({"average": "swa", "swa_from": 0.05}),  # of 25 epochs: from the second on
+    "adabn_of_ema": Setting({"average": "ema", "adaptation": "adabn", **ADAPT}),
     "accumulate": Setting({"accumulate": 3}),  # of 8 batches, so that the last group has 2
     "all_of_these": Setting(
         {"warmup_epochs": 3, "decay_norms": False, "weight_decay": 1, "clip_norm": 0.1,
@@ -411,13 +428,16 @@ def test_a_setting_resumed_is_the_same_to_the_last_bit_and_changes_something(
     whole = setting.run(setting.start(), data)
     other = resumed(setting, data, tmp_path / "last.safetensors")
     assert_same(whole, other)
-    assert not same_weights(whole, plain)
+    assert not same_weights(whole, plain, evaluated=True)
     mine, others = whole.objective.state_dict(), other.objective.state_dict()
     assert all(torch.equal(mine[key], others[key]) for key in mine)
-    assert bool(mine) == (setting.given.get("adaptation") == "dann")
+    stateful = {setting.given.get(name) for name in ("adaptation", "semi_supervised")}
+    assert bool(mine) == bool(stateful & {"dann", "fixmatch"})
 
 
-@pytest.mark.parametrize("name", ["augmented", "mixed_either_way", "random_erasing", "dann"])
+@pytest.mark.parametrize(
+    "name", ["augmented", "mixed_either_way", "random_erasing", "dann", "adabn", "lookahead"]
+)
 def test_the_number_of_workers_changes_nothing(data: Data, name: str) -> None:
     alone = SETTINGS[name]
     helped = alone._replace(reading={**alone.reading, "workers": 2})
@@ -437,7 +457,7 @@ def test_unlabelled_images_are_gone_through_again_in_another_order_and_otherwise
 ) -> None:
     """Eight steps an epoch, and three batches of 18 unlabelled images."""
     train, others = data.part(0, TRAIN), data.part(TRAIN, TRAIN + 18)
-    training = start(5, jitter=0.5)
+    training = start(5, jitter=0.5, adaptation="dann", **ADAPT)
 
     def given(epoch: int) -> list[Tensor]:
         batches = TrainingData(
@@ -523,8 +543,8 @@ class Breaking(Tiny):
         super().__init__()
         self.steps, self.after, self.factor = 0, after, factor
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits = super().forward(images)
+    def outputs(self, images: Tensor) -> Tensor:
+        logits = super().outputs(images)
         self.steps += self.training
         return logits * self.factor if self.training and self.steps > self.after else logits
 
@@ -550,6 +570,21 @@ def test_weights_that_break_in_the_last_step_are_found_in_validation(data: Data)
     batches = TrainingData(batches_of(few, train=True), batches_of(few, train=False))
     with pytest.raises(Diverged, match="epoch 1"):
         fit(start(1, lr=1e38), batches, Hooks())
+
+
+# --- compiled steps
+
+
+def test_compiled_steps_have_the_losses_of_plain_ones(data: Data) -> None:
+    """The last batch of the epoch is smaller; validation is not compiled."""
+    counters.clear()
+    compiled, plain = (
+        run(start(1, compile=compiled, lr=0.01), data, size=25).progress.history[0]
+        for compiled in (True, False)
+    )
+    assert counters["stats"]["unique_graphs"] == 2
+    for name in ("train/loss", "val/loss", "val/auc"):
+        assert compiled[name] == pytest.approx(plain[name], rel=1e-4)
 
 
 # --- the loss is read now and then on an accelerator
@@ -611,6 +646,38 @@ def test_the_epoch_in_which_a_loss_is_no_number_is_named_on_an_accelerator(data:
         run(training, data)
     assert "epoch 2, step 3." in str(caught.value)
     assert training.progress.epoch == 1
+
+
+class Valueless(Device):
+    """An accelerator whose tensors have shapes and no values, so that fetching one fails."""
+
+    @property
+    def torch(self) -> torch.device:
+        return torch.device("meta")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        CHANGED,
+        {"random_erasing": 0.5, "mixup": 0.4, "cutmix": 1.0},
+        {"clip_norm": 1.0, "average": "ema"},
+        {"loss": "focal", "label_smoothing": 0.1, "pos_weight": "2"},
+        {"adversarial": "pgd", "adversarial_from": 0.0},
+        {"shards": 2},
+    ],
+    ids=lambda given: " ".join(given),
+)
+def test_no_step_waits_for_an_accelerator(data: Data, given: dict[str, Any]) -> None:
+    """All steps are taken; the loss is read at the end of the epoch, and then there is none.
+
+    Fused steps of the optimizer are not for `meta`, hence `mps`, which has none.
+    """
+    training = start(1, device=Valueless("mps", "fp32", 0), **given)
+    hooks = Recording()
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        run(training, data, hooks=hooks)
+    assert len(hooks.batches) == 8 // given.get("shards", 1)
 
 
 # --- an update of the weights
@@ -803,6 +870,33 @@ def test_evaluation_is_in_fp32_whatever_training_used(data: Data) -> None:
         for precision in ("fp32", "bf16")
     )
     assert np.array_equal(exact, same)
+
+
+class Asking(Tiny):
+    """A network that notes whether TF32 is allowed, by pass: forward, backward or evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed: dict[str, set[tuple[bool, bool]]] = {}
+
+    def note(self, when: str) -> None:
+        flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        self.allowed.setdefault(when, set()).add(flags)
+
+    def outputs(self, images: Tensor) -> Tensor:
+        logits = super().outputs(images)
+        self.note("forward" if self.training else "evaluation")
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: self.note("backward"))
+        return logits
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_only_training_steps_in_tf32_use_tf32(data: Data, precision: str) -> None:
+    network = Asking()
+    run(start_training(network, Device("cpu", precision, 0), options_of(epochs=1)), data)
+    step = {(precision == "tf32",) * 2}
+    assert network.allowed == {"forward": step, "backward": step, "evaluation": {(False, False)}}
 
 
 # --- prediction

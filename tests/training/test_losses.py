@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synthdetect.system.errors import UserError
 from synthdetect.training.losses import loss_of, smooth
 from synthdetect.training.options import LOSSES, LossOptions
+from tests.training.conftest import options_of
 
 LOGITS = torch.linspace(-40, 40, 41)
 
@@ -76,3 +78,23 @@ def test_smoothing_moves_labels_towards_one_half() -> None:
         loss(x[None], torch.ones(1), label_smoothing=0.1) for x in (least - 1, least, least + 1)
     ]
     assert costs[1] < min(costs[0], costs[2])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_pos_weight_weighs_synthetic_images_and_mixtures_in_part(name: str) -> None:
+    logits = torch.tensor([-1.0, 0.5, 2.0])
+    targets = torch.tensor([0.0, 1.0, 0.5])
+    single = [loss(x[None], t[None], loss=name) for x, t in zip(logits, targets, strict=True)]
+    weighted = loss(logits, targets, loss=name, pos_weight="3")
+    torch.testing.assert_close(weighted, (single[0] + 3 * single[1] + 2 * single[2]) / 3)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "many"])
+def test_a_pos_weight_is_auto_or_a_number_above_0(value: str) -> None:
+    with pytest.raises(UserError, match=r"pos-weight.*give auto or a number above 0"):
+        LossOptions.resolve({"pos_weight": value})
+
+
+def test_balance_and_an_automatic_weight_do_not_go_together() -> None:
+    with pytest.raises(UserError, match="--balance class and --pos-weight auto"):
+        options_of(balance="class", pos_weight="auto")

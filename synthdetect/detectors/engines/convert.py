@@ -34,10 +34,10 @@ def to_graph(detector: Detector) -> "onnx.ModelProto":
     """Convert a detector's network, including the normalisation, to an ONNX graph.
 
     Returns:
-        A graph from `squares`, uint8 of shape (images, image_size, image_size, 3) for any number of
-        images, to `logits`, float32 of shape (images,).
+        A graph from `squares`, uint8 of shape (images, size, size, 3) for any number of images, to
+        `logits`, float32 of shape (images,). The size is the card's `seen_size`.
     """
-    size = detector.card.model.image_size
+    size = detector.card.seen_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     program = torch.onnx.export(
         _FromSquares(detector.network).eval(),

@@ -108,7 +108,7 @@ def load_exported(path: Path) -> Detector:
 
 def _open(content: bytes, card: Card, path: Path) -> Compute:
     """Load a graph into its engine, and test it on two images."""
-    grey = np.full((2, card.model.image_size, card.model.image_size, 3), 128, dtype=np.uint8)
+    grey = np.full((2, card.seen_size, card.seen_size, 3), 128, dtype=np.uint8)
     try:
         compute: Compute = ENGINES[card.engine].load()(content, card.precision)
         shape = compute(grey).shape

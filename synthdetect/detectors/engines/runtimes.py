@@ -1,6 +1,5 @@
 """The inference engines of exported detectors; none is imported before it is used."""
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -10,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from synthdetect.system.errors import UserError
+from synthdetect.system.extras import require_extra
 
 Squares = npt.NDArray[np.uint8]
-"""Preprocessed images, shape (images, image_size, image_size, 3)."""
+"""Images as the network sees them, shape (images, size, size, 3)."""
 
 Compute = Callable[[Squares], npt.NDArray[np.float32]]
 """Thread-safe function from squares to the logits of "synthetic", shape (images,)."""
@@ -75,9 +74,4 @@ def require(*packages: str) -> None:
     Raises:
         UserError: If a package is not installed.
     """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"an exported detector needs {' and '.join(missing)}, which is not installed. Run "
-            f"pip install '.[export]' in the project, or pip install {' '.join(missing)}."
-        )
+    require_extra("export", "an exported detector", *packages)

@@ -1,15 +1,21 @@
 """Tests of `synthdetect export`: the files, the run, and the use of the exported detector."""
 
 import base64
+import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
+import numpy.typing as npt
+import onnx
 import pandas as pd
 import pytest
+import torch
+import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -18,30 +24,31 @@ from synthdetect.datasets.index import index
 from synthdetect.datasets.manifest import Manifest, load
 from synthdetect.detectors.card import Card
 from synthdetect.detectors.detector import Detector
+from synthdetect.detectors.engines.convert import to_graph
 from synthdetect.detectors.engines.exported import load_exported
+from synthdetect.evaluation.decision import decide
+from synthdetect.evaluation.options import DecisionOptions
+from synthdetect.system.errors import UserError
 from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.opening import open_run
-from synthdetect.tracking.tags import MANIFEST
+from synthdetect.tracking.tags import CONFIG, MANIFEST
 from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
-def folder(
-    tmp_path_factory: pytest.TempPathFactory, detector: Detector, small_table: pd.DataFrame
-) -> Iterator[Path]:
+def folder(module_path: Path, detector: Detector, small_table: pd.DataFrame) -> Iterator[Path]:
     """A working folder with a store, a detector and data."""
-    folder = tmp_path_factory.mktemp("work")
-    detector.save(folder / "detector.safetensors")
-    small_table.to_csv(folder / "small.csv", index=False)
+    detector.save(module_path / "detector.safetensors")
+    small_table.to_csv(module_path / "small.csv", index=False)
     before = mlflow.get_tracking_uri()
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("SYNTHDETECT_CACHE", str(folder / "cache"))
+        patch.chdir(module_path)
+        patch.setenv("SYNTHDETECT_CACHE", str(module_path / "cache"))
         patch.delenv("MLFLOW_RUN_ID", raising=False)
-        uri = f"sqlite:///{folder}/mlflow.db"
+        uri = f"sqlite:///{module_path}/mlflow.db"
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         mlflow.set_tracking_uri(uri)
-        yield folder
+        yield module_path
     mlflow.set_tracking_uri(before)
 
 
@@ -73,7 +80,7 @@ def test_the_file_is_written_with_the_result_of_the_comparison(
     assert facts["compared_on"]["images"] == facts["images"] == len(val)
     assert "calibrated_on" not in facts
     assert facts["logit_change_max"] < 1e-3
-    assert (facts["auc_change"], facts["same_answer"]) == (0, 1)
+    assert (facts["auc_change"], facts["label_changes"]) == (0, 0)
     assert {"version.onnx", "version.openvino", "version.torch"} <= set(facts)
     assert run.info.status == "FINISHED"
     assert run.data.tags["synthdetect.kind"] == "export"
@@ -89,7 +96,7 @@ def test_predict_accepts_the_file_the_run_and_the_registered_model(
 ) -> None:
     file, run = exported
     models = f"detector.safetensors,{file},{run.info.run_id},models:/fast@champion"
-    assert main(["predict", f"--model={models}", "--data=small.csv", "--tta=flip"]) == 0
+    assert main(["predict", f"--model={models}", "--data=small.csv"]) == 0
     table = pd.read_csv("predictions/predictions.csv")
     for number in (2, 3, 4):
         np.testing.assert_allclose(
@@ -130,7 +137,7 @@ def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--engine=onnxruntime", "--calibration-images=2", "--parity-images=15"]
-    assert export(*options, "--output=none", "--tolerance=0") == 1
+    assert export(*options, "--output=none", "--max-auc-change=0") == 1
     run = latest()
     facts = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/parity.json")
     assert (facts["calibrated_on"]["split"], facts["calibrated_on"]["images"]) == ("train", 2)
@@ -138,7 +145,7 @@ def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images
     assert facts["auc_change"] != 0
     output = capsys.readouterr()
     assert f"{facts['auc_engine']:.4f}" in output.out
-    assert "--tolerance" in output.err
+    assert "--max-auc-change" in output.err
     assert list(Path("none").iterdir()) == []
     assert run.info.status == "FAILED"
 
@@ -146,7 +153,18 @@ def test_int8_is_calibrated_on_training_images_and_compared_on_validation_images
 # --- images of the training run
 
 
-INT8 = ["--engine=onnxruntime", "--output=own", "--tolerance=1"]
+LAX = [
+    "--max-auc-change=1",
+    "--max-label-changes=1",
+    "--max-logit-shift=99",
+    "--max-logit-change=99",
+]
+"""Limits that an untrained detector stays within, whose scores are all alike."""
+
+RULE = DecisionOptions(threshold_rule="fpr", max_fpr=0.2)
+"""How the decision of a training run is made."""
+
+INT8 = ["--engine=onnxruntime", "--output=own", *LAX]
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +178,7 @@ def trained_on(manifest: Manifest, detector: Detector) -> str:
     with open_run("a training", kind="train", tags={}) as run:
         run.log_table(manifest.table, MANIFEST)
         digest = manifest.digest()
+        run.log_json({"options": RULE.to_json(), "digest": digest}, CONFIG)
         known = {"run_id": run.id, "data": manifest.name, "data_digest": digest}
         card = Card(**{**vars(detector.card), "provenance": known})
         made = Detector(detector.network, card)
@@ -202,9 +221,10 @@ def test_a_final_fit_has_no_val_split_and_is_compared_on_test(
     indexed: Manifest, detector: Detector
 ) -> None:
     trained_on(resplit(indexed, val="train"), detector)
-    assert main(["export", "--model=own.safetensors", *INT8, "--precision=fp32"]) == 0
+    assert main(["export", "--model=own.safetensors", *INT8]) == 0
     facts, _ = used()
     assert facts["compared_on"]["split"] == "test"
+    assert "all labelled images" in facts["decision"]["kept"]
     assert facts["doubts"] == []
 
 
@@ -239,6 +259,112 @@ def test_without_a_training_run_images_must_be_given_and_cause_a_warning(
     assert export(*INT8) == 0
     (doubt,) = used()[0]["doubts"]
     assert "is not known" in doubt
+    assert "run that made it (abc) is not in" in used()[0]["decision"]["kept"]
+
+
+# --- the decision of the exported detector
+
+
+@pytest.fixture(scope="module")
+def decided(indexed: Manifest, detector: Detector) -> Detector:
+    """The detector with logits that are far apart, decided on the validation images."""
+    network = copy.deepcopy(detector.network)
+    with torch.no_grad():
+        network.head.weight *= 10
+    spread = Detector(network, detector.card)
+    val = indexed.split("val")
+    decision = decide(RULE, val.table["label"], raw(spread, val))
+    return spread.with_card(decision=replace(decision, unsure=0.01))
+
+
+def raw(detector: Detector, images: Manifest) -> npt.NDArray[np.float64]:
+    """Return uncalibrated logits under the detector's views."""
+    squares = np.stack([detector.preprocess(Path(f).read_bytes()) for f in images.files()])
+    with torch.inference_mode():
+        return detector.scorer(torch.from_numpy(squares).permute(0, 3, 1, 2)).double().numpy()
+
+
+def shift_the_engine(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
+    """Add a number to the bias of the copy of the network that is exported."""
+
+    def shifted(detector: Detector) -> onnx.ModelProto:
+        network = copy.deepcopy(detector.network)
+        with torch.no_grad():
+            network.head.bias += by
+        return to_graph(Detector(network, detector.card))
+
+    monkeypatch.setattr("synthdetect.runs.export.to_graph", shifted)
+
+
+BF16 = ["export", "--model=own.safetensors", "--engine=openvino", "--precision=bf16"]
+
+
+def test_an_engine_whose_logits_are_shifted_keeps_its_auc_and_is_refused(
+    indexed: Manifest, decided: Detector, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    trained_on(indexed, decided)
+    shift_the_engine(monkeypatch, 40.0)
+    assert main([*BF16, "--output=shifted", "--max-auc-change=0.05"]) == 1
+    facts, run = used()
+    assert abs(facts["auc_change"]) <= 0.05
+    assert facts["label_changes"] > 0.2
+    slope = decided.card.decision.calibration.slope
+    assert facts["logit_shift"] == pytest.approx(40 * slope, rel=0.2)
+    assert run.info.status == "FAILED"
+    message = capsys.readouterr().err
+    assert "--max-label-changes" in message
+    assert "--max-logit-shift" in message
+    assert "--max-auc-change" not in message
+    assert list(Path("shifted").iterdir()) == []
+
+
+def test_the_decision_is_made_anew_by_the_scores_of_the_engine(
+    indexed: Manifest, decided: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_on(indexed, decided.with_card(views="flip"))
+    shift_the_engine(monkeypatch, 40.0)
+    assert main([*BF16, "--output=anew", *LAX, "--parity-images=10"]) == 0
+    facts, run = used()
+    exported = load_exported(Path("anew/resnet18-openvino-bf16.onnx"))
+    val = indexed.split("val")  # all of them, and not only those that are compared
+    expected = decide(RULE, val.table["label"], raw(exported, val))
+    found = exported.card.decision
+    assert found.threshold == pytest.approx(expected.threshold, abs=1e-6)
+    assert found.calibration.slope == pytest.approx(expected.calibration.slope, rel=1e-6)
+    assert (found.unsure, exported.card.views) == (0.01, "flip")
+    assert facts["decision"]["kept"] == ""
+    assert facts["decision"]["torch"]["threshold"] == decided.card.decision.threshold
+    assert facts["decision"]["engine"]["threshold"] == found.threshold
+    assert facts["decided_on"]["images"] == len(val)
+    known = exported.card.provenance
+    assert known["decided_by"] == "openvino bf16"
+    assert known["decided_on_digest"] == val.digest()
+    assert known["decision_of_torch"]["threshold"] == decided.card.decision.threshold
+    assert run.data.params["decision.from"].startswith("chosen by the scores of openvino bf16")
+    assert run.data.metrics["decision/threshold"] == found.threshold
+
+
+def test_a_decision_whose_images_cannot_be_had_is_kept_and_recorded_as_such(
+    indexed: Manifest, decided: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_on(indexed, decided)
+    rows = pd.read_csv("small.csv", keep_default_na=False)
+    rows.drop(index=rows.index[rows["split"] == "val"][0]).to_csv("fewer.csv", index=False)
+    kept = {
+        "--data=fewer.csv": f"1 of the {len(indexed.split('val'))} validation images",
+        "--decide=given": "--decide given",
+    }
+    for option, reason in kept.items():
+        assert main([*BF16, option, "--output=kept", *LAX]) == 0
+        facts, run = used()
+        assert reason in facts["decision"]["kept"]
+        assert "decided_on" not in facts
+        card = load_exported(Path("kept/resnet18-openvino-bf16.onnx")).card
+        assert card.decision == decided.card.decision
+        assert reason in card.provenance["decision_kept"]
+        assert run.data.params["decision.from"].startswith("kept")
+        assert f"decision kept, because {reason[:10]}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -281,3 +407,49 @@ def test_an_exported_detector_cannot_be_exported(
 ) -> None:
     assert export(f"--model={exported[0]}") == 2
     assert "exported already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_detector_that_scores_crops_is_exported_for_their_size(
+    indexed: Manifest, decided: Detector, precision: str
+) -> None:
+    cropping = decided.with_card(views="grid")
+    trained_on(indexed, cropping)
+    command = ["export", "--model=own.safetensors", "--engine=onnxruntime", *LAX]
+    output = f"crops-{precision}"
+    assert main([*command, f"--precision={precision}", f"--output={output}"]) == 0
+    exported = load_exported(Path(f"{output}/resnet18-onnxruntime-{precision}.onnx"))
+    assert exported.card.seen_size == decided.card.model.image_size // 2
+    val = indexed.split("val")
+    tolerance = 1e-4 if precision == "fp32" else 0.05
+    np.testing.assert_allclose(raw(exported, val), raw(cropping, val), rtol=tolerance, atol=0.01)
+    with pytest.raises(UserError, match="export the original under single"):
+        exported.card.require_views("single")
+
+
+def test_a_folder_for_the_hub_has_a_card_with_what_was_measured_and_is_read_as_a_model(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_run("trained", kind="train", tags={"synthdetect.data": "small.csv"}) as trained:
+        model = log_detector(trained, Detector.load(Path("detector.safetensors")))
+        measured = pd.DataFrame(
+            [("auc", 0.75, 0.5, 0.9)], columns=["metric", "value", "low", "high"]
+        )
+        trained.log_table(measured, "evaluation/test.csv")
+        trained.log_metrics({"test/auc": 0.75}, model_id=model.model_id)
+    asked = ["export", "--to=hub", f"--model={trained.id}", "--license=mit", "--output=hubs"]
+    assert main(asked) == 0
+    made = folder / "hubs" / "resnet18-hub"
+    metadata = yaml.safe_load((made / "README.md").read_text().split("---\n")[1])
+    assert metadata["license"] == "mit"
+    (result,) = metadata["model-index"][0]["results"]
+    assert result["dataset"]["name"] == "small.csv (test)"
+    assert result["metrics"][0]["value"] == 0.75
+    assert "hf upload" in capsys.readouterr().out
+    assert main(["predict", f"--model={made}", "--data=small.csv", "--output=scored"]) == 0
+    scored = pd.read_csv(folder / "scored" / "predictions.csv")
+    assert scored["probability"].notna().all()
+    assert main([*asked, "--precision=fp32"]) == 2
+    assert "--precision: not used with --to hub" in capsys.readouterr().err
+    assert main(["export", "--model=detector.safetensors", "--license=mit"]) == 2
+    assert main([*asked, "--license=Mine, all mine"]) == 2

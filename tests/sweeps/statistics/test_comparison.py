@@ -4,7 +4,9 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from sweeps.statistics.comparison import (
     OUTCOMES,
@@ -13,7 +15,8 @@ from sweeps.statistics.comparison import (
     comparison_table,
     outcome_table,
 )
-from sweeps.statistics.final_fits import Side
+from sweeps.statistics.final_fits import FinalFit, Side
+from sweeps.statistics.pooling import moderated
 from synthdetect.evaluation.metrics import bootstrap_weights, metrics
 from tests.sweeps.conftest import alter, final_fit, simulated_sides
 
@@ -107,6 +110,7 @@ def test_the_order_of_images_final_fits_and_strategies_does_not_matter() -> None
                 fit,
                 seen=fit.seen.sample(frac=1, random_state=rng.integers(99)),
                 unseen=fit.unseen.sample(frac=1, random_state=rng.integers(99)),
+                control=fit.control.sample(frac=1, random_state=rng.integers(99)),
             ),
         )
         for side in sides
@@ -114,7 +118,35 @@ def test_the_order_of_images_final_fits_and_strategies_does_not_matter() -> None
     first, second = quick(sides), quick([shuffled[0], *shuffled[:0:-1]])
     assert list(second) == ["c", "b", "a"]
     one, two = (outcome_table(c).set_index(["strategy", "outcome"]) for c in (first, second))
-    assert one.sort_index().equals(two.sort_index())
+    pd.testing.assert_frame_equal(one.sort_index(), two.sort_index(), rtol=1e-9)
+
+
+def test_a_bias_against_controls_is_measured_and_is_no_verdict() -> None:
+    sides = simulated_sides({"a": 0.0}, **SMALL)  # type: ignore[arg-type]
+
+    def unbiased(fit: FinalFit) -> FinalFit:
+        control = fit.control
+        return replace(fit, control=control.assign(logit=control["logit"] - control["label"]))
+
+    comparison = quick([sides[0], alter(replace(sides[0], name="a"), unbiased)])["a"]
+    found = comparison.differences["auc_control"]
+    assert found.strategy == pytest.approx(0.5)
+    assert found.baseline > 0.6
+    assert found.value == pytest.approx(0.5 - found.baseline)
+    assert found.wide_low < found.value < found.wide_high < 0
+    assert comparison.differences["auc_unseen"].value == 0
+
+
+def test_without_controls_their_outcome_is_undefined() -> None:
+    sides = simulated_sides({"a": 0.3}, **SMALL)  # type: ignore[arg-type]
+    without = [
+        alter(s, lambda fit: replace(fit, control=fit.control[fit.control["label"] == 0]))
+        for s in sides
+    ]
+    comparison = quick(without)["a"]
+    assert comparison.sources["control"] == 0
+    assert math.isnan(comparison.differences["auc_control"].value)
+    assert comparison.differences["auc_unseen"].value > 0
 
 
 def test_an_identical_strategy_has_no_difference() -> None:
@@ -128,16 +160,18 @@ def test_an_identical_strategy_has_no_difference() -> None:
 def test_p_values_are_corrected_within_a_family_for_all_strategies() -> None:
     sides = simulated_sides({"a": 0.9, "b": 0.0}, **SMALL)  # type: ignore[arg-type]
     alone, both = quick(sides[:2])["a"].differences, quick(sides)["a"].differences
-    assert (alone["auc_seen"].tests, both["auc_seen"].tests) == (2, 4)
-    assert (alone["ece_seen"].tests, both["ece_seen"].tests) == (1, 2)
     for name, difference in both.items():
-        assert (difference.value, difference.p, difference.low) == pytest.approx(
-            (alone[name].value, alone[name].p, alone[name].low), nan_ok=True
-        )
+        assert alone[name].tests == (2 if OUTCOMES[name].family == "spread" else 1)
+        assert difference.tests == 2 * alone[name].tests
+        assert difference.value == pytest.approx(alone[name].value, nan_ok=True)
+        if not OUTCOMES[name].pooled:
+            assert (difference.p, difference.low) == pytest.approx(
+                (alone[name].p, alone[name].low), nan_ok=True
+            )
         if difference.tests > 1 and not math.isnan(difference.low):
             assert difference.wide_low <= difference.low
             assert difference.wide_high >= difference.high
-    wide = quick(sides, level=1 - 0.05 / 4)["a"].differences["auc_seen"]
+    wide = quick(sides, level=1 - 0.05 / 2)["a"].differences["auc_seen"]
     assert (wide.low, wide.high) == pytest.approx(
         (both["auc_seen"].wide_low, both["auc_seen"].wide_high)
     )
@@ -159,7 +193,8 @@ def test_a_strategy_without_final_fits_is_compared_in_failures_only() -> None:
     lost = tuple(fit.key for fit in strategy.fits)
     empty = replace(strategy, fits=(), lost=lost, failed_trials=9)
     found = quick([baseline, empty])["a"]
-    assert (found.fits, found.independent, found.lost) == (0, 0, 3)
+    assert (found.fits, found.lost) == (0, 3)
+    assert math.isnan(found.p_equivalent)
     assert math.isnan(found.differences["auc_seen"].value)
     assert found.differences["failed_trials"].value == 0.9
     assert found.differences["failed_trials"].p_adjusted < 0.001
@@ -171,8 +206,48 @@ def test_tables_are_flat_with_one_row_per_strategy() -> None:
     assert table["strategy"].tolist() == ["a", "b"]
     assert table["sources"].tolist() == [15, 15]
     assert {"auc_unseen", "auc_unseen_low", "auc_unseen_high", "auc_unseen_p"} <= set(table)
-    assert table.drop(columns=["strategy", "baseline"]).map(np.isreal).all(axis=None)
+    assert table.drop(columns=["strategy", "baseline", "primary"]).map(np.isreal).all(axis=None)
     assert len(outcome_table(comparisons)) == 2 * len(OUTCOMES)
+
+
+def test_every_pair_of_final_fits_counts_also_where_two_have_the_same_fold() -> None:
+    """By hand: Student's t on the five pairs, if photographs did not vary."""
+    keys = [(0, 1), (1, 2), (0, 3), (1, 4), (0, 5)]
+    sides = simulated_sides({"a": 0.3}, keys=keys, sources=15)
+    changes = [
+        strategy.train_auc - strategy.val_auc - (baseline.train_auc - baseline.val_auc)
+        for baseline, strategy in zip(sides[0].fits, sides[1].fits, strict=True)
+    ]
+    found = quick(sides)["a"].differences["gap"]
+    assert found.p == pytest.approx(stats.ttest_1samp(changes, 0).pvalue)
+
+
+def test_the_variance_of_a_strategy_is_estimated_with_those_of_the_others() -> None:
+    sides = simulated_sides({"a": 0.0, "b": 0.0, "c": 0.0}, **SMALL)  # type: ignore[arg-type]
+    changes = np.array([
+        [_auc(strategy) - _auc(baseline)
+         for baseline, strategy in zip(sides[0].fits, side.fits, strict=True)]
+        for side in sides[1:]
+    ])  # fmt: skip
+    variances, _ = moderated(changes)
+    for variance, comparison in zip(variances, quick(sides).values(), strict=True):
+        assert comparison.components.training == pytest.approx(math.sqrt(variance))
+
+
+def _auc(fit: FinalFit) -> float:
+    return metrics(fit.unseen["label"], fit.unseen["logit"], 0.5)["auc"]
+
+
+def test_the_primary_outcome_is_on_unseen_generators_if_there_are_any() -> None:
+    sides = simulated_sides({"a": 0.0}, **SMALL)  # type: ignore[arg-type]
+    assert quick(sides)["a"].primary == "auc_unseen"
+    without = [
+        alter(side, lambda fit: replace(fit, unseen=fit.unseen[fit.unseen["label"] == 0]))
+        for side in sides
+    ]
+    found = quick(without)["a"]
+    assert found.primary == "auc_seen"
+    assert not math.isnan(found.p_equivalent)
 
 
 # --- refusals

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 
 from sweeps.statistics.comparison import Comparison, compare
 from sweeps.statistics.figures import PANELS, forest
@@ -21,7 +22,7 @@ def drawn(comparisons: dict[str, Comparison]) -> tuple[list[str], list[str], byt
     return names, [text.get_text() for text in last.texts], buffer.getvalue()
 
 
-def test_strategies_are_sorted_by_their_change_on_unseen_generators() -> None:
+def test_strategies_are_sorted_by_their_change_in_the_primary_outcome() -> None:
     sides = simulated_sides({"equal": 0.0, "good": 2.0, "bad": -1.0}, sources=20)
     comparisons = compare(sides[0], sides[1:], replicates=50)
     names, words, picture = drawn(comparisons)
@@ -35,6 +36,8 @@ def test_intervals_are_drawn_at_their_bounds() -> None:
     comparisons = compare(sides[0], sides[1:], replicates=50)
     axes = forest(comparisons, {"a": verdict(comparisons["a"])}).axes[0]
     thin, thick, point, _ = axes.lines
+    (band,) = axes.patches
+    assert band.get_extents().transformed(axes.transData.inverted()).width == pytest.approx(0.04)
     found = comparisons["a"].differences["auc_unseen"]
     assert np.asarray(thin.get_xdata()).tolist() == [found.wide_low, found.wide_high]
     assert np.asarray(thick.get_xdata()).tolist() == [found.low, found.high]
@@ -45,5 +48,5 @@ def test_intervals_are_drawn_at_their_bounds() -> None:
 def test_a_comparison_of_one_final_fit_can_be_drawn() -> None:
     sides = simulated_sides({"a": 0.3}, sources=20, keys=[(0, 1)])
     _, words, picture = drawn(compare(sides[0], sides[1:], replicates=20))
-    assert words == ["no evidence"]
+    assert words == ["inconclusive"]
     assert len(picture) > 1000

@@ -1,0 +1,1 @@
+"""The same detector behind other software's servers, for `benchmarks.load`."""
