@@ -4,9 +4,11 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -30,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 """The repository."""
 
 STORE = "mlflow.db"
-"""File of the tracking store in the fixture `workspace`."""
+"""File of the tracking store in the fixtures `workspace` and `module_path`."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -85,9 +87,13 @@ def small_table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def module_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for the tests of a module, which goes with the last of them: all take gigabytes."""
+def module_path(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
+    """A folder with a store for the tests of a module.
+
+    It goes with the last of them, since all together would take gigabytes.
+    """
     folder = tmp_path_factory.mktemp("module")
+    copy_store(empty_store, folder)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -100,9 +106,19 @@ def small_manifest(small_table: pd.DataFrame, tmp_path: Path) -> Path:
     return path
 
 
+def copy_store(store: Path, folder: Path) -> str:
+    """Copy an empty tracking store into a folder, which is to have its artifacts; its URI."""
+    file = folder / STORE
+    shutil.copy(store, file)
+    with closing(sqlite3.connect(file)) as database, database:
+        location = (str(folder / "mlruns" / "0"),)
+        database.execute("UPDATE experiments SET artifact_location = ?", location)
+    return f"sqlite:///{file}"
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tracking store as MLflow makes it, which takes seconds. Tests copy it."""
+    """A tracking store as MLflow makes it, which takes seconds. `copy_store` copies it."""
     file = tmp_path_factory.mktemp("store") / STORE
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{file}")
@@ -112,12 +128,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with its own MLflow store and cache."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
+    """A working folder with its own MLflow store and cache, and nothing else."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    uri = f"sqlite:///{folder / STORE}"
+    uri = copy_store(empty_store, folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)  # else an earlier test's stays in force
     monkeypatch.setenv("SYNTHDETECT_CACHE", str(tmp_path / "cache"))

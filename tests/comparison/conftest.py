@@ -19,7 +19,7 @@ from synthdetect.evaluation.decision import Decision
 from synthdetect.models.spec import ModelSpec
 from synthdetect.tracking.models import log_detector, register
 from synthdetect.tracking.opening import open_run
-from tests.conftest import STORE, newest
+from tests.conftest import copy_store, newest
 from tests.detectors.helpers import varied_network
 
 SIZE, IMAGES = 32, 48
@@ -55,11 +55,11 @@ def detector(seed: int) -> tuple[Detector, np.ndarray]:
 
 
 @pytest.fixture(scope="package")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Made]:
     """The store, in whose folder all tests of the package run; `data.csv` names the images."""
     folder = tmp_path_factory.mktemp("comparison")
     before, here = mlflow.get_tracking_uri(), Path.cwd()
-    uri = f"sqlite:///{folder / STORE}"
+    uri = copy_store(empty_store, folder)
     mlflow.set_tracking_uri(uri)
     patch = pytest.MonkeyPatch()
     patch.setenv("MLFLOW_TRACKING_URI", uri)

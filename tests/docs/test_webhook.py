@@ -51,9 +51,8 @@ def wait_for(url: str) -> None:
 
 
 @pytest.fixture
-def servers(workspace: Path, empty_store: Path, tmp_path: Path) -> Iterator[Servers]:
+def servers(workspace: Path, tmp_path: Path) -> Iterator[Servers]:
     """A tracking server that may call loopback by http, and the receiver of the example."""
-    (workspace / "mlflow.db").write_bytes(empty_store.read_bytes())
     stored = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
     stored.create_registered_model("detector")
     stored.create_model_version("detector", str(tmp_path))

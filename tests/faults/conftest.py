@@ -148,14 +148,12 @@ def refusal(action: Callable[[], object]) -> str:
 @pytest.fixture
 def refused(
     workspace: Path,
-    empty_store: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     record_property: Say,
 ) -> Iterator[Refused]:
     """Commands in an empty working folder with a store of its own."""
     monkeypatch.delenv(TRACEBACK, raising=False)
-    shutil.copy(empty_store, workspace / STORE)
     answers = Refused(workspace, lambda: capfd.readouterr().err)
     before = mlflow.get_tracking_uri()
     yield answers

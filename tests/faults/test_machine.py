@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.conftest import copy_store
 from tests.faults.kills import (
     COMMANDS,
     Place,
@@ -130,8 +131,10 @@ def command(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path, data: Path, detector: Path) -> Place:
-    return Place(tmp_path / "place", data, detector)
+def place(tmp_path: Path, data: Path, detector: Path, empty_store: Path) -> Place:
+    place = Place(tmp_path / "place", data, detector)
+    copy_store(empty_store, place.folder)
+    return place
 
 
 @pytest.fixture

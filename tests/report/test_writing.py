@@ -14,15 +14,14 @@ from tests.report.conftest import overall
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working folder with an MLflow store, shared since creating a store takes seconds."""
-    folder = tmp_path_factory.mktemp("store")
+def store(module_path: Path) -> Iterator[Path]:
+    """A working folder with an MLflow store."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.chdir(module_path)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{module_path}/mlflow.db")
         patch.delenv("MLFLOW_RUN_ID", raising=False)
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        yield folder
+        mlflow.set_tracking_uri(f"sqlite:///{module_path}/mlflow.db")
+        yield module_path
 
 
 def finished(**tags: str) -> str:
