@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from synthdetect.datasets.manifest import load
+from synthdetect.tracking import evaluation
 from synthdetect.tracking.availability import PATIENCE
 
 # Child processes that train do so beside others: more threads would only wait for each other.
@@ -96,6 +97,14 @@ def module_path(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> 
     copy_store(empty_store, folder)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def without_figures() -> Iterator[None]:
+    """Draw no figures of evaluations, which take most of a small run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "draw", lambda *details: ())
+        yield
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from synthdetect.runs.options import CvOptions, EvaluateOptions, TrainOptions
 from synthdetect.system.errors import UserError
 from tests.conftest import STORE, artifact
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 SMALL = {"arch": "mobilenet_v3_large", "image_size": 32, "batch_size": 16, "weights": "none"}
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from synthdetect.cli import main
 from synthdetect.report.held_out import _REPORTED_ONLY
-from synthdetect.tracking import evaluation
 from tests.conftest import artifact, newest
 
 TINY = ["--arch=mobilenet_v3_large", "--image-size=32", "--batch-size=16", "--epochs=1",
@@ -20,10 +19,8 @@ def test_report_and_evaluation_warn_of_test_images_that_were_adapted_to(
     method: str,
     workspace: Path,
     small_manifest: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(evaluation, "draw", lambda *details: ())
     assert main(["train", f"--data={small_manifest}", *TINY, method]) == 0
     trained = newest()
     target, images = (artifact(trained, f"data/{name}.csv") for name in ("target", "manifest"))

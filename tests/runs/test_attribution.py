@@ -12,7 +12,6 @@ import pytest
 from synthdetect.cli import main
 from synthdetect.detectors.detector import Detector
 from synthdetect.serving.model import ServedDetector
-from synthdetect.tracking import evaluation
 from synthdetect.tracking.detectors import find_detector
 from tests.conftest import artifact, newest
 
@@ -25,10 +24,8 @@ KNOWN = ("realesr_animevideov3", "realesrgan_x4plus")
 def test_the_answers_are_the_same_everywhere(
     workspace: Path,
     small_manifest: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(evaluation, "draw", lambda *details: ())
     assert main(["train", f"--data={small_manifest}", *TINY, "--attribution=1"]) == 0
     trained = newest("train")
     wanted = artifact(trained, "predictions/test.csv")
@@ -94,10 +91,7 @@ def test_the_answers_are_the_same_everywhere(
     assert "attributed" not in pd.read_csv("predictions/predictions.csv")
 
 
-def test_a_refit_takes_the_medians_of_its_folds(
-    workspace: Path, small_manifest: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluation, "draw", lambda *details: ())
+def test_a_refit_takes_the_medians_of_its_folds(workspace: Path, small_manifest: Path) -> None:
     options = ["--attribution=1", "--folds=2", "--refit=true", "--epochs=1"]
     assert main(["cv", f"--data={small_manifest}", *TINY, *options]) == 0
     chosen = [

@@ -14,7 +14,6 @@ from synthdetect.datasets.splits import group_codes
 from synthdetect.models.tensors import digest_of, tensors_of
 from synthdetect.runs import cross_validation
 from synthdetect.system.seeds import derive_seed
-from synthdetect.tracking import evaluation
 from synthdetect.tracking.run import Run as Logged
 from synthdetect.training.session import Session
 from tests.conftest import artifact
@@ -25,7 +24,7 @@ TINY = ["--data=small.csv", "--arch=mobilenet_v3_large", "--image-size=32", "--b
 
 @pytest.fixture(scope="module")
 def folder(module_path: Path, small_table: pd.DataFrame) -> Iterator[Path]:
-    """A working folder with the manifest of some images. Figures, which are slow, are not drawn."""
+    """A working folder with the manifest of some images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(module_path)
         uri = f"sqlite:///{module_path}/mlflow.db"
@@ -33,7 +32,6 @@ def folder(module_path: Path, small_table: pd.DataFrame) -> Iterator[Path]:
         mlflow.set_tracking_uri(uri)
         patch.setenv("SYNTHDETECT_CACHE", str(module_path / "cache"))
         patch.delenv("MLFLOW_RUN_ID", raising=False)
-        patch.setattr(evaluation, "draw", lambda *details: ())
         table = small_table[small_table["split"].isin(["train", "val", "test"])]
         few = table.groupby("split")["source_id"].unique().map(lambda names: list(names[:14]))
         table[table["source_id"].isin(few.sum())].to_csv("small.csv", index=False)

@@ -15,7 +15,6 @@ from synthdetect.detectors.detector import Detector
 from synthdetect.models.networks import Network, build
 from synthdetect.models.spec import FRONT_ENDS
 from synthdetect.serving.model import ServedDetector
-from synthdetect.tracking import evaluation
 from synthdetect.tracking.detectors import find_detector
 from tests.conftest import artifact, newest
 
@@ -24,11 +23,11 @@ TINY = ["--arch=resnet18", "--image-size=32", "--batch-size=8", "--epochs=2", "-
 ENGINES = ("onnxruntime", "openvino")
 
 
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+# Of every front-end, tests/detectors/engines compare the exported network with the one of torch.
+@pytest.mark.parametrize("front_end", ["npr", "rgb+npr", "dct"])
 def test_a_front_end_gives_the_same_scores_in_training_prediction_export_and_serving(
-    workspace: Path, small_manifest: Path, monkeypatch: pytest.MonkeyPatch, front_end: str
+    workspace: Path, small_manifest: Path, front_end: str
 ) -> None:
-    monkeypatch.setattr(evaluation, "draw", lambda *details: ())
     data = f"--data={small_manifest}"
     assert main(["train", data, *TINY, f"--front-end={front_end}"]) == 0
     trained = newest("train")

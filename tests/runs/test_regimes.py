@@ -14,16 +14,9 @@ from synthdetect.evaluation.metrics import metrics
 from synthdetect.runs import regimes
 from synthdetect.runs.options import RegimesOptions
 from synthdetect.system.seeds import derive_seed
-from synthdetect.tracking import evaluation
 from tests.conftest import artifact
 
 SMALL = ["--image-size", "32", "--epochs", "1", "--weights", "none", "--batch-size", "16"]
-
-
-@pytest.fixture(autouse=True)
-def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the figures of evaluations, which take most of a small run's time."""
-    monkeypatch.setattr(evaluation, "draw", lambda *details: ())
 
 
 def parent() -> Run:

@@ -25,7 +25,6 @@ from synthdetect.runs.resume import (
     recorded_options,
 )
 from synthdetect.system.errors import UserError
-from synthdetect.tracking import evaluation
 from synthdetect.tracking.opening import open_run
 from synthdetect.tracking.provenance import environment
 from synthdetect.tracking.run import Run as Logged
@@ -38,9 +37,8 @@ TINY = ["--arch=mobilenet_v3_large", "--image-size=32", "--batch-size=16", "--lr
 
 
 @pytest.fixture
-def data(workspace: Path, small_table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the option that names a small manifest. Figures, which take long, are not drawn."""
-    monkeypatch.setattr(evaluation, "draw", lambda *details: ())
+def data(workspace: Path, small_table: pd.DataFrame) -> str:
+    """Return the option that names a small manifest."""
     table = small_table[small_table["split"].isin(["train", "val", "test"])]
     table = table.groupby("split", group_keys=False).sample(24, random_state=0)
     table.to_csv("small.csv", index=False)

@@ -15,6 +15,8 @@ from synthdetect.tracking.tags import WEIGHTS
 from tests.conftest import artifact
 from tests.sweeps.test_sweep import run_sweep, runs
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def reproduce(run: Run, *arguments: str) -> int:
     given = ["reproduce", run.info.run_id, *arguments]

@@ -28,6 +28,7 @@ from synthdetect.tracking.models import models_of
 from synthdetect.tracking.tags import CHECKPOINTS
 from tests.conftest import artifact
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 SMALL = ["--arch", "mobilenet_v3_large", "--image-size", "32", "--batch-size", "16",
          "--weights", "none", "--epochs", "1", "--trials", "2", "--folds", "2",
          "--seeds", "1"]  # fmt: skip
