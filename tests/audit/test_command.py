@@ -11,6 +11,7 @@ from PIL import Image
 from synthdetect.cli import main
 from tests.conftest import artifact
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 TINY = ["--arch=mobilenet_v3_large", "--image-size=32", "--weights=none", "--epochs=1",
         "--device=cpu", "--keep-last=false"]  # fmt: skip
 

@@ -24,7 +24,7 @@ ENGINES = ("onnxruntime", "openvino")
 
 
 # Of every front-end, tests/detectors/engines compare the exported network with the one of torch.
-@pytest.mark.parametrize("front_end", ["npr", "rgb+npr", "dct"])
+@pytest.mark.parametrize("front_end", ["npr", "dct"])
 def test_a_front_end_gives_the_same_scores_in_training_prediction_export_and_serving(
     workspace: Path, small_manifest: Path, front_end: str
 ) -> None:
