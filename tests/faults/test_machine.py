@@ -124,7 +124,15 @@ class Disk:
         subprocess.run(["mount", *arguments, self.folder], check=True, capture_output=True)
 
 
-@pytest.fixture(params=COMMANDS)
+_OFTEN = ("sweep", "predict")  # a sweep trains as the others do
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name in _OFTEN else pytest.mark.thorough)
+        for name in COMMANDS
+    ]
+)
 def command(request: pytest.FixtureRequest) -> str:
     """Each of them."""
     return str(request.param)

@@ -32,7 +32,7 @@ from synthdetect.training.options import ATTACKS, AdversarialOptions
 from synthdetect.training.session import Session
 from tests.training.conftest import CPU, UNCHANGED
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 BASE: dict[str, Any] = {
     **UNCHANGED, "arch": "resnet18", "image_size": 32, "geometry": "center_crop", "weights": "none",
