@@ -443,7 +443,7 @@ def _folder(sweep: Sweep, run: Run) -> Path:
 
 def _print_outcome(study: optuna.Study) -> None:
     """Print how the last trial ended, unless there was nothing left for it to do."""
-    for trial in tuning.settled(study)[-1:]:
+    for trial in sorted(tuning.settled(study), key=lambda trial: trial.number)[-1:]:
         if trial.state == TrialState.PRUNED and tuning.RUN not in trial.user_attrs:
             continue
         value = f" with {trial.value:.4f}" if trial.value is not None else ""

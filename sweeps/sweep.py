@@ -37,13 +37,13 @@ class Sweep(Setting):
         return tuning.open_study(self.storage, f"{self.options.study.study}/finals")
 
     def tuning_trials(self, side: str) -> list[FrozenTrial]:
-        """Return the ended trials of one side, by number, and no more than every side has."""
+        """Return the first ended trials of one side, and no more than every side has."""
         count = min(len(tuning.settled(self.study(name))) for name in self.sides)
         return tuning.settled(self.study(side))[:count]
 
     def best_values(self, side: str) -> dict[str, Any] | None:
-        """Return the values of the side's best tuning trial; None if no trial was completed."""
+        """Return the values of the side's first best trial; None if no trial was completed."""
         trials = [t for t in self.tuning_trials(side) if t.state == TrialState.COMPLETE]
         if not trials:
             return None
-        return dict(max(trials, key=lambda trial: (trial.value or 0.0, -trial.number)).params)
+        return dict(max(trials, key=lambda trial: trial.value or 0.0).params)

@@ -178,12 +178,17 @@ def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def settled(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that have ended for good, by number; not those that are retried."""
-    return [
+    """Return the trials that have ended for good; not those that are retried.
+
+    They are ordered by number, in which a retry takes the place of its first trial: whether a trial
+    was interrupted does not change which of equally good ones comes first.
+    """
+    ended = [
         trial
         for trial in study.get_trials(deepcopy=False)
         if trial.state.is_finished() and not _was_interrupted(trial)
     ]
+    return sorted(ended, key=_first_number)
 
 
 def begun(study: optuna.Study) -> int:

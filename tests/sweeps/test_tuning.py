@@ -135,6 +135,16 @@ def test_an_unreachable_tracking_store_is_retried_without_limit(
     assert tuning.settled(study) == []
 
 
+def test_a_retry_is_counted_in_the_place_of_its_first_trial(storage: RDBStorage) -> None:
+    study = tuning.open_study(storage, "s")
+    with pytest.raises(KeyboardInterrupt):
+        tuning.run_one(study, interrupted)
+    run(study)
+    tuning.recover(study)
+    run(study)
+    assert [trial.number for trial in tuning.settled(study)] == [2, 1]
+
+
 def test_an_interrupted_trial_is_retried_once_with_its_values_and_run(
     storage: RDBStorage,
 ) -> None:
