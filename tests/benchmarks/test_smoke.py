@@ -23,6 +23,7 @@ def test_one_command_measures_everything() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_smoke(workspace: Path, script: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{script}", "--smoke", "--output", str(workspace)]
