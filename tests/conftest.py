@@ -101,9 +101,11 @@ def module_path(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> 
 
 @pytest.fixture(scope="module")
 def without_figures() -> Iterator[None]:
-    """Draw no figures of evaluations, which take most of a small run's time."""
+    """Draw and explain nothing in evaluations, which would take most of a small run's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "draw", lambda *details: ())
+        for name in ("log_explanations", "log_spectra"):
+            patch.setattr(f"synthdetect.runs.evaluation.{name}", lambda *details, **options: None)
         yield
 
 

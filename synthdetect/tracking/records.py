@@ -1,7 +1,7 @@
 """A run with its artifacts as plain data, and a page that is added to a run that has ended."""
 
+import functools
 import math
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from mlflow.tracking import MlflowClient
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from synthdetect.tracking.availability import waiting_client
+from synthdetect.tracking.availability import retry, waiting_client
 from synthdetect.tracking.queries import StoredRun, child_runs, existing_entity, stored
 
 
@@ -48,13 +49,14 @@ def collected(
     Raises:
         UserError: If there is no such run, or it is deleted.
     """
-    client = waiting_client()
     run = existing_entity(run_id)
-    sizes = _sizes(client, run_id, "")
+    # A client would ask the store for the run, and for models of its name, at every artifact.
+    repository = get_artifact_repository(run.info.artifact_uri)
+    sizes = _sizes(repository, "")
     begin, end = run.info.start_time, run.info.end_time
     with tempfile.TemporaryDirectory() as folder:
         paths = [path for path in sizes if path.endswith(suffixes) and path.startswith(under)]
-        _download(client, run_id, paths, Path(folder))
+        _download(repository, paths, folder)
         yield RunRecord(
             **vars(stored(run)),
             started=datetime.fromtimestamp(begin / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -76,23 +78,20 @@ def log_page(run_id: str, html: str, path: str) -> str:
     return f"{client.get_run(run_id).info.artifact_uri}/{path}"
 
 
-def _sizes(client: MlflowClient, run_id: str, folder: str) -> dict[str, int]:
+def _sizes(repository: ArtifactRepository, folder: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    for item in client.list_artifacts(run_id, folder or None):
+    for item in retry(lambda: repository.list_artifacts(folder or None)):
         if item.is_dir:
-            sizes |= _sizes(client, run_id, item.path)
+            sizes |= _sizes(repository, item.path)
         else:
             sizes[item.path] = item.file_size or 0
     return sizes
 
 
-def _download(client: MlflowClient, run_id: str, paths: list[str], folder: Path) -> None:
-    """Download artifacts, each to its path below a folder; the client alone may flatten them."""
+def _download(repository: ArtifactRepository, paths: list[str], folder: str) -> None:
+    """Download artifacts, each to its path below a folder."""
     for path in paths:
         parts = PurePosixPath(path)
         if parts.is_absolute() or ".." in parts.parts:
             continue  # a malicious store must not write outside of the folder
-        target = folder / parts
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as elsewhere:
-            shutil.move(client.download_artifacts(run_id, path, elsewhere), target)
+        retry(functools.partial(repository.download_artifacts, path, folder))
