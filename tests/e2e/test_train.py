@@ -173,6 +173,8 @@ def test_killed_and_resumed_equals_uninterrupted(platform: Platform, finished: R
     assert not (platform.folder / "runs" / cut.info.run_id).exists()
 
 
+@pytest.mark.long
+@pytest.mark.thorough
 def test_another_process_does_it_again_bit_for_bit(platform: Platform, finished: Run) -> None:
     command = ["mlflow", "run", ".", "-e", "reproduce", "--env-manager", "local"]
     assert platform.run(*command, "-P", f"run_id={finished.info.run_id}") == 0, platform.output()

@@ -78,6 +78,8 @@ def test_every_training_starts_from_weights_of_its_own_and_is_reproduced(
     assert starts[3] == starts[1]
 
 
+@pytest.mark.long
+@pytest.mark.thorough
 def test_a_cross_validation_of_an_older_version_goes_on_and_is_reproduced(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

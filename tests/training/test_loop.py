@@ -389,6 +389,10 @@ SETTINGS: dict[str, Setting] = {
     ),
 }  # fmt: skip
 
+# Compiling takes most of a minute, and a quick test shows that compiled steps are those of others.
+_SLOW = (pytest.mark.long, pytest.mark.thorough)
+EACH = [pytest.param(name, marks=_SLOW if name == "compiled" else ()) for name in SETTINGS]
+
 
 @pytest.fixture(scope="module")
 def plain(data: Data) -> TrainingState:
@@ -420,7 +424,7 @@ def test_so_they_are_with_worker_processes(
     assert_same(plain, resumed(helped, data, tmp_path / "last.safetensors"))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_setting_resumed_is_the_same_to_the_last_bit_and_changes_something(
     data: Data, tmp_path: Path, plain: TrainingState, name: str
 ) -> None:
@@ -444,7 +448,7 @@ def test_the_number_of_workers_changes_nothing(data: Data, name: str) -> None:
     assert_same(alone.run(alone.start(), data, 2), helped.run(helped.start(), data, 2))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_setting_trains_in_bf16(data: Data, name: str) -> None:
     setting = SETTINGS[name]._replace(precision="bf16")
     training = setting.run(setting.start(), data, epochs=1)
