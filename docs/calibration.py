@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pandas as pd
 from scipy.special import logit
 
@@ -25,9 +24,9 @@ _PAGE = """\
 # Where the calibration error of `forensic` comes from
 
 Written by `python docs/calibration.py STORE RUN_ID` from the predictions of
-`mlflow run . -e train -P recipe=forensic` on the built-in sample, with seed 42. A row has the real
-images of its split, and the synthetic ones that it names. Brackets are 95 % intervals over
-photographs.
+`mlflow run . -e train -P recipe=forensic` on the built-in sample, with seed {seed}, in {precision}
+(threads: {threads}). A row has the real images of its split, and the synthetic ones that it names.
+Brackets are 95 % intervals over photographs.
 
 - **ECE** is the expected calibration error of the probabilities that the detector gives, after the
   temperature that validation chose.
@@ -45,8 +44,8 @@ photographs.
 
 def main(store: str, run_id: str) -> None:
     mlflow.set_tracking_uri(store)
-    run = mlflow.get_run(run_id)
-    threshold = run.data.metrics["decision/threshold"]
+    run = mlflow.get_run(run_id).data
+    threshold = run.metrics["decision/threshold"]
     tables = {
         split: pd.read_csv(
             mlflow.artifacts.download_artifacts(
@@ -64,9 +63,11 @@ def main(store: str, run_id: str) -> None:
     presumed = logit(tables["val"]["label"].mean())
     rows = [_row(name, part, threshold, presumed) for name, part in parts.items()]
     table = pd.DataFrame(rows)
-    (DOCS / "calibration.md").write_text(
-        _PAGE.format(table=markdown(table), words=_words(parts)), encoding="utf-8"
-    )
+    page = _PAGE.format(
+        table=markdown(table), words=_words(parts), seed=run.params["optim.seed"],
+        precision=run.params["hardware.precision"], threads=run.params["hardware.threads"],
+    )  # fmt: skip
+    (DOCS / "calibration.md").write_text(page, encoding="utf-8")
 
 
 def _row(name: str, part: pd.DataFrame, threshold: float, presumed: float) -> dict[str, str]:
@@ -91,18 +92,21 @@ def _row(name: str, part: pd.DataFrame, threshold: float, presumed: float) -> di
 
 def _words(parts: dict[str, pd.DataFrame]) -> str:
     test = parts["test, all"]
-    weights = {
-        name: float(np.abs(part["probability"] - 1)[part["label"] == 1].sum())
+    missing = {
+        name: float((1 - part["probability"])[part["label"] == 1].sum())
         for name, part in parts.items()
         if name.startswith("test /")
     }
-    share = weights[f"test / {UNSEEN[1]} (unseen)"] / sum(weights.values())
+    share = missing[f"test / {UNSEEN[1]} (unseen)"] / sum(missing.values())
+    made = (test["generator"] == UNSEEN[1]).sum()
     return (
-        f"Of all that the probabilities of the test's synthetic images lack to 1, {share:.0%} lies "
-        f"with `{UNSEEN[1]}`, which is {(test['generator'] == UNSEEN[1]).sum()} of "
-        f"{(test['label'] == 1).sum()} of them. A temperature, or any calibration by validation "
-        "images, knows only the generators of the training. The detector separates those well, so "
-        "its probabilities are sharp, also where it misses the images of another generator."
+        "The probabilities of the test's synthetic images should sum up to their number. "
+        f"{share:.0%} of what is missing lies with `{UNSEEN[1]}`, which made {made} of the "
+        f"{(test['label'] == 1).sum()}. A temperature, or any calibration by validation images, "
+        "knows the generators of the training only. The detector separates those well, so its "
+        "probabilities are sharp, also where it misses the images of another generator. What would "
+        "help is not another calibration but a detector that recognises more generators: "
+        "[what the breadth of training data is worth](breadth.md)."
     )
 
 
