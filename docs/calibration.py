@@ -33,8 +33,8 @@ Brackets are 95 % intervals over photographs.
 - **with known share** is the same after every logit was shifted from the share of synthetic images
   in validation to that of the row. Nobody knows this share of images without labels.
 - **fitted to the row** is the error after Platt scaling on the row's own images and labels, again
-  with its share of synthetic images. It is what no calibration by slope and offset can get below,
-  and favours small rows.
+  with its share of synthetic images. It shows what a calibration by slope and offset could
+  reach if it knew the row, and favours small rows.
 
 {table}
 
@@ -100,8 +100,8 @@ def _words(parts: dict[str, pd.DataFrame]) -> str:
     share = missing[f"test / {UNSEEN[1]} (unseen)"] / sum(missing.values())
     made = (test["generator"] == UNSEEN[1]).sum()
     return (
-        "The probabilities of the test's synthetic images should sum up to their number. "
-        f"{share:.0%} of what is missing lies with `{UNSEEN[1]}`, which made {made} of the "
+        "If each synthetic image of the test had the probability 1, they would sum up to their "
+        f"number. {share:.0%} of what is missing lies with `{UNSEEN[1]}`, which made {made} of the "
         f"{(test['label'] == 1).sum()}. A temperature, or any calibration by validation images, "
         "knows the generators of the training only. The detector separates those well, so its "
         "probabilities are sharp, also where it misses the images of another generator. What would "

@@ -40,6 +40,7 @@ _SERVER_ERRORS = {ErrorCode.Name(INTERNAL_ERROR), ErrorCode.Name(TEMPORARILY_UNA
 _ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 
 Result = TypeVar("Result")
+Client = TypeVar("Client")
 Retry = Callable[[Callable[[], Any]], Any]
 
 # MLflow's own defaults would block a training for four minutes a request.
@@ -109,8 +110,8 @@ def patience() -> float:
     return seconds
 
 
-def retrying(client: MlflowClient, retry: Retry = retry) -> MlflowClient:
-    """A client each of whose calls is retried while the store is away."""
+def retrying(client: Client, retry: Retry = retry) -> Client:
+    """A client of a store each of whose calls is retried while the store is away."""
 
     class Retrying:
         def __getattr__(self, name: str) -> Any:
@@ -121,7 +122,7 @@ def retrying(client: MlflowClient, retry: Retry = retry) -> MlflowClient:
 
             return call
 
-    return cast(MlflowClient, Retrying())
+    return cast(Client, Retrying())
 
 
 def waiting_client() -> MlflowClient:

@@ -1,9 +1,8 @@
 """A run with its artifacts as plain data, and a page that is added to a run that has ended."""
 
-import functools
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from synthdetect.tracking.availability import retry, waiting_client
+from synthdetect.tracking.availability import retrying, waiting_client
 from synthdetect.tracking.queries import StoredRun, child_runs, existing_entity, stored
 
 
@@ -51,7 +50,7 @@ def collected(
     """
     run = existing_entity(run_id)
     # A client would ask the store for the run, and for models of its name, at every artifact.
-    repository = get_artifact_repository(run.info.artifact_uri)
+    repository = retrying(get_artifact_repository(run.info.artifact_uri))
     sizes = _sizes(repository, "")
     begin, end = run.info.start_time, run.info.end_time
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +79,7 @@ def log_page(run_id: str, html: str, path: str) -> str:
 
 def _sizes(repository: ArtifactRepository, folder: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    for item in retry(lambda: repository.list_artifacts(folder or None)):
+    for item in repository.list_artifacts(folder or None):
         if item.is_dir:
             sizes |= _sizes(repository, item.path)
         else:
@@ -90,8 +89,9 @@ def _sizes(repository: ArtifactRepository, folder: str) -> dict[str, int]:
 
 def _download(repository: ArtifactRepository, paths: list[str], folder: str) -> None:
     """Download artifacts, each to its path below a folder."""
+    download: Callable[[str, str], str] = repository.download_artifacts  # which has no types
     for path in paths:
         parts = PurePosixPath(path)
         if parts.is_absolute() or ".." in parts.parts:
             continue  # a malicious store must not write outside of the folder
-        retry(functools.partial(repository.download_artifacts, path, folder))
+        download(path, folder)
