@@ -6,7 +6,8 @@ One, eight and sixty-four clients send one image a request, each the next one wh
 answer. `synthdetect serve` is compared with `mlflow models serve` and, if FOLDER is given, with
 LitServe and MLServer, which are installed there, each in an environment of its own that sees the
 packages of this one. These two run with batches of up to 32 images and as long a wait as ours. The
-servers take turns while the others are idle.
+servers take turns, and the others are stopped (SIGSTOP) meanwhile, since an idle server need not be
+quiet: LitServe asks its queues a thousand times a second, which takes a fifth of a core.
 """
 
 import argparse
@@ -43,6 +44,8 @@ ROOT = Path(__file__).parents[1]
 OURS = "synthdetect serve"
 CLIENTS = (1, 8, 64)
 REQUESTS = {1: 60, 8: 160, 64: 256}
+AWAKENS = 1.0
+"""Seconds for a server that was stopped to do what it has missed."""
 
 
 class Server(NamedTuple):
@@ -61,6 +64,14 @@ class Server(NamedTuple):
     body: Callable[[str], Any]
 
 
+class Started(NamedTuple):
+    """A server that runs, in a process group of its own."""
+
+    server: Server
+    port: int
+    group: int
+
+
 def main() -> None:
     arguments = parser("Compare servers under load.", rounds=3)
     arguments.add_argument("--arch", default="resnet18")
@@ -75,11 +86,11 @@ def main() -> None:
         folder, store = Path(name), f"sqlite:///{name}/mlflow.db"
         detector = random_detector(given.arch, given.image_size)
         servers = _servers(folder, store, detector, given)
-        ports = {
+        started = {
             name: stack.enter_context(_started(server, store, folder / f"{number}.txt"))
             for number, (name, server) in enumerate(servers.items())
         }
-        measured = _measure(servers, ports, texts, requests, given.rounds)
+        measured = _measure(started, texts, requests, given.rounds)
     rows = []
     for clients in requests:
         for peer in servers:
@@ -166,8 +177,7 @@ def _environment(folder: Path, package: str) -> str:
 
 
 def _measure(
-    servers: dict[str, Server],
-    ports: dict[str, int],
+    started: dict[str, Started],
     texts: list[str],
     requests: dict[int, int],
     rounds: int,
@@ -176,12 +186,24 @@ def _measure(
     measured: dict[tuple[str, int], list[dict[str, float]]] = {}
     for number in range(rounds + 1):
         for clients, count in requests.items():
-            for name, server in servers.items():
+            for name, (server, port, group) in started.items():
                 bodies = [json.dumps(server.body(text)) for text in texts[:count]]
-                found = _load(ports[name], server.path, bodies, clients)
+                with _awake(group):
+                    found = _load(port, server.path, bodies, clients)
                 if number:  # the first round warms up
                     measured.setdefault((name, clients), []).append(found)
     return measured
+
+
+@contextmanager
+def _awake(group: int) -> Iterator[None]:
+    """Let a stopped server go on meanwhile."""
+    os.killpg(group, signal.SIGCONT)
+    time.sleep(AWAKENS)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGSTOP)
 
 
 def _load(port: int, path: str, bodies: list[str], clients: int) -> dict[str, float]:
@@ -212,8 +234,8 @@ def _load(port: int, path: str, bodies: list[str], clients: int) -> dict[str, fl
 
 
 @contextmanager
-def _started(server: Server, store: str, log: Path) -> Iterator[int]:
-    """Start a server, and yield its port when it is ready."""
+def _started(server: Server, store: str, log: Path) -> Iterator[Started]:
+    """Start a server, and stop it when it is ready. It is ended with the context."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -240,8 +262,10 @@ def _started(server: Server, store: str, log: Path) -> Iterator[int]:
             process.kill()
         if process.poll() is not None:
             raise RuntimeError(f"{' '.join(command)} did not start:\n{log.read_text()[-3000:]}")
-        yield port
+        os.killpg(process.pid, signal.SIGSTOP)
+        yield Started(server, port, process.pid)
     finally:
+        os.killpg(process.pid, signal.SIGCONT)
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=60)
 
