@@ -5,9 +5,9 @@
 One, eight and sixty-four clients send one image a request, each the next one when it has the
 answer. `synthdetect serve` is compared with `mlflow models serve` and, if FOLDER is given, with
 LitServe and MLServer, which are installed there, each in an environment of its own that sees the
-packages of this one. These two run with batches of up to 32 images and as long a wait as ours. The
-servers take turns, and the others are stopped (SIGSTOP) meanwhile, since an idle server need not be
-quiet: LitServe asks its queues a thousand times a second, which takes a fifth of a core.
+packages of this one. These two run with as large batches and as long a wait as ours. The servers
+take turns, and the others are stopped (SIGSTOP) meanwhile, since an idle server need not be quiet:
+LitServe asks its queues a thousand times a second, which takes a fifth of a core.
 """
 
 import argparse
@@ -36,6 +36,7 @@ import numpy as np
 from benchmarks.common import parser, random_detector, report, row_of
 from synthdetect.datasets.manifest import load
 from synthdetect.detectors.detector import Detector
+from synthdetect.serving.batching import BATCH
 from synthdetect.tracking.models import log_detector
 from synthdetect.tracking.opening import open_run
 from synthdetect.training.devices import resolve
@@ -151,7 +152,7 @@ def _servers(
             "name": "detector",
             "implementation": "benchmarks.servers.mlserver_runtime.DetectorRuntime",
             "parameters": {"uri": str(file)},
-            "max_batch_size": 32,
+            "max_batch_size": BATCH,
             "max_batch_time": 0.004,
         }
         (folder / "model-settings.json").write_text(json.dumps(settings))

@@ -12,6 +12,7 @@ import litserve
 import numpy as np
 
 from synthdetect.detectors.engines.exported import load_detector
+from synthdetect.serving.batching import BATCH
 
 
 class DetectorAPI(litserve.LitAPI):
@@ -31,7 +32,7 @@ class DetectorAPI(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    api = DetectorAPI(max_batch_size=32, batch_timeout=0.004)
+    api = DetectorAPI(max_batch_size=BATCH, batch_timeout=0.004)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
     server.run(host="127.0.0.1", port=int(sys.argv[2]), generate_client_file=False,
                log_level="warning")  # fmt: skip

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from synthdetect.system.arrays import FloatArray
 
-BATCH = 32
-"""Most images of a forward pass."""
+BATCH = 16
+"""Most images of a forward pass. With 32, glibc gives memory back to the system after each pass of
+a resnet18 at 224 pixels, and the next one faults it in again; with 16 it keeps the memory."""
 _log = logging.getLogger(__name__)
 Squares = npt.NDArray[np.uint8]
 Score = Callable[[Callable[[], Squares]], FloatArray]
@@ -26,13 +27,14 @@ class Batches:
     """Scores images that several threads prepare, together where they are there together.
 
     A forward pass takes the images that became ready while the one before it ran. Before it begins
-    it waits for images that are being prepared, but no longer than `wait`; if none is, it does not
-    wait. So the images of a lone client are scored at once.
+    it waits for images that are being prepared. If several clients are asking, it also waits for
+    as many requests as were just answered: clients that ask again at once would otherwise fall into
+    groups, each waiting for the pass of the other. The images of a lone client are scored at once.
 
     Args:
         outputs: The forward pass, as `Detector.outputs`; it is called in one thread.
         most: Most images of a pass, unless one request alone has more.
-        wait: Seconds to wait at most.
+        wait: Seconds to wait at most for the next request, or for one to be prepared.
         watch: Is told of each pass.
     """
 
@@ -45,7 +47,7 @@ class Batches:
     ) -> None:
         self._outputs, self._most, self._wait, self._watch = outputs, most, wait, watch
         self._ready: deque[tuple[Squares, Future[FloatArray]]] = deque()
-        self._coming = 0
+        self._coming = self._answered = 0
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="scoring", daemon=True).start()
 
@@ -58,6 +60,7 @@ class Batches:
         future: Future[FloatArray] = Future()
         with self._changed:
             self._coming += 1
+            self._changed.notify_all()
         try:
             squares = prepare()
         except BaseException:
@@ -83,6 +86,9 @@ class Batches:
                     future.set_exception(error)
                 continue
             seconds = time.perf_counter() - began
+            with self._changed:
+                is_alone = len(parts) == 1 and not self._ready and not self._coming
+                self._answered = 0 if is_alone else len(parts)
             for future, part in zip(futures, np.split(outputs, np.cumsum(sizes)[:-1]), strict=True):
                 future.set_result(part)
             try:
@@ -93,7 +99,9 @@ class Batches:
     def _next(self) -> list[tuple[Squares, Future[FloatArray]]]:
         with self._changed:
             self._changed.wait_for(lambda: self._ready)
-            self._changed.wait_for(lambda: not self._coming or self._is_full(), self._wait)
+            expected = len(self._ready) + self._answered
+            while not self._is_complete(expected) and self._changed.wait(self._wait):
+                pass  # something has changed in time
             taken = [self._ready.popleft()]
             images = len(taken[0][0])
             while self._ready and images + len(self._ready[0][0]) <= self._most:
@@ -101,5 +109,6 @@ class Batches:
                 images += len(taken[-1][0])
             return taken
 
-    def _is_full(self) -> bool:
-        return sum(len(squares) for squares, _ in self._ready) >= self._most
+    def _is_complete(self, requests: int) -> bool:
+        images = sum(len(squares) for squares, _ in self._ready)
+        return images >= self._most or (not self._coming and len(self._ready) >= requests)

@@ -28,6 +28,6 @@ class ServeOptions(Options):
         ge=1, le=64, value="PROCESSES",
     )  # fmt: skip
     batch_wait: float = option(
-        4.0, "Milliseconds that a forward pass waits at most for images that are being decoded, to "
-        "score them together with those of other requests.", ge=0, le=1000, value="MS",
+        4.0, "Milliseconds that a forward pass waits at most for the next image of clients that "
+        "are asking, to score it together with those that are there.", ge=0, le=1000, value="MS",
     )  # fmt: skip

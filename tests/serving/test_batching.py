@@ -116,6 +116,37 @@ def test_a_pass_waits_for_images_that_are_being_prepared_but_not_for_long(
     assert run.sizes == sizes
 
 
+@pytest.mark.parametrize(("wait", "sizes"), [(30, [1, 2]), (0.01, [1, 1])])
+def test_a_pass_waits_for_clients_that_ask_again_at_once_but_not_for_long(
+    run: Pass, wait: float, sizes: list[int]
+) -> None:
+    batches = Batches(run, wait=wait)
+    with ThreadPoolExecutor(8) as pool:
+        first = held_up(run, batches, pool)
+        other = pool.submit(batches, lambda: squares(2))
+        ready(batches, 1)
+        run.may_end.set()
+        assert first.result(30).tolist() == [[1]]
+        if wait > 1:
+            assert batches(lambda: squares(3)).tolist() == [[3]]
+        assert other.result(30).tolist() == [[2]]
+    assert run.sizes == sizes
+
+
+def test_a_client_that_has_become_the_only_one_is_not_slowed_down(run: Pass) -> None:
+    batches = Batches(run, wait=0.01)
+    with ThreadPoolExecutor(8) as pool:
+        first = held_up(run, batches, pool)
+        other = pool.submit(batches, lambda: squares(2))
+        ready(batches, 1)
+        run.may_end.set()
+        assert (first.result(30).tolist(), other.result(30).tolist()) == ([[1]], [[2]])
+    batches._wait = 1000  # no pass waits from now on
+    for value in (3, 4, 5):
+        assert batches(lambda value=value: squares(value)).tolist() == [[value]]  # type: ignore[misc]
+    assert run.sizes == [1, 1, 1, 1, 1]
+
+
 def failing() -> Squares:
     raise ValueError("no image")
 
