@@ -17,6 +17,8 @@ BATCH = 16
 a resnet18 at 224 pixels, and the next one faults it in again; with 16 it keeps the memory."""
 _log = logging.getLogger(__name__)
 Squares = npt.NDArray[np.uint8]
+Outputs = Callable[[Squares], FloatArray]
+"""Computes the outputs of preprocessed images, as `Detector.outputs`."""
 Score = Callable[[Callable[[], Squares]], FloatArray]
 """Scores what a function prepares: preprocessed images, as for `Detector.outputs`."""
 Watch = Callable[[int, float], None]
@@ -40,7 +42,7 @@ class Batches:
 
     def __init__(
         self,
-        outputs: Callable[[Squares], FloatArray],
+        outputs: Outputs,
         most: int = BATCH,
         wait: float = 0.004,
         watch: Watch = lambda images, seconds: None,

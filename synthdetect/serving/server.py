@@ -21,6 +21,7 @@ from synthdetect.serving.limits import PATHS, READY, App, Guarded
 from synthdetect.serving.metrics import Metrics
 from synthdetect.serving.model import ServedDetector
 from synthdetect.serving.options import ServeOptions
+from synthdetect.serving.parts import InParts
 from synthdetect.serving.processes import run_processes
 from synthdetect.serving.signature import signature_of
 from synthdetect.system.console import console
@@ -69,7 +70,8 @@ def application(detector: Detector, options: ServeOptions, extend: Extend = lamb
         extend: Adds further routes.
     """
     metrics = Metrics()
-    batches = Batches(detector.outputs, wait=options.batch_wait / 1000, watch=metrics.count_pass)
+    outputs = InParts(detector.outputs, torch.get_num_threads())
+    batches = Batches(outputs, wait=options.batch_wait / 1000, watch=metrics.count_pass)
     served = ServedDetector(detector, options, batches)
     inside = scoring_server.init(_as_mlflow(served))
     # It gives advice on every request of a form that is in fact served well.
