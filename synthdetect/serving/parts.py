@@ -24,7 +24,7 @@ class InParts:
 
     def __init__(self, outputs: Outputs, threads: int) -> None:
         self._outputs, self._threads = outputs, threads
-        self._pool = ThreadPoolExecutor(threads, "part", torch.set_num_threads, (1,))
+        self._pool = ThreadPoolExecutor(threads, "part", _compute_alone)
         are_there = threading.Barrier(threads + 1)
         for _ in range(threads):
             self._pool.submit(are_there.wait)
@@ -41,3 +41,9 @@ class InParts:
             return self._outputs(squares)
         parts = np.array_split(squares, min(self._threads, len(squares)))
         return np.concatenate(list(self._pool.map(self._outputs, parts)))
+
+
+def _compute_alone() -> None:
+    """Let this thread compute without others, whatever number of threads is set later."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # a thread takes over the number of the process once, and that is now
