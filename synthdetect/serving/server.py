@@ -13,8 +13,9 @@ from fastapi import FastAPI, Response
 from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel, scoring_server
 
+from synthdetect.detectors.card import TORCH
 from synthdetect.detectors.detector import Detector
-from synthdetect.serving.batching import Batches
+from synthdetect.serving.batching import Batches, Outputs
 from synthdetect.serving.connections import settings_for
 from synthdetect.serving.direct import Direct
 from synthdetect.serving.limits import PATHS, READY, App, Guarded
@@ -70,7 +71,9 @@ def application(detector: Detector, options: ServeOptions, extend: Extend = lamb
         extend: Adds further routes.
     """
     metrics = Metrics()
-    outputs = InParts(detector.outputs, torch.get_num_threads())
+    outputs: Outputs = detector.outputs
+    if detector.card.engine == TORCH:  # the other engines have threads of their own
+        outputs = InParts(outputs, torch.get_num_threads())
     batches = Batches(outputs, wait=options.batch_wait / 1000, watch=metrics.count_pass)
     served = ServedDetector(detector, options, batches)
     inside = scoring_server.init(_as_mlflow(served))

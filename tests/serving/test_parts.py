@@ -47,12 +47,13 @@ def computed(seen: Seen, threads: int, images: int) -> list[float]:
     ("threads", "images", "calls"),
     [
         (3, 7, [(2, 1), (2, 1), (3, 1)]),
-        (3, 2, [(1, 1), (1, 1)]),  # no part is empty
+        (3, 6, [(2, 1), (2, 1), (2, 1)]),
+        (3, 5, [(5, 3)]),
         (3, 1, [(1, 3)]),
         (1, 4, [(4, 1)]),
     ],
 )
-def test_each_part_has_a_thread_and_a_single_image_has_all(
+def test_each_part_has_a_thread_and_few_images_have_all(
     threads: int, images: int, calls: list[tuple[int, int]]
 ) -> None:
     seen = Seen()
