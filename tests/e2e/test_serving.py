@@ -29,7 +29,9 @@ from tests.faults.load import bomb
 @pytest.fixture(scope="module")
 def predictions(platform: Platform) -> pd.DataFrame:
     """Offline predictions of a trained model's test images."""
-    status = platform.run(*platform.direct("train", epochs="1", arch="resnet18_layer2", register="served"))
+    status = platform.run(
+        *platform.direct("train", epochs="1", arch="resnet18_layer2", register="served")
+    )
     assert status == 0, platform.output()
     run = platform.latest()
     return pd.read_csv(
