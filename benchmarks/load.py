@@ -7,7 +7,7 @@ answer. `synthdetect serve` is compared with `mlflow models serve` and, if FOLDE
 LitServe and MLServer, which are installed there, each in an environment of its own that sees the
 packages of this one. These two run with as large batches and as long a wait as ours. The servers
 take turns, and the others are stopped (SIGSTOP) meanwhile, since an idle server need not be quiet:
-LitServe asks its queues a thousand times a second, which takes a fifth of a core.
+LitServe keeps asking its queues.
 """
 
 import argparse

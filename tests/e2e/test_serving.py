@@ -101,10 +101,7 @@ def test_every_payload_shape_gives_the_offline_scores(
     rows = pd.DataFrame(answer["predictions"])
     np.testing.assert_allclose(rows["probability"], predictions["probability"], atol=1e-5)
     labels = np.where(predictions["predicted"] == 1, "synthetic", "real")
-    # A pass of other images rounds otherwise, which decides of an image at the threshold itself.
-    is_clear = (rows["probability"] - rows["threshold"]).abs() > 1e-9
-    assert is_clear.mean() > 0.9
-    assert rows["label"][is_clear].tolist() == labels[is_clear].tolist()
+    assert rows["label"].tolist() == labels.tolist()
 
 
 def test_the_threshold_can_be_given(url: str, predictions: pd.DataFrame) -> None:
